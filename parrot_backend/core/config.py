@@ -1,0 +1,56 @@
+"""Settings of the core: frozen records with defaults, units and sources; loading is not done here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from parrot_backend.core.prefix import PrefixIndexConfig
+
+PlacementName = Literal["paper", "fcfs", "least_loaded"]
+OrderingName = Literal["application", "topological", "fcfs"]
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerConfig:
+    """Settings of ordering and placement.
+
+    Attributes:
+        placement: Which policy picks engines.
+        ordering: Which order ready requests are served in; None takes the placement's own
+            (``topological`` for ``paper``, ``fcfs`` for ``fcfs``, else ``application``).
+        max_wait_s: A request that waited longer goes before all others, so nothing starves.
+        max_backfill: How many blocked requests may be passed over to place a later one.
+        max_shared: How many queued requests that share a prefix are placed together at most.
+    """
+
+    placement: PlacementName = "paper"
+    ordering: OrderingName | None = None
+    max_wait_s: float = 30.0
+    max_backfill: int = 8
+    max_shared: int = 32
+
+
+@dataclass(frozen=True, slots=True)
+class CoreConfig:
+    """Settings of the coordinator.
+
+    Attributes:
+        max_nodes_per_session: Requests plus transforms one session may hold.
+        max_unfinished_calls: Requests the whole server holds before it says ``saturated``.
+        max_attempts: Tries of one request, counting the first.
+        session_ttl_s: An idle session is forgotten after this.
+        engine_stall_s: An engine with work that says nothing for so long is given up.
+        no_engine_s: How long a request waits when no engine can serve it at all.
+        tokens_per_char: First estimate of prompt lengths; learnt from finished requests.
+    """
+
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    prefix_index: PrefixIndexConfig = field(default_factory=PrefixIndexConfig)
+    max_nodes_per_session: int = 10_000
+    max_unfinished_calls: int = 50_000
+    max_attempts: int = 3
+    session_ttl_s: float = 600.0
+    engine_stall_s: float = 120.0
+    no_engine_s: float = 30.0
+    tokens_per_char: float = 0.25

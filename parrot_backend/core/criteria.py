@@ -1,0 +1,60 @@
+"""What users ask of the values they get, and what follows for each request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+
+from parrot_backend.core.ids import TaskGroupId
+
+
+class CriteriaKind(Enum):
+    """The performance criteria of the paper (section 4.1)."""
+
+    LATENCY = "latency"
+    THROUGHPUT = "throughput"
+
+
+@dataclass(frozen=True, slots=True)
+class Criteria:
+    """What the user wants of one variable.
+
+    Attributes:
+        kind: Latency or throughput. A variable with a target is latency-sensitive.
+        deadline_s: The value is wanted by this time, on the clock of ``now_s``; None for no
+            deadline.
+        ttft_s: Target for the time to the first token.
+        tpot_s: Target for the time per output token.
+    """
+
+    kind: CriteriaKind
+    deadline_s: float | None = None
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+
+
+class ObjectiveClass(IntEnum):
+    """How the scheduler treats a request; a smaller number is served first."""
+
+    LATENCY = 0
+    TASK_GROUP = 1
+    THROUGHPUT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What deduction found for one request.
+
+    Attributes:
+        objective_class: Latency-sensitive, member of a task group, or throughput-preferred.
+        group: The task group, for ``TASK_GROUP`` only.
+        deadline_s: Earliest deadline of any output this request leads to.
+    """
+
+    objective_class: ObjectiveClass
+    group: TaskGroupId | None = None
+    deadline_s: float | None = None
+
+
+#: A request that no annotated variable needs: it must not disturb anybody.
+UNANNOTATED = Objective(ObjectiveClass.THROUGHPUT)

@@ -1,0 +1,174 @@
+"""Performance-objective deduction: from what the user wants to what each request needs.
+
+The rules of the paper (section 5.2): everything that leads to a throughput variable prefers
+throughput. From a latency variable the walk goes back in reverse topological order, in *stages*
+(longest distance to the variable, counted in requests). A request alone in its stage is on the
+serial path and latency-sensitive; requests that share a stage run in parallel and form a task
+group, whose completion as a group is what counts.
+
+Where several latency variables disagree, the stricter wish wins: serial for one of them is
+latency-sensitive; groups that overlap become one. The result is a function of the graph and the
+annotations, so the order in which values were asked for cannot matter.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from parrot_backend.core.criteria import Criteria, CriteriaKind, Objective, ObjectiveClass
+from parrot_backend.core.graph import SessionGraph
+from parrot_backend.core.ids import NodeId, TaskGroupId, VariableId
+from parrot_backend.core.nodes import Node, Request
+
+
+def deduce_objectives(
+    graph: SessionGraph, annotations: Mapping[VariableId, Criteria]
+) -> dict[NodeId, Objective]:
+    """Return the objective of every request that some annotated variable needs.
+
+    Args:
+        graph: The session's graph; not changed.
+        annotations: What the user wants of which variable.
+    """
+    stages = _Stages(graph)
+    for variable, criteria in annotations.items():
+        producer = graph.variables[variable].producer
+        if producer is not None and criteria.kind is CriteriaKind.LATENCY:
+            stages.walk(graph.nodes[producer])
+    classes = stages.classes()
+    deadlines = _deadlines(graph, annotations)
+    return {
+        node.id: Objective(*classes.get(node.id, _THROUGHPUT), deadlines.get(node.id))
+        for node in _needed(graph, annotations)
+        if isinstance(node, Request)
+    }
+
+
+_ClassAndGroup = tuple[ObjectiveClass, TaskGroupId | None]
+_THROUGHPUT: _ClassAndGroup = (ObjectiveClass.THROUGHPUT, None)
+
+
+@dataclass(slots=True)
+class _Stages:
+    """Stages of all walks so far.
+
+    Attributes:
+        serial: Requests that were alone in a stage of some walk.
+        parallel: Member sets of the wider stages.
+        done: Nodes upstream of which nothing new can be found by a walk that is only there.
+    """
+
+    graph: SessionGraph
+    serial: dict[NodeId, None] = field(default_factory=dict)
+    parallel: list[list[Request]] = field(default_factory=list)
+    done: set[NodeId] = field(default_factory=set)
+
+    def walk(self, producer: Node) -> None:
+        """Sort the ancestors of one latency variable into stages."""
+        stage = {producer.id: 0}
+        members: dict[int, list[Request]] = {}
+        deepest = -1
+        # Popping by falling topological index, all readers of a node come before the node.
+        heap = [(-producer.index, producer.id)]
+        while heap:
+            node = self.graph.nodes[heapq.heappop(heap)[1]]
+            here = stage[node.id]
+            is_front = not heap and here > deepest
+            deepest = max(deepest, here)
+            if isinstance(node, Request):
+                members.setdefault(here, []).append(node)
+            if is_front:
+                # All that is upstream hangs on this node alone, whatever the walk came from.
+                if node.id in self.done:
+                    break
+                self.done.add(node.id)
+            step = 1 if isinstance(node, Request) else 0
+            for before in self.graph.predecessors(node):
+                if before.id not in stage:
+                    heapq.heappush(heap, (-before.index, before.id))
+                stage[before.id] = max(stage.get(before.id, 0), here + step)
+        self._keep(members)
+
+    def _keep(self, members: dict[int, list[Request]]) -> None:
+        for requests in members.values():
+            if len(requests) == 1:
+                self.serial[requests[0].id] = None
+            else:
+                self.parallel.append(requests)
+
+    def classes(self) -> dict[NodeId, _ClassAndGroup]:
+        """Return class and group of every request that leads to a latency variable."""
+        groups = _Groups()
+        for requests in self.parallel:
+            groups.merge([r.id for r in requests if r.id not in self.serial])
+        result: dict[NodeId, _ClassAndGroup] = {}
+        for node_id in self.serial:
+            result[node_id] = (ObjectiveClass.LATENCY, None)
+        for name, ids in groups.items():
+            is_group = len(ids) > 1
+            for node_id in ids:
+                result[node_id] = (
+                    (ObjectiveClass.TASK_GROUP, name) if is_group else (ObjectiveClass.LATENCY, None)
+                )
+        return result
+
+
+class _Groups:
+    """Union-find over node ids; a group is named after its smallest member."""
+
+    def __init__(self) -> None:
+        self._parent: dict[NodeId, NodeId] = {}
+
+    def merge(self, ids: list[NodeId]) -> None:
+        for node_id in ids:
+            self._parent.setdefault(node_id, node_id)
+            a, b = self._root(ids[0]), self._root(node_id)
+            self._parent[max(a, b)] = min(a, b)
+
+    def items(self) -> list[tuple[TaskGroupId, list[NodeId]]]:
+        members: dict[NodeId, list[NodeId]] = {}
+        for node_id in self._parent:
+            members.setdefault(self._root(node_id), []).append(node_id)
+        return [(TaskGroupId(root), ids) for root, ids in members.items()]
+
+    def _root(self, node_id: NodeId) -> NodeId:
+        while self._parent[node_id] != node_id:
+            self._parent[node_id] = self._parent[self._parent[node_id]]
+            node_id = self._parent[node_id]
+        return node_id
+
+
+def _needed(graph: SessionGraph, annotations: Mapping[VariableId, Criteria]) -> list[Node]:
+    """Return all ancestors of annotated variables."""
+    found: dict[NodeId, Node] = {}
+    stack = [
+        graph.nodes[producer]
+        for variable in annotations
+        if (producer := graph.variables[variable].producer) is not None
+    ]
+    while stack:
+        node = stack.pop()
+        if node.id not in found:
+            found[node.id] = node
+            stack.extend(graph.predecessors(node))
+    return list(found.values())
+
+
+def _deadlines(
+    graph: SessionGraph, annotations: Mapping[VariableId, Criteria]
+) -> dict[NodeId, float]:
+    """Return for each ancestor of a variable with a deadline the earliest of them."""
+    found: dict[NodeId, float] = {}
+    timed = [(c.deadline_s, v) for v, c in annotations.items() if c.deadline_s is not None]
+    # The earliest deadline claims its ancestors first, so each node is visited once.
+    for deadline_s, variable in sorted(timed):
+        producer = graph.variables[variable].producer
+        stack = [] if producer is None else [graph.nodes[producer]]
+        while stack:
+            node = stack.pop()
+            if node.id not in found:
+                found[node.id] = deadline_s
+                stack.extend(graph.predecessors(node))
+    return found

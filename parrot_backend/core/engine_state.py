@@ -1,0 +1,91 @@
+"""The core's view of one engine: what runs there and how much more may."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from parrot_backend.core.criteria import ObjectiveClass
+from parrot_backend.core.events import EngineInfo
+from parrot_backend.core.ids import AttemptId, EngineId
+
+
+class RunningRequest(NamedTuple):
+    """What one running attempt takes of its engine."""
+
+    need_tokens: int
+    is_latency: bool
+
+
+@dataclass(slots=True, eq=False)
+class EngineState:
+    """Load of one engine as the coordinator accounts for it.
+
+    Attributes:
+        running: What each running attempt takes.
+        used_tokens: Sum of the running attempts' needs.
+        latency_tokens: The part of it that latency-sensitive attempts take.
+        last_output_s: When the engine last said anything, or began to work.
+    """
+
+    info: EngineInfo
+    running: dict[AttemptId, RunningRequest] = field(default_factory=dict)
+    used_tokens: int = 0
+    latency_tokens: int = 0
+    last_output_s: float = 0.0
+
+    @property
+    def id(self) -> EngineId:
+        """The engine's id."""
+        return self.info.engine
+
+    def serves(self, model: str | None) -> bool:
+        """Tell whether the engine serves a model; None is any engine's default."""
+        return model is None or model in self.info.models
+
+    @property
+    def has_slot(self) -> bool:
+        """Tell whether one more request may run."""
+        return len(self.running) < self.info.max_requests
+
+    def capacity_tokens(self, added: ObjectiveClass | None = None) -> int:
+        """Return the token capacity now, or as it would be with a request of a class added.
+
+        The strictest request on the engine sets it (paper, section 5.4).
+        """
+        if self.latency_tokens or added is ObjectiveClass.LATENCY:
+            return self.info.latency_capacity_tokens
+        return self.info.capacity_tokens
+
+    def admits(self, objective: ObjectiveClass, need_tokens: int, num_requests: int = 1) -> bool:
+        """Tell whether requests of a class may run in addition to what runs.
+
+        The KV memory bounds everything. The latency capacity bounds latency-sensitive work among
+        itself, and all other work as long as latency-sensitive work runs; it does not make
+        latency-sensitive work wait for throughput work to drain. An empty engine takes any single
+        request: if it is too large, the engine will say so.
+        """
+        if not self.running and num_requests == 1:
+            return True
+        if len(self.running) + num_requests > self.info.max_requests:
+            return False
+        if self.used_tokens + need_tokens > self.info.capacity_tokens:
+            return False
+        if objective is ObjectiveClass.LATENCY:
+            bound = self.info.latency_capacity_tokens
+            return not self.latency_tokens or self.latency_tokens + need_tokens <= bound
+        return self.used_tokens + need_tokens <= self.capacity_tokens()
+
+    def add(self, attempt: AttemptId, need_tokens: int, is_latency: bool) -> None:
+        """Account for an attempt that starts here."""
+        self.running[attempt] = RunningRequest(need_tokens, is_latency)
+        self.used_tokens += need_tokens
+        if is_latency:
+            self.latency_tokens += need_tokens
+
+    def remove(self, attempt: AttemptId) -> None:
+        """Account for an attempt that ended here."""
+        taken = self.running.pop(attempt)
+        self.used_tokens -= taken.need_tokens
+        if taken.is_latency:
+            self.latency_tokens -= taken.need_tokens

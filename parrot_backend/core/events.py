@@ -1,0 +1,237 @@
+"""Everything that can happen to the core, as frozen records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from parrot_backend.core.criteria import Criteria
+from parrot_backend.core.ids import AttemptId, EngineId, SessionId, VariableId, WaiterId
+from parrot_backend.core.prompt import Input, Segment, Text
+from parrot_backend.core.transforms import Transform
+
+
+@dataclass(frozen=True, slots=True)
+class VariableSpec:
+    """An external variable; without a value it is set later."""
+
+    name: str
+    value: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallSpec:
+    """One call of a model. The segments hold one or more outputs; None takes the default model."""
+
+    name: str
+    segments: tuple[Segment, ...]
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TransformSpec:
+    """A text computed on the server: segments in order, then transforms."""
+
+    name: str
+    segments: tuple[Text | Input, ...]
+    transforms: tuple[Transform, ...]
+    output: VariableId
+
+
+NodeSpec = CallSpec | TransformSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A variable the user will get, and who waits for it (None: nobody yet)."""
+
+    variable: VariableId
+    criteria: Criteria
+    waiter: WaiterId | None = None
+    stream: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GraphSubmitted:
+    """A graph for a new session, or more of it for a live one.
+
+    ``digest`` identifies the body, so that a repeated ``idempotency_key`` with another body is
+    noticed. ``is_new`` says that the session id was made for this submit.
+    """
+
+    session: SessionId
+    is_new: bool
+    tenant: str = "default"
+    app: str = ""
+    metadata: tuple[tuple[str, str | int | float | bool | None], ...] = ()
+    idempotency_key: str | None = None
+    digest: str = ""
+    variables: tuple[VariableSpec, ...] = ()
+    nodes: tuple[NodeSpec, ...] = ()
+    wanted: tuple[Wanted, ...] = ()
+    close: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class VariableSet:
+    """The client sets an external variable."""
+
+    variable: VariableId
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class ValueRequested:
+    """Somebody waits for a variable; None leaves its criteria as they are."""
+
+    waiter: WaiterId
+    variable: VariableId
+    criteria: Criteria | None = None
+    stream: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WaiterLeft:
+    """Somebody no longer waits; with ``cancel``, what only they wanted is given up."""
+
+    waiter: WaiterId
+    cancel: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """The client gives up some variables of a session, or (None) all unfinished ones."""
+
+    session: SessionId
+    variables: tuple[VariableId, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionClosed:
+    """The client ends a session: every waiter is answered and the session is forgotten."""
+
+    session: SessionId
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What an engine says of itself when it joins.
+
+    Attributes:
+        engine: Id of this incarnation.
+        models: Names it serves; the first is its default.
+        max_model_len: Longest prompt plus output, in tokens.
+        capacity_tokens: KV tokens that running requests may hold together.
+        latency_capacity_tokens: The same while a latency-sensitive request runs, so that its time
+            per token stays low (paper, section 5.4).
+        max_requests: Requests that may run at once.
+    """
+
+    engine: EngineId
+    models: tuple[str, ...]
+    max_model_len: int
+    capacity_tokens: int
+    latency_capacity_tokens: int
+    max_requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineJoined:
+    """A new incarnation of an engine is ready to serve."""
+
+    info: EngineInfo
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLost:
+    """An engine died, was closed, or cannot be reached."""
+
+    engine: EngineId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokensGenerated:
+    """More text of a running request."""
+
+    attempt: AttemptId
+    text: str
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestUsage:
+    """Tokens and time of one finished request.
+
+    ``engine_s`` is the engine's own time from queueing to the last token, None if unknown.
+    """
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+    engine_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFinished:
+    """A running request produced its whole output."""
+
+    attempt: AttemptId
+    text: str
+    token_ids: tuple[int, ...] | None
+    finish_reason: str
+    usage: RequestUsage
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFailed:
+    """A running request failed; ``is_retryable`` when another engine might do it."""
+
+    attempt: AttemptId
+    code: str
+    message: str
+    is_retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SessionTimer:
+    """Check whether a session has been idle for too long."""
+
+    session: SessionId
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTimer:
+    """Check whether an engine with running requests has gone silent."""
+
+    engine: EngineId
+
+
+@dataclass(frozen=True, slots=True)
+class NoEngineTimer:
+    """Check for queued requests that no engine can serve."""
+
+
+Timer = SessionTimer | EngineTimer | NoEngineTimer
+
+
+@dataclass(frozen=True, slots=True)
+class TimerFired:
+    """A timer asked for by ``SetTimer`` is due."""
+
+    timer: Timer
+
+
+Event = (
+    GraphSubmitted
+    | VariableSet
+    | ValueRequested
+    | WaiterLeft
+    | CancelRequested
+    | SessionClosed
+    | EngineJoined
+    | EngineLost
+    | TokensGenerated
+    | RequestFinished
+    | RequestFailed
+    | TimerFired
+)

@@ -1,0 +1,228 @@
+"""The DAG of one session: checking what a client submits, and adding it.
+
+``plan`` checks a whole submission and builds its nodes without touching the graph; ``apply`` adds
+the result. Nodes are kept in topological order, so that walking them backwards visits every reader
+before what it reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+
+from parrot_backend.core.events import CallSpec, GraphSubmitted, NodeSpec, TransformSpec
+from parrot_backend.core.ids import NodeId, SessionId, VariableId, name_of, variable_id
+from parrot_backend.core.nodes import Node, Request, TransformNode
+from parrot_backend.core.prompt import Input, Output, Role, Segment, Text
+from parrot_backend.core.transforms import check_transform
+from parrot_backend.core.variable import Variable, VariableState
+from parrot_backend.errors import RequestError
+
+
+@dataclass(frozen=True, slots=True)
+class GraphDelta:
+    """A checked submission: new variables, and new nodes in topological order."""
+
+    variables: tuple[Variable, ...]
+    nodes: tuple[Node, ...]
+
+    @property
+    def num_requests(self) -> int:
+        """How many of the nodes are LLM requests."""
+        return sum(isinstance(node, Request) for node in self.nodes)
+
+
+class SessionGraph:
+    """Variables and nodes of one session.
+
+    Attributes:
+        variables: By id, in order of submission.
+        nodes: By id, in topological order.
+    """
+
+    def __init__(self, session: SessionId) -> None:
+        self.session = session
+        self.variables: dict[VariableId, Variable] = {}
+        self.nodes: dict[NodeId, Node] = {}
+        self._node_names: set[str] = set()
+
+    def plan(self, submission: GraphSubmitted, max_nodes: int) -> GraphDelta:
+        """Check a submission against this graph and build what it adds; changes nothing.
+
+        Raises:
+            RequestError: ``duplicate_variable``, ``duplicate_call``, ``unknown_variable``,
+                ``cycle_in_graph``, ``template_without_output``, ``empty_prompt``,
+                ``invalid_transform``, ``graph_too_large`` or ``variable_not_set``.
+        """
+        self._check_names(submission.nodes)
+        nodes = [node for spec in submission.nodes for node in self._expand(spec, submission)]
+        if len(self.nodes) + len(nodes) > max_nodes:
+            raise RequestError(
+                "graph_too_large",
+                f"the session would hold {len(self.nodes) + len(nodes)} nodes, {max_nodes} are "
+                "allowed",
+                limit=max_nodes,
+            )
+        variables = self._new_variables(submission, nodes)
+        self._check_references(submission, nodes, variables)
+        if submission.close:
+            self._check_all_set(variables.values())
+        return GraphDelta(tuple(variables.values()), _in_topological_order(nodes))
+
+    def apply(self, delta: GraphDelta, now_s: float) -> None:
+        """Add a planned delta: variables, nodes, and the links between them."""
+        for variable in delta.variables:
+            self.variables[variable.id] = variable
+        for node in delta.nodes:
+            node.index = len(self.nodes)
+            node.created_s = now_s
+            self.nodes[node.id] = node
+            self._node_names.add(_call_name(node.id))
+            node.depth = 1 + max((p.depth for p in self.predecessors(node)), default=-1)
+            for used in node.inputs:
+                self.variables[used].consumers.append(node.id)
+        self._lengthen_paths(delta.nodes)
+
+    def predecessors(self, node: Node) -> Iterator[Node]:
+        """Yield the producers of a node's inputs, in order of use; may repeat none."""
+        for used in node.inputs:
+            producer = self.variables[used].producer
+            if producer is not None:
+                yield self.nodes[producer]
+
+    def consumers(self, variable: Variable) -> Iterator[Node]:
+        """Yield the nodes that read a variable, in order of submission."""
+        for node in variable.consumers:
+            yield self.nodes[node]
+
+    def _lengthen_paths(self, nodes: Iterable[Node]) -> None:
+        # Only unfinished ancestors matter: what has ended is never ordered again.
+        stack = [node for node in nodes]
+        while stack:
+            node = stack.pop()
+            for before in self.predecessors(node):
+                if before.remaining < node.remaining + 1 and not before.has_ended:
+                    before.remaining = node.remaining + 1
+                    stack.append(before)
+
+    def _check_names(self, specs: tuple[NodeSpec, ...]) -> None:
+        seen = set[str]()
+        for spec in specs:
+            if spec.name in seen or spec.name in self._node_names:
+                raise RequestError("duplicate_call", f"there is already a call named {spec.name!r}")
+            seen.add(spec.name)
+
+    def _expand(self, spec: NodeSpec, submission: GraphSubmitted) -> list[Node]:
+        if isinstance(spec, TransformSpec):
+            return [self._transform(spec)]
+        return list(self._requests(spec, submission.tenant))
+
+    def _transform(self, spec: TransformSpec) -> TransformNode:
+        for transform in spec.transforms:
+            check_transform(transform)
+        return TransformNode(
+            id=NodeId(f"{self.session}.{spec.name}"),
+            inputs=_inputs_of(spec.segments),
+            output=spec.output,
+            segments=spec.segments,
+            transforms=spec.transforms,
+        )
+
+    def _requests(self, spec: CallSpec, tenant: str) -> Iterator[Request]:
+        before: list[Role | Text | Input] = []
+        own: list[VariableId] = []
+        for segment in spec.segments:
+            if not isinstance(segment, Output):
+                before.append(segment)
+                continue
+            if not before:
+                raise RequestError("empty_prompt", f"call {spec.name!r} has no prompt")
+            yield Request(
+                id=NodeId(f"{self.session}.{spec.name}#{len(own)}"),
+                inputs=_inputs_of(before),
+                output=segment.variable,
+                session=self.session,
+                tenant=tenant,
+                model=spec.model,
+                segments=tuple(before),
+                sampling=segment.sampling,
+                continues=frozenset(own),
+            )
+            before.append(Input(segment.variable))
+            own.append(segment.variable)
+        if not own:
+            raise RequestError(
+                "template_without_output", f"call {spec.name!r} generates nothing: add an output"
+            )
+
+    def _new_variables(
+        self, submission: GraphSubmitted, nodes: list[Node]
+    ) -> dict[VariableId, Variable]:
+        variables: dict[VariableId, Variable] = {}
+
+        def add(variable: Variable) -> None:
+            if variable.id in self.variables or variable.id in variables:
+                raise RequestError(
+                    "duplicate_variable", f"there is already a variable named {variable.name!r}"
+                )
+            variables[variable.id] = variable
+
+        for spec in submission.variables:
+            state = VariableState.EMPTY if spec.value is None else VariableState.READY
+            add(Variable(variable_id(self.session, spec.name), state=state, value=spec.value))
+        for node in nodes:
+            add(Variable(node.output, producer=node.id))
+        return variables
+
+    def _check_references(
+        self,
+        submission: GraphSubmitted,
+        nodes: list[Node],
+        variables: dict[VariableId, Variable],
+    ) -> None:
+        used = [(node.inputs, f"call {_call_name(node.id)!r}") for node in nodes]
+        wanted = tuple(wanted.variable for wanted in submission.wanted)
+        for ids, user in [*used, (wanted, "the list of outputs")]:
+            for variable in ids:
+                if variable not in variables and variable not in self.variables:
+                    raise RequestError(
+                        "unknown_variable", f"{user} names an unknown variable {name_of(variable)!r}"
+                    ).with_status(422)
+
+    def _check_all_set(self, new: Iterable[Variable]) -> None:
+        for variable in [*self.variables.values(), *new]:
+            if variable.producer is None and variable.state is VariableState.EMPTY:
+                raise RequestError(
+                    "variable_not_set",
+                    f"variable {variable.name!r} has no value and no call makes it, but the "
+                    "session is to be closed",
+                )
+
+
+def _inputs_of(segments: Iterable[Segment]) -> tuple[VariableId, ...]:
+    """Return the distinct variables read; check their transforms."""
+    inputs: dict[VariableId, None] = {}
+    for segment in segments:
+        if isinstance(segment, Input):
+            for transform in segment.transforms:
+                check_transform(transform)
+            inputs[segment.variable] = None
+    return tuple(inputs)
+
+
+def _in_topological_order(nodes: list[Node]) -> tuple[Node, ...]:
+    producer = {node.output: node.id for node in nodes}
+    by_id = {node.id: node for node in nodes}
+    sorter: TopologicalSorter[NodeId] = TopologicalSorter(
+        {node.id: [producer[used] for used in node.inputs if used in producer] for node in nodes}
+    )
+    try:
+        return tuple(by_id[node] for node in sorter.static_order())
+    except CycleError as exc:
+        names = " -> ".join(_call_name(node) for node in reversed(exc.args[1]))
+        raise RequestError("cycle_in_graph", f"the calls wait for each other: {names}") from exc
+
+
+def _call_name(node: NodeId) -> str:
+    return name_of(node).partition("#")[0]

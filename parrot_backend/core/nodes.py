@@ -1,0 +1,131 @@
+"""Nodes of a session's graph: LLM requests and text transforms.
+
+A call with several outputs becomes one request per output. Each request reads the earlier outputs
+of its call as ordinary inputs, so nothing downstream needs to know that they came from one prompt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from parrot_backend.core.criteria import UNANNOTATED, Objective
+from parrot_backend.core.events import RequestUsage
+from parrot_backend.core.ids import AttemptId, EngineId, NodeId, SessionId, VariableId
+from parrot_backend.core.prefix import PrefixChain
+from parrot_backend.core.prompt import Input, PromptPart, Role, Text
+from parrot_backend.core.sampling import Sampling
+from parrot_backend.core.transforms import Transform
+
+
+class NodeState(Enum):
+    """Life of a node. Only requests are ever READY or RUNNING."""
+
+    WAITING = "waiting"
+    READY = "ready"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+_ENDED = frozenset({NodeState.FINISHED, NodeState.FAILED, NodeState.CANCELLED})
+
+#: Legal moves. RUNNING -> READY is a retry after an engine failed.
+NODE_TRANSITIONS: dict[NodeState, frozenset[NodeState]] = {
+    NodeState.WAITING: frozenset({NodeState.READY}) | _ENDED,
+    NodeState.READY: frozenset({NodeState.RUNNING, NodeState.FAILED, NodeState.CANCELLED}),
+    NodeState.RUNNING: frozenset({NodeState.READY}) | _ENDED,
+    NodeState.FINISHED: frozenset(),
+    NodeState.FAILED: frozenset(),
+    NodeState.CANCELLED: frozenset(),
+}
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """What requests and transforms have in common.
+
+    Attributes:
+        id: Global id.
+        inputs: Distinct variables it reads, in order of first use.
+        output: The variable it makes.
+        index: Position in its session's topological order.
+        missing: Inputs that are not READY yet.
+        depth: Longest path from a node without producers among its inputs, in nodes.
+        remaining: Longest path to a node nobody reads, in nodes, itself not counted.
+    """
+
+    id: NodeId
+    inputs: tuple[VariableId, ...]
+    output: VariableId
+    index: int = 0
+    missing: int = 0
+    state: NodeState = NodeState.WAITING
+    depth: int = 0
+    remaining: int = 0
+    created_s: float = 0.0
+    ready_s: float | None = None
+    finished_s: float | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """True when the state will not change any more."""
+        return self.state in _ENDED
+
+    def move(self, state: NodeState) -> None:
+        """Change state along the transition table (an illegal move is a defect of ours)."""
+        assert state in NODE_TRANSITIONS[self.state], f"{self.id}: {self.state} -> {state}"
+        self.state = state
+
+
+@dataclass(slots=True, eq=False)
+class TransformNode(Node):
+    """A text computed from inputs as soon as they are there."""
+
+    segments: tuple[Text | Input, ...] = ()
+    transforms: tuple[Transform, ...] = ()
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Request(Node):
+    """One generation of one variable.
+
+    Attributes:
+        segments: Everything before the output.
+        continues: Inputs that were generated in the same prompt; their tokens are reused.
+        order: Position among all requests of the server, by submission.
+        session_order: Position of its session among all sessions.
+        parts: The resolved prompt, from READY on.
+        prefixes: Hashes of the resolved prompt at its boundaries, from READY on.
+        prompt_tokens: Estimated length of the resolved prompt.
+        attempt: The running attempt.
+        reason: Why the engine was chosen, for people.
+        usage: What the engine reported at the end.
+    """
+
+    session: SessionId
+    tenant: str
+    model: str | None
+    segments: tuple[Role | Text | Input, ...]
+    sampling: Sampling
+    continues: frozenset[VariableId] = frozenset()
+    order: int = 0
+    session_order: int = 0
+    objective: Objective = UNANNOTATED
+    parts: tuple[PromptPart, ...] = ()
+    prefixes: PrefixChain = ()
+    prompt_tokens: int = 0
+    attempt: AttemptId | None = None
+    attempts: int = 0
+    engine: EngineId | None = None
+    avoided: list[EngineId] = field(default_factory=list)
+    reason: str | None = None
+    usage: RequestUsage | None = None
+    placed_s: float | None = None
+    first_token_s: float | None = None
+
+    @property
+    def need_tokens(self) -> int:
+        """KV tokens it may come to hold: prompt (estimated) and the longest output."""
+        return self.prompt_tokens + self.sampling.max_tokens

@@ -1,0 +1,123 @@
+"""Prefix hashes at segment boundaries, and the index of which engine holds which prefix.
+
+The hash of a boundary covers everything before it, constants and generated values alike, so two
+prompts share a prefix exactly when they share a boundary hash (the paper's PrefixHash, section
+4.2). A collision of 16-byte BLAKE2b could only misplace a request, never change its result.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import NamedTuple
+
+from parrot_backend.core.ids import EngineId
+from parrot_backend.core.prompt import PartKind, PromptPart
+
+_DIGEST_BYTES = 16
+
+
+class PrefixBoundary(NamedTuple):
+    """One boundary: the hash of all before it, and its (estimated) length."""
+
+    hash: bytes
+    tokens: int
+
+
+PrefixChain = tuple[PrefixBoundary, ...]
+
+
+def prefix_chain(seed: str, parts: tuple[PromptPart, ...], tokens_per_char: float) -> PrefixChain:
+    """Return the boundaries of a prompt, shortest first.
+
+    Args:
+        seed: Keeps apart what must not be shared: model and tenant.
+        parts: The resolved prompt. Roles are covered by the boundary of the text that follows.
+        tokens_per_char: Estimate that turns lengths into tokens.
+    """
+    digest = blake2b(seed.encode(), digest_size=_DIGEST_BYTES)
+    chars = 0
+    boundaries: list[PrefixBoundary] = []
+    for part in parts:
+        tag = b"r" if part.kind is PartKind.ROLE else b"t"
+        data = part.text.encode("utf-8", "surrogatepass")
+        # The length makes the split into parts unambiguous.
+        digest.update(b"%c%d:" % (tag, len(data)))
+        digest.update(data)
+        chars += len(part.text)
+        if part.kind is not PartKind.ROLE:
+            boundaries.append(PrefixBoundary(digest.digest(), int(chars * tokens_per_char)))
+    return tuple(boundaries)
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixIndexConfig:
+    """Limits of the index.
+
+    Attributes:
+        min_tokens: Shorter prefixes are not worth a placement; about one KV block.
+        max_prefixes_per_engine: Least recently used ones are forgotten beyond this.
+    """
+
+    min_tokens: int = 32
+    max_prefixes_per_engine: int = 8192
+
+
+class PrefixIndex:
+    """Which engine probably still holds the KV of which prefix.
+
+    It is told of placements and forgets the least recently used; what an engine evicted by itself
+    is not known here, so an entry is a good guess and not a promise.
+    """
+
+    def __init__(self, config: PrefixIndexConfig) -> None:
+        self._config = config
+        self._engines_of: dict[bytes, dict[EngineId, None]] = {}
+        self._resident: dict[EngineId, OrderedDict[bytes, None]] = {}
+
+    def add_engine(self, engine: EngineId) -> None:
+        """Begin to track an engine with an empty cache."""
+        self._resident[engine] = OrderedDict()
+
+    def remove_engine(self, engine: EngineId) -> None:
+        """Forget everything an engine held."""
+        for key in self._resident.pop(engine, ()):
+            self._drop(key, engine)
+
+    def record(self, engine: EngineId, chain: PrefixChain) -> None:
+        """Note that an engine computes, and so will hold, these prefixes."""
+        resident = self._resident[engine]
+        for boundary in chain:
+            if boundary.tokens < self._config.min_tokens:
+                continue
+            if boundary.hash in resident:
+                resident.move_to_end(boundary.hash)
+            else:
+                resident[boundary.hash] = None
+                self._engines_of.setdefault(boundary.hash, {})[engine] = None
+        while len(resident) > self._config.max_prefixes_per_engine:
+            oldest, _ = resident.popitem(last=False)
+            self._drop(oldest, engine)
+
+    def engines_with(self, chain: PrefixChain) -> tuple[EngineId, ...]:
+        """Return the engines that hold the longest prefix any engine holds, in order of record."""
+        for boundary in reversed(chain):
+            engines = self._engines_of.get(boundary.hash)
+            if engines:
+                return tuple(engines)
+        return ()
+
+    def resident_tokens(self, engine: EngineId, chain: PrefixChain) -> int:
+        """Return the length of the longest prefix of the chain that the engine holds."""
+        resident = self._resident[engine]
+        for boundary in reversed(chain):
+            if boundary.hash in resident:
+                return boundary.tokens
+        return 0
+
+    def _drop(self, key: bytes, engine: EngineId) -> None:
+        engines = self._engines_of[key]
+        del engines[engine]
+        if not engines:
+            del self._engines_of[key]

@@ -1,0 +1,38 @@
+"""How one output is sampled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Sampling parameters of one output; ranges are checked at the wire (``protocol.Sampling``).
+
+    Attributes:
+        max_tokens: Upper bound of generated tokens.
+        temperature: 0 is greedy.
+        top_p: Nucleus mass in (0, 1].
+        top_k: Number of candidates; 0 means all.
+        min_p: Least probability relative to the best candidate, in [0, 1].
+        seed: Seed of the request's own generator, or None.
+        stop: Strings that end the output; they are not part of the value.
+        min_tokens: Generate at least so many tokens.
+        presence_penalty: In [-2, 2].
+        frequency_penalty: In [-2, 2].
+        repetition_penalty: Greater than 0; 1 is off.
+        ignore_eos: Go on to ``max_tokens`` (for benchmarks).
+    """
+
+    max_tokens: int = 256
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    min_tokens: int = 0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    ignore_eos: bool = False

@@ -1,0 +1,1 @@
+"""Ordering of ready requests and their placement on engines."""

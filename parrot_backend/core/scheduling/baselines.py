@@ -1,0 +1,40 @@
+"""Baseline policies ``fcfs`` and ``least_loaded``: request by request, blind to the application."""
+
+from __future__ import annotations
+
+from parrot_backend.core.criteria import ObjectiveClass
+from parrot_backend.core.engine_state import EngineState
+from parrot_backend.core.nodes import Request
+from parrot_backend.core.scheduling.placement import ClusterView, Placement
+
+
+class FcfsPlacement:
+    """The first engine, in order of joining, that has room."""
+
+    def place(self, request: Request, view: ClusterView) -> list[Placement]:
+        """Place one request on the first engine with room."""
+        for engine in _with_room(request, view):
+            return [Placement(request, engine.id, "first engine with room")]
+        return []
+
+
+class LeastLoadedPlacement:
+    """The engine with the fewest running requests, then the fewest tokens in use."""
+
+    def place(self, request: Request, view: ClusterView) -> list[Placement]:
+        """Place one request on the least loaded engine that has room."""
+        engines = _with_room(request, view)
+        if not engines:
+            return []
+        best = min(engines, key=lambda e: (len(e.running), e.used_tokens))
+        return [Placement(request, best.id, f"fewest running requests of {len(engines)} engines")]
+
+
+def _with_room(request: Request, view: ClusterView) -> list[EngineState]:
+    # Objectives are ignored: to these policies every request is a throughput request on an engine
+    # bounded by its memory alone.
+    return [
+        engine
+        for engine in view.candidates(request)
+        if engine.admits(ObjectiveClass.THROUGHPUT, request.need_tokens)
+    ]

@@ -1,0 +1,94 @@
+"""Policy ``paper``: Algorithm 1 of the paper (section 5.4).
+
+What it does: for a request of a task group, one engine for the whole group; else, if queued
+requests share its prefix, one engine for all of those; else, if engines hold its prefix, one of
+those; and if none of this gave an engine, any engine. ``find_engine`` takes the engine that loses
+the least token capacity by it; ties go to the one with the most room, then to the oldest.
+
+Intent: equal objectives together, shared prefixes together.
+
+Inputs: task groups and prefixes of the queue, resident prefixes, token accounts of the engines.
+
+Limits: a group or set that fits on no single engine is placed request by request; the paper does
+not say what to do then. Upstream's published code takes the engine with the *least* room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from parrot_backend.core.engine_state import EngineState
+from parrot_backend.core.nodes import Request
+from parrot_backend.core.scheduling.placement import ClusterView, Placement
+
+
+class PaperPlacement:
+    """Algorithm 1."""
+
+    def place(self, request: Request, view: ClusterView) -> list[Placement]:
+        """Place the request as the module says."""
+        engines = view.candidates(request)
+        return (
+            self._place_group(request, engines, view)
+            or self._place_sharing(request, engines, view)
+            or self._place_alone(request, engines, view)
+        )
+
+    def _place_group(
+        self, request: Request, engines: list[EngineState], view: ClusterView
+    ) -> list[Placement]:
+        group = request.objective.group
+        if group is None:
+            return []
+        members = [m for m in view.queue.group_members(group) if m.model == request.model]
+        engine = find_engine(members, engines, view)
+        reason = f"one engine for the {len(members)} ready requests of task group {group}"
+        return [] if engine is None else [Placement(m, engine.id, reason) for m in members]
+
+    def _place_sharing(
+        self, request: Request, engines: list[EngineState], view: ClusterView
+    ) -> list[Placement]:
+        if request.objective.group is not None:
+            return []
+        sharing, tokens = view.queue.sharing_prefix(request, view.max_shared)
+        sharing = [r for r in sharing if r.model == request.model]
+        if len(sharing) < 2:
+            return []
+        engine = find_engine(sharing, engines, view, tokens)
+        reason = f"{len(sharing)} queued requests share a prefix of about {tokens} tokens"
+        return [] if engine is None else [Placement(r, engine.id, reason) for r in sharing]
+
+    def _place_alone(
+        self, request: Request, engines: list[EngineState], view: ClusterView
+    ) -> list[Placement]:
+        holding = set(view.prefixes.engines_with(request.prefixes))
+        engine = find_engine([request], [e for e in engines if e.id in holding], view)
+        if engine is not None:
+            tokens = view.prefixes.resident_tokens(engine.id, request.prefixes)
+            return [Placement(request, engine.id, f"holds a prefix of about {tokens} tokens")]
+        engine = find_engine([request], engines, view)
+        if engine is None:
+            return []
+        reason = f"least capacity lost, then most room, of {len(engines)} engines"
+        return [Placement(request, engine.id, reason)]
+
+
+def find_engine(
+    requests: Sequence[Request],
+    engines: Sequence[EngineState],
+    view: ClusterView,
+    shared_tokens: int = 0,
+) -> EngineState | None:
+    """Return the engine that takes all requests with the least negative impact, or None."""
+    strictest = min(request.objective.objective_class for request in requests)
+    best: EngineState | None = None
+    best_score = (0, 0)
+    for engine in engines:
+        need = view.need_tokens(engine, requests, shared_tokens)
+        if not engine.admits(strictest, need, len(requests)):
+            continue
+        after = engine.capacity_tokens(strictest)
+        score = (engine.capacity_tokens() - after, -(after - engine.used_tokens - need))
+        if best is None or score < best_score:
+            best, best_score = engine, score
+    return best

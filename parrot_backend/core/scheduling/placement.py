@@ -1,0 +1,75 @@
+"""What placement policies see and say; one module per policy implements it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from parrot_backend.core.engine_state import EngineState
+from parrot_backend.core.ids import EngineId
+from parrot_backend.core.nodes import Request
+from parrot_backend.core.prefix import PrefixIndex
+from parrot_backend.core.scheduling.queue import WaitingQueue
+
+
+class Placement(NamedTuple):
+    """One decision: this request goes to this engine, for this reason."""
+
+    request: Request
+    engine: EngineId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterView:
+    """What a policy may look at. It changes nothing.
+
+    Attributes:
+        engines: Engines that have a free slot, in order of joining.
+        queue: All ready requests, the one to be placed among them.
+        prefixes: Which engine holds which prefix.
+        max_shared: How many requests that share a prefix are placed together at most.
+    """
+
+    engines: Sequence[EngineState]
+    queue: WaitingQueue
+    prefixes: PrefixIndex
+    max_shared: int
+
+    def candidates(self, request: Request) -> list[EngineState]:
+        """Filter: engines that serve the request's model and did not fail it before.
+
+        When every engine that serves it failed it before, all of those are candidates again.
+        """
+        serving = [engine for engine in self.engines if engine.serves(request.model)]
+        if not request.avoided:
+            return serving
+        return [e for e in serving if e.id not in request.avoided] or serving
+
+    def need_tokens(
+        self, engine: EngineState, requests: Sequence[Request], shared_tokens: int = 0
+    ) -> int:
+        """Return the KV tokens that requests would add to an engine.
+
+        What the engine holds already is not added, and a prefix shared among them only once.
+        """
+        need = 0
+        for position, request in enumerate(requests):
+            resident = self.prefixes.resident_tokens(engine.id, request.prefixes)
+            saved = max(resident, shared_tokens if position else 0)
+            need += request.need_tokens - saved
+        return need
+
+
+class PlacementPolicy(Protocol):
+    """Chooses engines. A policy is a function of its arguments and keeps no state."""
+
+    def place(self, request: Request, view: ClusterView) -> list[Placement]:
+        """Place the request, and perhaps others of the queue with it.
+
+        Returns:
+            Placements in order, each on an engine that admits all before it too; empty when no
+            engine has room for the request now.
+        """
+        ...

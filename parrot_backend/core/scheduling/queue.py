@@ -1,0 +1,166 @@
+"""The queue of ready requests: in serving order, and findable by task group and by prefix."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from parrot_backend.core.config import OrderingName, SchedulerConfig
+from parrot_backend.core.ids import NodeId, TaskGroupId
+from parrot_backend.core.nodes import Request
+
+OrderKey = tuple[float, ...]
+_Key = TypeVar("_Key")
+
+
+def application_order(request: Request) -> OrderKey:
+    """Class first, then the earliest deadline, the longest path still to go, and arrival."""
+    objective = request.objective
+    deadline_s = math.inf if objective.deadline_s is None else objective.deadline_s
+    return (objective.objective_class, deadline_s, -request.remaining, request.order)
+
+
+def topological_order(request: Request) -> OrderKey:
+    """Applications in order of arrival, each in topological order (paper, Algorithm 1, line 1)."""
+    return (request.session_order, request.depth, request.order)
+
+
+def arrival_order(request: Request) -> OrderKey:
+    """First come, first served."""
+    return (request.order,)
+
+
+ORDERINGS: dict[OrderingName, Callable[[Request], OrderKey]] = {
+    "application": application_order,
+    "topological": topological_order,
+    "fcfs": arrival_order,
+}
+
+_OWN_ORDERING: dict[str, OrderingName] = {"paper": "topological", "fcfs": "fcfs"}
+
+
+def ordering_of(config: SchedulerConfig) -> Callable[[Request], OrderKey]:
+    """Return the configured order, or the one that belongs to the placement policy."""
+    name = config.ordering or _OWN_ORDERING.get(config.placement, "application")
+    return ORDERINGS[name]
+
+
+class WaitingQueue:
+    """Ready requests in serving order.
+
+    Insertion and removal cost a binary search and one move of pointers; the first request is at
+    position 0. What waited longer than ``max_wait_s`` goes before everything else.
+    """
+
+    def __init__(
+        self, ordering: Callable[[Request], OrderKey], max_wait_s: float, min_prefix_tokens: int
+    ) -> None:
+        self._ordering = ordering
+        self._max_wait_s = max_wait_s
+        self._min_prefix_tokens = min_prefix_tokens
+        self._sorted: list[tuple[OrderKey, NodeId]] = []
+        self._keys: dict[NodeId, OrderKey] = {}
+        self._requests: dict[NodeId, Request] = {}
+        # In order of becoming ready, until they are old; then they are in _sorted's front.
+        self._young: dict[NodeId, None] = {}
+        self._groups: dict[TaskGroupId, dict[NodeId, None]] = {}
+        self._prefixes: dict[bytes, dict[NodeId, None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._sorted)
+
+    def __getitem__(self, position: int) -> Request:
+        return self._requests[self._sorted[position][1]]
+
+    def __iter__(self) -> Iterator[Request]:
+        for _, node_id in self._sorted:
+            yield self._requests[node_id]
+
+    def __contains__(self, request: Request) -> bool:
+        return request.id in self._requests
+
+    def add(self, request: Request) -> None:
+        """Put in a request that has just become ready."""
+        self._requests[request.id] = request
+        self._young[request.id] = None
+        self._insert(request, (1.0, *self._ordering(request)))
+        if request.objective.group is not None:
+            self._groups.setdefault(request.objective.group, {})[request.id] = None
+        for boundary in request.prefixes:
+            if boundary.tokens >= self._min_prefix_tokens:
+                self._prefixes.setdefault(boundary.hash, {})[request.id] = None
+
+    def remove(self, request: Request) -> None:
+        """Take out a request; one that is not in the queue is a defect of ours."""
+        self._extract(request)
+        del self._requests[request.id]
+        self._young.pop(request.id, None)
+        _discard(self._groups, request.objective.group, request.id)
+        for boundary in request.prefixes:
+            if boundary.tokens >= self._min_prefix_tokens:
+                _discard(self._prefixes, boundary.hash, request.id)
+
+    def change_objective(self, request: Request, change: Callable[[], None]) -> None:
+        """Apply a change that affects a queued request's place, and move it accordingly."""
+        is_old = request.id not in self._young
+        _discard(self._groups, request.objective.group, request.id)
+        self._extract(request)
+        change()
+        self._insert(request, (0.0 if is_old else 1.0, *self._ordering(request)))
+        if request.objective.group is not None:
+            self._groups.setdefault(request.objective.group, {})[request.id] = None
+
+    def promote_old(self, now_s: float) -> None:
+        """Move what has waited for too long to the front, in the usual order among itself."""
+        while self._young:
+            request = self._requests[next(iter(self._young))]
+            if request.ready_s is None or now_s - request.ready_s < self._max_wait_s:
+                return
+            del self._young[request.id]
+            self._extract(request)
+            self._insert(request, (0.0, *self._ordering(request)))
+
+    def is_old(self, request: Request) -> bool:
+        """Tell whether a queued request was moved to the front for its age."""
+        return request.id not in self._young
+
+    def group_members(self, group: TaskGroupId) -> list[Request]:
+        """Return the queued members of a task group, in order of becoming ready."""
+        return [self._requests[node] for node in self._groups.get(group, ())]
+
+    def sharing_prefix(self, request: Request, limit: int) -> tuple[list[Request], int]:
+        """Return the queued requests with the longest prefix shared with others, and its tokens.
+
+        The request itself comes first; at most ``limit`` are returned. Alone, it shares 0 tokens.
+        """
+        for boundary in reversed(request.prefixes):
+            sharing = self._prefixes.get(boundary.hash)
+            if sharing is not None and len(sharing) > 1:
+                found = [request]
+                for node_id in sharing:
+                    if len(found) == limit:
+                        break
+                    if node_id != request.id:
+                        found.append(self._requests[node_id])
+                return found, boundary.tokens
+        return [request], 0
+
+    def _insert(self, request: Request, key: OrderKey) -> None:
+        self._keys[request.id] = key
+        insort(self._sorted, (key, request.id))
+
+    def _extract(self, request: Request) -> None:
+        key = self._keys.pop(request.id)
+        position = bisect_left(self._sorted, (key, request.id))
+        assert self._sorted[position][1] == request.id
+        del self._sorted[position]
+
+
+def _discard(index: dict[_Key, dict[NodeId, None]], key: _Key | None, node_id: NodeId) -> None:
+    if key is None or key not in index:
+        return
+    index[key].pop(node_id, None)
+    if not index[key]:
+        del index[key]

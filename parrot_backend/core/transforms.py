@@ -1,0 +1,152 @@
+"""The closed set of text transforms that run on the server.
+
+No tenant code runs here, and each transform takes time linear in its input: regular expressions
+are matched by RE2, which has no backtracking.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, assert_never
+
+import re2
+
+from parrot_backend.errors import RequestError
+
+MAX_PATTERN_CHARS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """Remove white space at both ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class HtmlEscape:
+    """Escape ``& < > " '``."""
+
+
+@dataclass(frozen=True, slots=True)
+class HtmlUnescape:
+    """Undo :class:`HtmlEscape` and named entities."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegexGroup:
+    """Take one group of the first match of an RE2 pattern (``.`` matches newlines)."""
+
+    pattern: str
+    group: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JsonField:
+    """Parse as JSON and walk a path such as ``items.0.title``; non-strings stay JSON text."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Split at a separator and take one piece; negative indexes count from the end."""
+
+    separator: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """Put the text in the place of ``{}`` in a template (once; nothing else is interpreted)."""
+
+    template: str
+
+
+Transform = Strip | HtmlEscape | HtmlUnescape | RegexGroup | JsonField | Split | Format
+
+
+class TransformError(Exception):
+    """A transform does not apply to this value."""
+
+
+def check_transform(transform: Transform) -> None:
+    """Reject a transform that could never work.
+
+    Raises:
+        RequestError: ``invalid_transform`` with the reason.
+    """
+    if isinstance(transform, RegexGroup):
+        if len(transform.pattern) > MAX_PATTERN_CHARS:
+            raise RequestError("invalid_transform", f"pattern over {MAX_PATTERN_CHARS} characters")
+        try:
+            groups = _compile(transform.pattern).groups
+        except re2.error as exc:
+            raise RequestError("invalid_transform", f"not an RE2 pattern: {exc}") from exc
+        if not 0 <= transform.group <= groups:
+            raise RequestError(
+                "invalid_transform", f"group {transform.group} of a pattern with {groups} groups"
+            )
+    if isinstance(transform, Split) and not transform.separator:
+        raise RequestError("invalid_transform", "split needs a separator")
+    if isinstance(transform, Format) and "{}" not in transform.template:
+        raise RequestError("invalid_transform", "format needs {} in its template")
+
+
+def apply_transforms(text: str, transforms: tuple[Transform, ...]) -> str:
+    """Return the text after all transforms.
+
+    Raises:
+        TransformError: A transform does not apply to this value.
+    """
+    for transform in transforms:
+        text = _apply(text, transform)
+    return text
+
+
+def _apply(text: str, transform: Transform) -> str:
+    match transform:
+        case Strip():
+            return text.strip()
+        case HtmlEscape():
+            return html.escape(text)
+        case HtmlUnescape():
+            return html.unescape(text)
+        case RegexGroup(pattern, group):
+            return _regex_group(text, pattern, group)
+        case JsonField(path):
+            return _json_field(text, path)
+        case Split(separator, index):
+            pieces = text.split(separator)
+            if not -len(pieces) <= index < len(pieces):
+                raise TransformError(f"split gave {len(pieces)} pieces, piece {index} is wanted")
+            return pieces[index]
+        case Format(template):
+            return template.replace("{}", text, 1)
+    assert_never(transform)
+
+
+@lru_cache(maxsize=512)
+def _compile(pattern: str) -> Any:
+    options = re2.Options()
+    options.dot_nl = True
+    options.log_errors = False
+    return re2.compile(pattern, options)
+
+
+def _regex_group(text: str, pattern: str, group: int) -> str:
+    match = _compile(pattern).search(text)
+    if match is None or match.group(group) is None:
+        raise TransformError(f"pattern {pattern!r} does not match")
+    return str(match.group(group))
+
+
+def _json_field(text: str, path: str) -> str:
+    try:
+        value: Any = json.loads(text)
+        for key in path.split("."):
+            value = value[int(key)] if isinstance(value, list) else value[key]
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError) as exc:
+        raise TransformError(f"no JSON field {path!r}: {type(exc).__name__}") from exc
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,103 @@
+"""The engine seam. Every implementation passes ``tests/contract/engine_contract.py``.
+
+An engine is an actor: ``start`` and ``abort`` never block, and everything that happens arrives, in
+order for each attempt, on the one stream of ``outputs``. It decides nothing about scheduling
+beyond its own batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from parrot_backend.core.criteria import Objective
+from parrot_backend.core.events import EngineInfo, RequestFailed, RequestFinished, TokensGenerated
+from parrot_backend.core.ids import AttemptId, SessionId
+from parrot_backend.core.prompt import PromptPart
+from parrot_backend.core.sampling import Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """One attempt of a request, as an engine sees it.
+
+    ``objective`` is a hint; an engine that cannot use it ignores it. ``cache_salt`` keeps the
+    prefix caches of tenants apart (None shares).
+    """
+
+    attempt: AttemptId
+    session: SessionId
+    model: str | None
+    parts: tuple[PromptPart, ...]
+    sampling: Sampling
+    objective: Objective
+    cache_salt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """What an engine tells of its load: requests running and waiting inside it, KV use in [0, 1].
+
+    Counters run since the start of the engine.
+    """
+
+    running: int
+    waiting: int
+    kv_usage: float
+    prompt_tokens: int
+    cached_tokens: int
+    generated_tokens: int
+
+
+#: What an engine says about an attempt. ``RequestFinished`` and ``RequestFailed`` are terminal.
+EngineOutput = TokensGenerated | RequestFinished | RequestFailed
+
+
+class EngineDied(Exception):  # noqa: N818 - a fact about the engine, named as such
+    """Raised out of ``outputs`` when the engine cannot go on; its message is the reason."""
+
+
+class Engine(Protocol):
+    """A place where requests run."""
+
+    async def open(self) -> EngineInfo:
+        """Start the engine; return when it can serve.
+
+        Raises:
+            EngineError: ``engine_start_failed`` with the cause.
+        """
+        ...
+
+    def start(self, request: EngineRequest) -> None:
+        """Begin an attempt and return at once.
+
+        Exactly one terminal output follows on ``outputs``, unless the attempt is aborted first.
+        Bad requests (``unknown_model``, ``prompt_too_long``) are told there too, as
+        ``RequestFailed`` that is not retryable. Attempt ids are never used twice.
+        """
+        ...
+
+    def abort(self, attempt: AttemptId) -> None:
+        """Stop an attempt and say nothing more of it. Unknown or finished ones are ignored."""
+        ...
+
+    def outputs(self) -> AsyncIterator[EngineOutput]:
+        """Yield what happens, until ``close``; for one reader.
+
+        Raises:
+            EngineDied: The engine is gone; nothing more will come.
+        """
+        ...
+
+    def load(self) -> EngineLoad:
+        """Return the present load. Cheap: it may be called for each scrape of the metrics."""
+        ...
+
+    async def drain(self) -> None:
+        """Return when no attempt is running any more. New ones may still be started."""
+        ...
+
+    async def close(self) -> None:
+        """End the engine and what it started, also when it hangs. Idempotent; ends ``outputs``."""
+        ...
