@@ -1,4 +1,7 @@
-"""Settings of the core: frozen records with defaults, units and sources; loading is not done here."""
+"""Settings of the core: frozen records with defaults, units and sources.
+
+Loading them from files, flags or the environment is the server's business.
+"""
 
 from __future__ import annotations
 

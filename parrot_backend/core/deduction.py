@@ -47,6 +47,7 @@ def deduce_objectives(
 
 
 _ClassAndGroup = tuple[ObjectiveClass, TaskGroupId | None]
+_SERIAL: _ClassAndGroup = (ObjectiveClass.LATENCY, None)
 _THROUGHPUT: _ClassAndGroup = (ObjectiveClass.THROUGHPUT, None)
 
 
@@ -105,13 +106,11 @@ class _Stages:
             groups.merge([r.id for r in requests if r.id not in self.serial])
         result: dict[NodeId, _ClassAndGroup] = {}
         for node_id in self.serial:
-            result[node_id] = (ObjectiveClass.LATENCY, None)
+            result[node_id] = _SERIAL
         for name, ids in groups.items():
-            is_group = len(ids) > 1
-            for node_id in ids:
-                result[node_id] = (
-                    (ObjectiveClass.TASK_GROUP, name) if is_group else (ObjectiveClass.LATENCY, None)
-                )
+            # What is left of a stage when the others are serial elsewhere is serial here.
+            member = (ObjectiveClass.TASK_GROUP, name) if len(ids) > 1 else _SERIAL
+            result.update(dict.fromkeys(ids, member))
         return result
 
 

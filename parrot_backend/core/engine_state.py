@@ -26,6 +26,7 @@ class EngineState:
         used_tokens: Sum of the running attempts' needs.
         latency_tokens: The part of it that latency-sensitive attempts take.
         last_output_s: When the engine last said anything, or began to work.
+        is_watched: A timer is set that looks whether the engine has gone silent.
     """
 
     info: EngineInfo
@@ -33,6 +34,7 @@ class EngineState:
     used_tokens: int = 0
     latency_tokens: int = 0
     last_output_s: float = 0.0
+    is_watched: bool = False
 
     @property
     def id(self) -> EngineId:

@@ -186,9 +186,8 @@ class SessionGraph:
         for ids, user in [*used, (wanted, "the list of outputs")]:
             for variable in ids:
                 if variable not in variables and variable not in self.variables:
-                    raise RequestError(
-                        "unknown_variable", f"{user} names an unknown variable {name_of(variable)!r}"
-                    ).with_status(422)
+                    message = f"{user} names an unknown variable {name_of(variable)!r}"
+                    raise RequestError("unknown_variable", message).with_status(422)
 
     def _check_all_set(self, new: Iterable[Variable]) -> None:
         for variable in [*self.variables.values(), *new]:

@@ -127,8 +127,8 @@ class Propagation:
             if settled.is_settled:
                 continue
             settled.move(state)
-            settled.failure = cause if cause.path[-1] == settled.name else (
-                cause.extended(settled.name)
+            settled.failure = (
+                cause if cause.path[-1] == settled.name else (cause.extended(settled.name))
             )
             settled.partial.clear()
             self.effects.settled.append(settled)

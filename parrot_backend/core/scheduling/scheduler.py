@@ -67,7 +67,9 @@ class Scheduler:
         """Give back what an ended attempt took."""
         self.engines[engine].remove(attempt)
 
-    def schedule(self, now_s: float, name_attempt: Callable[[Request], AttemptId]) -> list[Placement]:
+    def schedule(
+        self, now_s: float, name_attempt: Callable[[Request], AttemptId]
+    ) -> list[Placement]:
         """Place as many ready requests as have room, in serving order.
 
         A blocked request may be passed over for a later one, but not when it is old, and not by

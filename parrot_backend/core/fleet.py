@@ -1,0 +1,182 @@
+"""The fleet: ready requests, the engines they run on, and the attempts in between.
+
+It knows nothing of graphs and variables: requests come in when they are ready and leave when they
+are stopped, done, or when their engine is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from parrot_backend.core.commands import AbortRequest, CloseEngine, Command, SetTimer, StartRequest
+from parrot_backend.core.config import CoreConfig
+from parrot_backend.core.events import EngineInfo, EngineTimer, NoEngineTimer
+from parrot_backend.core.ids import AttemptId, EngineId
+from parrot_backend.core.nodes import NodeState, Request
+from parrot_backend.core.prefix import prefix_chain
+from parrot_backend.core.prompt import PartKind, PromptPart
+from parrot_backend.core.scheduling.scheduler import Scheduler
+from parrot_backend.errors import RequestError
+
+#: Weight of one finished request in the learnt number of tokens per character.
+_LENGTH_LEARNING_RATE = 0.1
+
+
+class Fleet:
+    """Queue, engines and running attempts of the whole server."""
+
+    def __init__(self, config: CoreConfig, emit: Callable[[Command], None]) -> None:
+        self._config = config
+        self._emit = emit
+        self.scheduler = Scheduler(config.scheduler, config.prefix_index)
+        self._running: dict[AttemptId, Request] = {}
+        # Models of all engines that ever joined: one whose engines are down is still a model.
+        self._models: dict[str, None] = {}
+        self._tokens_per_char = config.tokens_per_char
+
+    # --- engines ---------------------------------------------------------------------------
+
+    def join(self, info: EngineInfo, now_s: float) -> None:
+        """Add an engine.
+
+        Raises:
+            RequestError: ``engine_exists`` if this incarnation has joined before.
+        """
+        if info.engine in self.scheduler.engines:
+            raise RequestError("engine_exists", f"engine {info.engine!r} has already joined")
+        self._models.update(dict.fromkeys(info.models))
+        self.scheduler.add_engine(info, now_s)
+
+    def lose(self, engine: EngineId) -> list[Request]:
+        """Remove an engine and return the requests that ran there, without their attempts."""
+        if engine not in self.scheduler.engines:
+            return []
+        return [self._running.pop(a) for a in self.scheduler.remove_engine(engine).running]
+
+    def check_model(self, model: str | None) -> None:
+        """Reject a model that no engine ever served.
+
+        Raises:
+            RequestError: ``unknown_model``.
+        """
+        if model is not None and self._models and model not in self._models:
+            known = ", ".join(self._models)
+            raise RequestError("unknown_model", f"no model {model!r}; there is: {known}")
+
+    def watch(self, engine_id: EngineId, now_s: float) -> str | None:
+        """Return why an engine must be given up, or None and look again later."""
+        engine = self.scheduler.engines.get(engine_id)
+        if engine is None:
+            return None
+        engine.is_watched = bool(engine.running)
+        if not engine.is_watched:
+            return None
+        silent_s = now_s - engine.last_output_s
+        if silent_s >= self._config.engine_stall_s:
+            reason = f"silent for {silent_s:.0f} s with {len(engine.running)} requests running"
+            self._emit(CloseEngine(engine_id, reason))
+            return reason
+        due_s = engine.last_output_s + self._config.engine_stall_s
+        self._emit(SetTimer(EngineTimer(engine_id), due_s))
+        return None
+
+    # --- requests --------------------------------------------------------------------------
+
+    def enqueue(self, request: Request, now_s: float) -> None:
+        """Queue a ready request."""
+        request.prefixes = prefix_chain(_seed(request), request.parts, self._tokens_per_char)
+        request.prompt_tokens = request.prefixes[-1].tokens if request.prefixes else 0
+        self.scheduler.enqueue(request)
+        self.await_engine(request, now_s)
+
+    def await_engine(self, request: Request, now_s: float) -> None:
+        """Set a timer if no engine can serve a queued request."""
+        if not self.is_served(request):
+            self._emit(SetTimer(NoEngineTimer(), now_s + self._config.no_engine_s))
+
+    def is_served(self, request: Request) -> bool:
+        """Tell whether any live engine serves the request's model."""
+        return any(e.serves(request.model) for e in self.scheduler.engines.values())
+
+    def unserved(self) -> list[Request]:
+        """Return the queued requests that no live engine serves, in serving order."""
+        return [request for request in self.scheduler.queue if not self.is_served(request)]
+
+    def stop(self, request: Request) -> None:
+        """Take a request out, wherever it is, and abort it if it runs."""
+        self.scheduler.withdraw(request)
+        if request.attempt is not None and self._running.pop(request.attempt, None) is not None:
+            assert request.engine is not None
+            self.scheduler.release(request.engine, request.attempt)
+            self._emit(AbortRequest(request.engine, request.attempt))
+
+    def running(self, attempt: AttemptId, now_s: float) -> Request | None:
+        """Return the request of a running attempt, and note that its engine is alive."""
+        request = self._running.get(attempt)
+        if request is not None:
+            assert request.engine is not None
+            self.scheduler.engines[request.engine].last_output_s = now_s
+        return request
+
+    def end_attempt(self, attempt: AttemptId, now_s: float) -> Request | None:
+        """Take an attempt off its engine; None if it is not running (any more)."""
+        request = self.running(attempt, now_s)
+        if request is None:
+            return None
+        del self._running[attempt]
+        assert request.engine is not None
+        self.scheduler.release(request.engine, attempt)
+        return request
+
+    def learn(self, request: Request, text: str) -> None:
+        """Learn from a finished request: lengths in tokens, and what its engine now holds."""
+        assert request.engine is not None
+        assert request.usage is not None
+        chars = sum(len(part.text) for part in request.parts)
+        if chars and request.usage.prompt_tokens:
+            seen = request.usage.prompt_tokens / chars
+            self._tokens_per_char += _LENGTH_LEARNING_RATE * (seen - self._tokens_per_char)
+        continued = (*request.parts, PromptPart(PartKind.VALUE, text))
+        chain = prefix_chain(_seed(request), continued, self._tokens_per_char)
+        self.scheduler.prefixes.record(request.engine, chain[-1:])
+
+    def place(self, now_s: float) -> None:
+        """Start what can be placed now."""
+        for request, engine_id, reason in self.scheduler.schedule(now_s, _next_attempt):
+            request.attempt = _next_attempt(request)
+            request.attempts += 1
+            request.engine, request.reason, request.placed_s = engine_id, reason, now_s
+            request.move(NodeState.RUNNING)
+            self._running[request.attempt] = request
+            engine = self.scheduler.engines[engine_id]
+            if not engine.is_watched:
+                engine.is_watched = True
+                engine.last_output_s = now_s
+                due_s = now_s + self._config.engine_stall_s
+                self._emit(SetTimer(EngineTimer(engine_id), due_s))
+            self._emit(_start_command(request, request.attempt, engine_id, reason))
+
+
+def _seed(request: Request) -> str:
+    return f"{request.tenant}/{request.model or ''}"
+
+
+def _next_attempt(request: Request) -> AttemptId:
+    return AttemptId(f"{request.id}~{request.attempts + 1}")
+
+
+def _start_command(
+    request: Request, attempt: AttemptId, engine: EngineId, reason: str
+) -> StartRequest:
+    return StartRequest(
+        engine=engine,
+        attempt=attempt,
+        node=request.id,
+        session=request.session,
+        tenant=request.tenant,
+        model=request.model,
+        parts=request.parts,
+        sampling=request.sampling,
+        objective=request.objective,
+        reason=reason,
+    )

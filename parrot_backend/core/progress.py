@@ -1,0 +1,184 @@
+"""Progress of the programs: what engines report, turned into values, failures and answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from parrot_backend.core.commands import AnswerWaiter, Command, ResetStream, StreamText
+from parrot_backend.core.config import CoreConfig
+from parrot_backend.core.events import RequestFailed, RequestFinished, TokensGenerated
+from parrot_backend.core.fleet import Fleet
+from parrot_backend.core.ids import EngineId, VariableId, WaiterId
+from parrot_backend.core.nodes import NodeState, Request
+from parrot_backend.core.propagation import Effects, Propagation
+from parrot_backend.core.session import Session
+from parrot_backend.core.session_book import SessionBook
+from parrot_backend.core.variable import Variable, VariableState
+
+
+class Progress:
+    """Moves requests and variables on, and answers who waits for them.
+
+    Attributes:
+        num_unfinished: Requests of all sessions that have not ended.
+    """
+
+    def __init__(
+        self, config: CoreConfig, book: SessionBook, fleet: Fleet, emit: Callable[[Command], None]
+    ) -> None:
+        self._config = config
+        self._book = book
+        self._fleet = fleet
+        self._emit = emit
+        self._waiting_for: dict[WaiterId, VariableId] = {}
+        self.num_unfinished = 0
+
+    # --- engine events ---------------------------------------------------------------------
+
+    def stream(self, event: TokensGenerated, now_s: float) -> None:
+        """More text of a running request."""
+        request = self._fleet.running(event.attempt, now_s)
+        if request is None:
+            return
+        if request.first_token_s is None:
+            request.first_token_s = now_s
+        variable = self._output_of(request)
+        if variable.state is VariableState.EMPTY:
+            variable.move(VariableState.GENERATING)
+        if not event.text:
+            return
+        variable.partial.append(event.text)
+        for waiter, is_streaming in variable.waiters.items():
+            if is_streaming:
+                self._emit(StreamText(waiter, event.text))
+
+    def finish(self, event: RequestFinished, now_s: float) -> None:
+        """A running request produced its output."""
+        request = self._fleet.end_attempt(event.attempt, now_s)
+        if request is None:
+            return
+        request.usage = event.usage
+        request.move(NodeState.FINISHED)
+        request.finished_s = now_s
+        if request.first_token_s is None:
+            request.first_token_s = now_s
+        self.num_unfinished -= 1
+        self._fleet.learn(request, event.text)
+        session = self._book.find(request.session)
+        session.touched_s = now_s
+        propagation = Propagation(session.graph, now_s)
+        propagation.resolve(
+            self._output_of(request),
+            event.text,
+            token_ids=event.token_ids,
+            usage=event.usage,
+            finish_reason=event.finish_reason,
+        )
+        self.carry_out(session, propagation.effects, now_s)
+
+    def fail_attempt(self, event: RequestFailed, now_s: float) -> None:
+        """A running request failed; try again if that may help."""
+        request = self._fleet.end_attempt(event.attempt, now_s)
+        if request is None:
+            return
+        if event.is_retryable:
+            self._retry(request, event.code, event.message, now_s)
+        else:
+            self.fail(request, event.code, event.message, now_s)
+
+    def lose_engine(self, engine: EngineId, reason: str, now_s: float) -> None:
+        """An engine is gone: what ran there is tried again elsewhere."""
+        for request in self._fleet.lose(engine):
+            self._retry(request, "engine_lost", f"engine {engine} was lost: {reason}", now_s)
+        for request in self._fleet.unserved()[:1]:
+            self._fleet.await_engine(request, now_s)
+
+    def fail_unserved(self, now_s: float) -> None:
+        """Fail the requests that have waited too long for any engine to serve them."""
+        limit_s = self._config.no_engine_s
+        for request in self._fleet.unserved():
+            assert request.ready_s is not None
+            if now_s - request.ready_s >= limit_s:
+                self.fail(request, "no_engine", f"no engine serves it since {limit_s:g} s", now_s)
+        for request in self._fleet.unserved()[:1]:
+            self._fleet.await_engine(request, now_s)
+
+    def fail(self, request: Request, code: str, message: str, now_s: float) -> None:
+        """Fail a request's variable and all that depends on it."""
+        session = self._book.find(request.session)
+        propagation = Propagation(session.graph, now_s)
+        propagation.fail(self._output_of(request), code, message)
+        self.carry_out(session, propagation.effects, now_s)
+
+    def _retry(self, request: Request, code: str, message: str, now_s: float) -> None:
+        """Queue a request again whose attempt has been taken off its engine."""
+        assert request.engine is not None
+        request.avoided.append(request.engine)
+        request.attempt = request.engine = None
+        if request.attempts >= self._config.max_attempts:
+            self.fail(request, code, f"{message} (attempt {request.attempts})", now_s)
+            return
+        variable = self._output_of(request)
+        if variable.state is VariableState.GENERATING:
+            variable.move(VariableState.EMPTY)
+        if variable.partial:
+            variable.partial.clear()
+            for waiter, is_streaming in variable.waiters.items():
+                if is_streaming:
+                    self._emit(ResetStream(waiter))
+        request.first_token_s = None
+        request.ready_s = now_s
+        request.move(NodeState.READY)
+        self._fleet.enqueue(request, now_s)
+
+    # --- acting ----------------------------------------------------------------------------
+
+    def carry_out(self, session: Session, effects: Effects, now_s: float) -> None:
+        """Turn what a propagation did into aborts, answers and queue entries."""
+        for request in effects.stopped:
+            self._fleet.stop(request)
+        for variable in effects.settled:
+            if variable.failure is not None and variable.producer is not None:
+                node = session.graph.nodes[variable.producer]
+                self.num_unfinished -= isinstance(node, Request)
+            for waiter in variable.waiters:
+                self._answer(variable, waiter)
+            variable.waiters.clear()
+        for request in effects.ready:
+            self._fleet.enqueue(request, now_s)
+
+    def attach(self, variable: Variable, waiter: WaiterId, *, is_streaming: bool) -> None:
+        """Let somebody wait for a variable; a settled one is answered at once."""
+        if variable.is_settled:
+            self._answer(variable, waiter)
+            return
+        if is_streaming and variable.partial:
+            self._emit(StreamText(waiter, "".join(variable.partial)))
+        variable.waiters[waiter] = is_streaming
+        self._waiting_for[waiter] = variable.id
+
+    def detach(self, waiter: WaiterId) -> tuple[Session, Variable] | None:
+        """Let somebody go; return what they waited for, or None if they were answered."""
+        variable_id = self._waiting_for.pop(waiter, None)
+        if variable_id is None:
+            return None
+        session, variable = self._book.find_variable(variable_id)
+        del variable.waiters[waiter]
+        return session, variable
+
+    def _answer(self, variable: Variable, waiter: WaiterId) -> None:
+        self._waiting_for.pop(waiter, None)
+        self._emit(
+            AnswerWaiter(
+                waiter,
+                variable.id,
+                variable.state,
+                variable.value,
+                variable.failure,
+                variable.usage,
+                variable.finish_reason,
+            )
+        )
+
+    def _output_of(self, request: Request) -> Variable:
+        return self._book.find(request.session).graph.variables[request.output]
