@@ -1,0 +1,123 @@
+"""The command line: flags in, one function call out. Heavy imports wait until they are needed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="parrot",
+    help="Parrot serves programs built on LLMs: it sees the whole graph, not single calls.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_ENGINE = "Engine"
+_SCHEDULING = "Scheduling"
+_LIMITS = "Limits"
+
+
+def _option(text: str, default: str | bool = False, panel: str | None = None, *names: str) -> Any:
+    """Return an option's description. Unset options are left to the environment and defaults."""
+    return typer.Option(*names, help=text, show_default=default, rich_help_panel=panel)
+
+
+Host = Annotated[str | None, _option("Address to listen on.", "127.0.0.1")]
+Port = Annotated[int | None, _option("Port to listen on; 0 takes any free one.", "8642")]
+LogLevel = Annotated[str | None, _option("debug, info, warning or error.", "info")]
+Engine = Annotated[str | None, _option("vllm, scripted or openai.", "vllm", _ENGINE)]
+Model = Annotated[
+    str | None, _option("Model path or name.", "the tiny model that ships with Parrot", _ENGINE)
+]
+ServedModelName = Annotated[
+    str | None, _option("Name that clients use for the model.", False, _ENGINE)
+]
+Replicas = Annotated[int | None, _option("Engines of this kind, side by side.", "1", _ENGINE)]
+MaxModelLen = Annotated[
+    int | None, _option("Longest prompt plus output, in tokens.", False, _ENGINE)
+]
+MaxNumSeqs = Annotated[int | None, _option("Requests one engine runs at once.", False, _ENGINE)]
+KvCacheGib = Annotated[float | None, _option("KV cache of one engine, in GiB.", False, _ENGINE)]
+LatencyCapacity = Annotated[
+    int | None,
+    _option("KV tokens that run together while latency-sensitive calls run.", False, _ENGINE),
+]
+BaseUrl = Annotated[
+    str | None,
+    _option("URL of the server that the openai engine drives.", False, _ENGINE, "--base-url"),
+]
+ApiKeyEnv = Annotated[
+    str | None,
+    _option("Variable that holds its key.", "OPENAI_API_KEY", _ENGINE, "--api-key-env"),
+]
+Prefill = Annotated[float | None, _option("Scripted engine: time per prompt token.", "0", _ENGINE)]
+TokenMs = Annotated[
+    float | None, _option("Scripted engine: time per generated token.", "0", _ENGINE)
+]
+Placement = Annotated[str | None, _option("paper, fcfs or least_loaded.", "paper", _SCHEDULING)]
+Ordering = Annotated[
+    str | None, _option("application, topological or fcfs.", "the placement's own", _SCHEDULING)
+]
+MaxBodyBytes = Annotated[int | None, _option("Largest request body.", "8388608", _LIMITS)]
+MaxGraphNodes = Annotated[int | None, _option("Nodes one session may hold.", "10000", _LIMITS)]
+MaxConcurrentCalls = Annotated[
+    int | None, _option("Unfinished calls before 429.", "50000", _LIMITS)
+]
+MaxSessions = Annotated[int | None, _option("Live sessions before 429.", "100000", _LIMITS)]
+MaxWaitS = Annotated[float | None, _option("Longest wait of one HTTP request.", "3600", _LIMITS)]
+SessionTtlS = Annotated[
+    float | None, _option("Idle sessions are forgotten after this.", "600", _LIMITS)
+]
+EngineStallS = Annotated[
+    float | None, _option("A silent engine is restarted after this.", "120", _LIMITS)
+]
+DrainTimeoutS = Annotated[
+    float | None, _option("How long a shutdown lets calls go on.", "30", _LIMITS)
+]
+
+
+@app.callback()
+def main() -> None:
+    """Parrot serves programs built on LLMs: it sees the whole graph, not single calls."""
+
+
+@app.command()
+def serve(
+    ctx: typer.Context,
+    host: Host = None,
+    port: Port = None,
+    engine: Engine = None,
+    model: Model = None,
+    served_model_name: ServedModelName = None,
+    replicas: Replicas = None,
+    max_model_len: MaxModelLen = None,
+    max_num_seqs: MaxNumSeqs = None,
+    kv_cache_gib: KvCacheGib = None,
+    latency_capacity_tokens: LatencyCapacity = None,
+    openai_base_url: BaseUrl = None,
+    openai_api_key_env: ApiKeyEnv = None,
+    prefill_us_per_token: Prefill = None,
+    token_ms: TokenMs = None,
+    placement: Placement = None,
+    ordering: Ordering = None,
+    max_body_bytes: MaxBodyBytes = None,
+    max_graph_nodes: MaxGraphNodes = None,
+    max_concurrent_calls: MaxConcurrentCalls = None,
+    max_sessions: MaxSessions = None,
+    max_wait_s: MaxWaitS = None,
+    session_ttl_s: SessionTtlS = None,
+    engine_stall_s: EngineStallS = None,
+    drain_timeout_s: DrainTimeoutS = None,
+    log_level: LogLevel = None,
+) -> None:
+    """Start the server. Every option can also be set as an environment variable PARROT_*."""
+    from parrot_backend.server.main import run_server
+
+    raise typer.Exit(run_server(ctx.params))
+
+
+def app_main() -> None:
+    """Entry point of the ``parrot`` command."""
+    app()

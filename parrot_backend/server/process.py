@@ -1,0 +1,131 @@
+"""The server as a process: uvicorn, signals, and one line that says where it listens.
+
+The first SIGINT or SIGTERM drains and then ends the process with code 0; a second one ends it at
+once. No child process stays behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+import uvicorn
+
+from parrot_backend.server.app import create_app
+from parrot_backend.server.config import ServerSettings
+from parrot_backend.server.service import Service
+from parrot_backend.server.supervisor import EngineSlot
+
+logger = logging.getLogger(__name__)
+
+_LOOPBACK = ("127.", "::1", "localhost")
+
+#: Exit status of a process that a second signal ended (128 + SIGINT, as shells have it).
+_EXIT_FORCED = 130
+
+#: How long replies may take to reach their clients when all work is done.
+_FLUSH_TIMEOUT_S = 5
+
+
+def serve(
+    settings: ServerSettings, slots: Sequence[EngineSlot], announce: Callable[[str], None]
+) -> None:
+    """Serve until a signal comes.
+
+    Args:
+        settings: Where to listen, and limits.
+        slots: The engines.
+        announce: Gets a line for people when the server is ready, and warnings before.
+
+    Raises:
+        OSError: The address cannot be bound.
+    """
+    sock = _bind(settings.host, settings.port)
+    if not settings.host.startswith(_LOOPBACK):
+        announce(
+            f"WARNING: listening on {settings.host} without authentication: everybody who reaches "
+            "this port can use the models"
+        )
+    app = create_app(settings, slots)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_FLUSH_TIMEOUT_S,
+    )
+    service: Service = app.state.service
+    server = _DrainingServer(config, service)
+    asyncio_runner = asyncio.Runner(loop_factory=config.get_loop_factory())
+    with asyncio_runner as runner:
+        runner.run(_run(server, service, sock, announce))
+
+
+async def _run(
+    server: _DrainingServer,
+    service: Service,
+    sock: socket.socket,
+    announce: Callable[[str], None],
+) -> None:
+    announcing = asyncio.create_task(_announce_ready(service, sock, announce))
+    try:
+        await server.serve(sockets=[sock])
+    finally:
+        announcing.cancel()
+
+
+async def _announce_ready(
+    service: Service, sock: socket.socket, announce: Callable[[str], None]
+) -> None:
+    await service.supervisor.joined()
+    host, port = sock.getsockname()[:2]
+    host = f"[{host}]" if ":" in host else host
+    models = {m: None for e in service.coordinator.engines.values() for m in e.info.models}
+    announce(f"Parrot is ready at http://{host}:{port} (model: {', '.join(models)})")
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=2048)
+
+
+class _DrainingServer(uvicorn.Server):
+    """Uvicorn that drains the service before it closes its connections."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._draining: asyncio.Task[None] | None = None
+        self._has_been_told = False
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Drain at the first signal, end at the second."""
+        if self._has_been_told:
+            _end_at_once()
+        self._has_been_told = True
+        assert self._loop is not None, "signals are caught while serving only"
+        self._loop.call_soon_threadsafe(self._begin_to_drain)
+
+    def _begin_to_drain(self) -> None:
+        logger.info("shutting down; a second signal ends the server at once")
+        self._draining = asyncio.create_task(self._drain())
+
+    async def _drain(self) -> None:
+        await self._service.drain()
+        self.should_exit = True
+
+
+def _end_at_once() -> None:
+    for child in multiprocessing.active_children():
+        child.kill()
+    os._exit(_EXIT_FORCED)

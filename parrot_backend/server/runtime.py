@@ -1,0 +1,232 @@
+"""The actor of the live shell: events in, the core asked, its commands carried out.
+
+``dispatch`` is the one way to the coordinator. It runs to the end without giving up the event loop,
+so events are handled one at a time and in order; what happens while commands are carried out is
+handled right after. The runtime sleeps between events: waiting is futures and timers, no polling.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections import deque
+from time import perf_counter
+from typing import assert_never
+
+from parrot_backend.core.commands import (
+    AbortRequest,
+    AnswerWaiter,
+    CloseEngine,
+    Command,
+    ResetStream,
+    SetTimer,
+    StartRequest,
+    StreamText,
+)
+from parrot_backend.core.coordinator import Coordinator
+from parrot_backend.core.events import (
+    EngineLost,
+    Event,
+    RequestFailed,
+    RequestFinished,
+    SessionClosed,
+    SessionTimer,
+    Timer,
+    TimerFired,
+    WaiterLeft,
+)
+from parrot_backend.core.ids import AttemptId, NodeId, WaiterId, session_of
+from parrot_backend.core.nodes import Request
+from parrot_backend.core.variable import Variable
+from parrot_backend.engines.base import EngineRequest
+from parrot_backend.errors import ParrotError
+from parrot_backend.server.clock import Clock
+from parrot_backend.server.seams import EngineDriver, RuntimeObserver
+from parrot_backend.server.waiting import Inbox, Message
+
+logger = logging.getLogger(__name__)
+
+#: Requests of tenants other than this one get a salt that keeps prefix caches apart.
+DEFAULT_TENANT = "default"
+
+
+class Runtime:
+    """Drives one coordinator. All methods belong to one event loop."""
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        clock: Clock,
+        engines: EngineDriver,
+        observer: RuntimeObserver,
+    ) -> None:
+        self._coordinator = coordinator
+        self._clock = clock
+        self._engines = engines
+        self._observer = observer
+        self._inboxes: dict[WaiterId, Inbox] = {}
+        self._timers: dict[Timer, asyncio.TimerHandle] = {}
+        self._pending: deque[Event] = deque()
+        self._is_dispatching = False
+        self._waiter_numbers = itertools.count(1)
+        self._idle = asyncio.Event()
+
+    # --- events ----------------------------------------------------------------------------
+
+    def dispatch(self, event: Event) -> None:
+        """Tell the core of an event and carry out what it asks for.
+
+        Raises:
+            ParrotError: The core rejected the event; nothing has changed. An event that arises
+                while commands are carried out waits its turn, and its rejection is logged.
+        """
+        if self._is_dispatching:
+            self._pending.append(event)
+            return
+        self._is_dispatching = True
+        try:
+            self._handle(event)
+            while self._pending:
+                self._handle_pending(self._pending.popleft())
+        finally:
+            self._is_dispatching = False
+        if self._coordinator.num_unfinished_calls == 0:
+            self._idle.set()
+
+    def _handle_pending(self, event: Event) -> None:
+        try:
+            self._handle(event)
+        except ParrotError as exc:
+            logger.warning("event %s was rejected: %s", type(event).__name__, exc)
+
+    def _handle(self, event: Event) -> None:
+        at_stake = self._at_stake(event)
+        begin_s = perf_counter()
+        commands = self._coordinator.handle(event, self._clock.now_s())
+        self._observer.decided(perf_counter() - begin_s)
+        for request, output in at_stake:
+            if request.has_ended:
+                self._observer.request_ended(request, output)
+        if isinstance(event, SessionClosed):
+            self._drop_timer(SessionTimer(event.session))
+        for command in commands:
+            self._carry_out(command)
+
+    def _at_stake(self, event: Event) -> list[tuple[Request, Variable]]:
+        """Return the running requests that an event may end, each with its output."""
+        if isinstance(event, RequestFinished | RequestFailed):
+            attempts = [event.attempt]
+        elif isinstance(event, EngineLost) and event.engine in self._coordinator.engines:
+            attempts = list(self._coordinator.engines[event.engine].running)
+        else:
+            return []
+        return [found for attempt in attempts if (found := self._running(attempt)) is not None]
+
+    def _running(self, attempt: AttemptId) -> tuple[Request, Variable] | None:
+        node_id = NodeId(attempt.rpartition("~")[0])
+        session = self._coordinator.sessions.get(session_of(node_id))
+        node = None if session is None else session.graph.nodes.get(node_id)
+        if session is None or not isinstance(node, Request):
+            return None
+        if node.has_ended or node.attempt != attempt:
+            return None
+        return node, session.graph.variables[node.output]
+
+    # --- commands --------------------------------------------------------------------------
+
+    def _carry_out(self, command: Command) -> None:
+        match command:
+            case StartRequest():
+                self._engines.start(command.engine, _engine_request(command))
+            case AbortRequest(engine, attempt):
+                self._observer.request_aborted(attempt, engine)
+                self._engines.abort(engine, attempt)
+            case AnswerWaiter():
+                self._observer.waiter_answered(command)
+                self._deliver(command)
+                self._inboxes.pop(command.waiter, None)
+            case StreamText() | ResetStream():
+                self._deliver(command)
+            case CloseEngine(engine, reason):
+                self._engines.give_up(engine, reason)
+            case SetTimer(timer, at_s):
+                self._set_timer(timer, at_s)
+            case _:
+                assert_never(command)
+
+    def _deliver(self, message: Message) -> None:
+        inbox = self._inboxes.get(message.waiter)
+        if inbox is not None:
+            inbox.put(message)
+
+    def _set_timer(self, timer: Timer, at_s: float) -> None:
+        self._drop_timer(timer)
+        delay_s = max(0.0, at_s - self._clock.now_s())
+        loop = asyncio.get_running_loop()
+        self._timers[timer] = loop.call_later(delay_s, self._fire, timer, at_s)
+
+    def _drop_timer(self, timer: Timer) -> None:
+        handle = self._timers.pop(timer, None)
+        if handle is not None:
+            handle.cancel()
+
+    def _fire(self, timer: Timer, at_s: float) -> None:
+        # The loop's clock is coarser than ours: a timer that comes early would find nothing due.
+        if self._clock.now_s() < at_s:
+            self._set_timer(timer, at_s)
+            return
+        del self._timers[timer]
+        self.dispatch(TimerFired(timer))
+
+    # --- waiters ---------------------------------------------------------------------------
+
+    @property
+    def num_waiters(self) -> int:
+        """Waiters without an answer."""
+        return len(self._inboxes)
+
+    def expect(self, inbox: Inbox, name: str) -> WaiterId:
+        """Make a waiter for a variable; its messages go into the inbox."""
+        waiter = WaiterId(f"w{next(self._waiter_numbers)}")
+        inbox.open[waiter] = name
+        self._inboxes[waiter] = inbox
+        return waiter
+
+    def leave(self, inbox: Inbox, *, cancel: bool = False) -> None:
+        """Stop waiting for what has no answer yet; with ``cancel``, give up what only they wanted.
+
+        Waiters that the core never heard of are forgotten just so. Does nothing the second time.
+        """
+        waiters = list(inbox.open)
+        inbox.open.clear()
+        for waiter in waiters:
+            self._inboxes.pop(waiter, None)
+            self.dispatch(WaiterLeft(waiter, cancel))
+
+    # --- shutdown --------------------------------------------------------------------------
+
+    async def idle(self) -> None:
+        """Return when no call is unfinished."""
+        while self._coordinator.num_unfinished_calls:
+            self._idle.clear()
+            await self._idle.wait()
+
+    def end_all_sessions(self) -> None:
+        """Close every session, so that every waiter is answered, and stop all timers."""
+        for session in list(self._coordinator.sessions):
+            self.dispatch(SessionClosed(session.id))
+        for timer in list(self._timers):
+            self._drop_timer(timer)
+
+
+def _engine_request(command: StartRequest) -> EngineRequest:
+    return EngineRequest(
+        attempt=command.attempt,
+        session=command.session,
+        model=command.model,
+        parts=command.parts,
+        sampling=command.sampling,
+        objective=command.objective,
+        cache_salt=None if command.tenant == DEFAULT_TENANT else command.tenant,
+    )

@@ -1,0 +1,47 @@
+"""What the runtime needs of its surroundings: somebody who drives engines, and who looks on."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from parrot_backend.core.commands import AnswerWaiter
+from parrot_backend.core.ids import AttemptId, EngineId
+from parrot_backend.core.nodes import Request
+from parrot_backend.core.variable import Variable
+from parrot_backend.engines.base import EngineRequest
+
+
+class EngineDriver(Protocol):
+    """What the runtime can tell engines. Nothing here blocks or raises."""
+
+    def start(self, engine: EngineId, request: EngineRequest) -> None:
+        """Begin an attempt on an engine."""
+        ...
+
+    def abort(self, engine: EngineId, attempt: AttemptId) -> None:
+        """Stop an attempt."""
+        ...
+
+    def give_up(self, engine: EngineId, reason: str) -> None:
+        """End an engine, and start another if that is the policy."""
+        ...
+
+
+class RuntimeObserver(Protocol):
+    """Who wants to know what happens; for logs and metrics."""
+
+    def decided(self, elapsed_s: float) -> None:
+        """The core took this long for one event."""
+        ...
+
+    def request_ended(self, request: Request, output: Variable) -> None:
+        """A request that ran has finished or failed for good, and so its output is settled."""
+        ...
+
+    def request_aborted(self, attempt: AttemptId, engine: EngineId) -> None:
+        """A running attempt was stopped: nobody needs it any more."""
+        ...
+
+    def waiter_answered(self, answer: AnswerWaiter) -> None:
+        """A waiter has its answer."""
+        ...

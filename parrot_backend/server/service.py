@@ -1,0 +1,185 @@
+"""The server without HTTP: core, runtime, engines and metrics, put together and shut down in order.
+
+Routes call it; it knows nothing of requests and replies beyond the wire models. One object is one
+server; there is no global state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from parrot_backend import protocol as wire
+from parrot_backend.core.commands import AnswerWaiter
+from parrot_backend.core.coordinator import Coordinator
+from parrot_backend.core.criteria import Criteria
+from parrot_backend.core.events import ValueRequested
+from parrot_backend.core.ids import SessionId, VariableId, name_of, variable_id
+from parrot_backend.errors import CapacityError
+from parrot_backend.metrics.prometheus import EngineGauges, PrometheusMetrics, ServerGauges
+from parrot_backend.server.clock import Clock
+from parrot_backend.server.config import ServerSettings
+from parrot_backend.server.convert import SubmitContext, submit_to_event
+from parrot_backend.server.observability import CallObserver
+from parrot_backend.server.runtime import DEFAULT_TENANT, Runtime
+from parrot_backend.server.supervisor import EngineSlot, Supervisor
+from parrot_backend.server.views import answer_to_view, variable_to_view
+from parrot_backend.server.waiting import Inbox
+
+logger = logging.getLogger(__name__)
+
+
+class Service:
+    """One Parrot server.
+
+    Attributes:
+        coordinator: The core, to be read; it changes through ``runtime`` alone.
+        runtime: The way to the core.
+        supervisor: The engines.
+        metrics: What Prometheus sees.
+        is_draining: A shutdown has begun; new work is refused.
+    """
+
+    def __init__(self, settings: ServerSettings, slots: Sequence[EngineSlot], clock: Clock) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.metrics = PrometheusMetrics()
+        self.coordinator = Coordinator(settings.core_config())
+        self.supervisor = Supervisor(slots, settings.supervisor_config(), clock)
+        observer = CallObserver(self.metrics)
+        self.runtime = Runtime(self.coordinator, clock, self.supervisor, observer)
+        self.is_draining = False
+        self.metrics.watch(self._gauges)
+
+    # --- life ------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to open the engines and return at once."""
+        self.supervisor.open(self.runtime.dispatch)
+
+    async def drain(self) -> None:
+        """Refuse new work, let unfinished calls go on for a while, then answer every waiter."""
+        self.is_draining = True
+        try:
+            async with asyncio.timeout(self.settings.drain_timeout_s):
+                await self.runtime.idle()
+        except TimeoutError:
+            unfinished = self.coordinator.num_unfinished_calls
+            logger.warning("shutting down with %d unfinished calls", unfinished)
+        self.runtime.end_all_sessions()
+
+    async def stop(self) -> None:
+        """Drain, unless that is done, and close the engines."""
+        if not self.is_draining:
+            await self.drain()
+        await self.supervisor.close()
+
+    # --- requests --------------------------------------------------------------------------
+
+    def check_ready(self) -> None:
+        """Check that an engine serves.
+
+        Raises:
+            CapacityError: ``shutting_down`` or ``no_engine``.
+        """
+        if self.is_draining:
+            raise CapacityError("shutting_down", "the server is shutting down", retry_after_s=5)
+        if not self.coordinator.engines:
+            raise CapacityError("no_engine", "no engine is ready yet", retry_after_s=5)
+
+    def submit(self, body: wire.SubmitRequest, inbox: Inbox) -> SessionId:
+        """Hand a graph to the core; if the request waits, its waiters' messages go to the inbox.
+
+        Returns:
+            The session: the given one, a new one, or an earlier one with the same key.
+
+        Raises:
+            ParrotError: The submit was rejected; nothing has changed.
+        """
+        self._check_accepting(body)
+        is_new = body.session_id is None
+        session = SessionId(secrets.token_hex(16) if is_new else str(body.session_id))
+        is_waiting = body.wait or body.stream
+        names = {output.variable for output in body.outputs} if is_waiting else set()
+        waiters = {name: self.runtime.expect(inbox, name) for name in names}
+        now_s = self.clock.now_s()
+        try:
+            event = submit_to_event(
+                body, SubmitContext(session, is_new, DEFAULT_TENANT, now_s, waiters)
+            )
+            self.runtime.dispatch(event)
+        except BaseException:
+            self.runtime.leave(inbox)
+            raise
+        self.metrics.count_submit()
+        if body.idempotency_key is not None:
+            known = self.coordinator.session_of_key(DEFAULT_TENANT, body.idempotency_key)
+            return session if known is None else known
+        return session
+
+    def request_value(
+        self, variable: VariableId, criteria: Criteria | None, inbox: Inbox, *, stream: bool
+    ) -> None:
+        """Wait for a variable.
+
+        Raises:
+            RequestError: ``unknown_session`` or ``unknown_variable``.
+        """
+        waiter = self.runtime.expect(inbox, name_of(variable))
+        try:
+            self.runtime.dispatch(ValueRequested(waiter, variable, criteria, stream))
+        except BaseException:
+            self.runtime.leave(inbox)
+            raise
+
+    def views(
+        self,
+        session: SessionId,
+        names: Sequence[str],
+        answers: Mapping[str, AnswerWaiter] = MappingProxyType({}),
+    ) -> dict[str, wire.VariableView]:
+        """Return variables by name: as answered, or else as they are now."""
+        return {name: self.view(variable_id(session, name), answers) for name in names}
+
+    def view(
+        self, variable: VariableId, answers: Mapping[str, AnswerWaiter] = MappingProxyType({})
+    ) -> wire.VariableView:
+        """Return a variable as answered (its session may be gone), or else as it is now."""
+        answer = answers.get(name_of(variable))
+        if answer is not None:
+            return answer_to_view(answer)
+        return variable_to_view(self.coordinator.variable(variable))
+
+    def wait_limit_s(self, timeout_s: float | None) -> float:
+        """Return how long a request waits that asks for ``timeout_s``."""
+        longest_s = self.settings.max_wait_s
+        return longest_s if timeout_s is None else min(timeout_s, longest_s)
+
+    def _check_accepting(self, body: wire.SubmitRequest) -> None:
+        if self.is_draining:
+            raise CapacityError("shutting_down", "the server is shutting down", retry_after_s=5)
+        limit = self.settings.max_sessions
+        if body.session_id is None and len(self.coordinator.sessions) >= limit:
+            raise CapacityError(
+                "saturated", f"{limit} sessions are live; delete the ones you have done with"
+            )
+
+    # --- metrics ---------------------------------------------------------------------------
+
+    def _gauges(self) -> ServerGauges:
+        engines = self.coordinator.engines.values()
+        return ServerGauges(
+            running=sum(len(engine.running) for engine in engines),
+            waiting=self.coordinator.num_waiting,
+            unfinished=self.coordinator.num_unfinished_calls,
+            sessions=len(self.coordinator.sessions),
+            waiters=self.runtime.num_waiters,
+            is_up=self.supervisor.is_up(),
+            engines={
+                engine: EngineGauges(load.running, load.waiting, load.kv_usage)
+                for engine, load in self.supervisor.loads().items()
+            },
+        )

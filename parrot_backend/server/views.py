@@ -1,0 +1,124 @@
+"""Core to wire: sessions, variables and answers in, reply models out. Pure; reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from parrot_backend import protocol as wire
+from parrot_backend.core.commands import AnswerWaiter
+from parrot_backend.core.events import EngineInfo, RequestUsage
+from parrot_backend.core.ids import name_of
+from parrot_backend.core.nodes import Node, Request
+from parrot_backend.core.session import Session
+from parrot_backend.core.variable import Variable
+from parrot_backend.errors import Failure, ParrotError
+
+
+def variable_to_view(variable: Variable) -> wire.VariableView:
+    """Return a variable as clients see it now."""
+    return wire.VariableView(
+        id=variable.id,
+        name=variable.name,
+        state=variable.state.value,
+        value=variable.value,
+        error=_failure(variable.failure),
+        usage=_usage(variable.usage),
+        finish_reason=variable.finish_reason,
+    )
+
+
+def answer_to_view(answer: AnswerWaiter) -> wire.VariableView:
+    """Return a settled variable; its session may be gone by now."""
+    return wire.VariableView(
+        id=answer.variable,
+        name=name_of(answer.variable),
+        state=answer.state.value,
+        value=answer.value,
+        error=_failure(answer.failure),
+        usage=_usage(answer.usage),
+        finish_reason=answer.finish_reason,
+    )
+
+
+def session_to_view(session: Session, now_s: float) -> wire.SessionView:
+    """Return a session with its whole graph."""
+    return wire.SessionView(
+        id=session.id,
+        app=session.app,
+        metadata=dict(session.metadata),
+        state="closed" if session.is_closed else "open",
+        age_s=now_s - session.created_s,
+        variables=tuple(variable_to_view(v) for v in session.graph.variables.values()),
+        nodes=tuple(node_to_view(n, session.created_s) for n in session.graph.nodes.values()),
+    )
+
+
+def node_to_view(node: Node, opened_s: float) -> wire.NodeView:
+    """Return a node; its times count from ``opened_s``."""
+
+    def since_opening(at_s: float | None) -> float | None:
+        return None if at_s is None else at_s - opened_s
+
+    common = wire.NodeView(
+        id=node.id,
+        kind="transform",
+        state=node.state.value,
+        inputs=tuple(name_of(used) for used in node.inputs),
+        output=name_of(node.output),
+        created_s=node.created_s - opened_s,
+        ready_s=since_opening(node.ready_s),
+        finished_s=since_opening(node.finished_s),
+    )
+    if not isinstance(node, Request):
+        return common
+    return common.model_copy(
+        update={
+            "kind": "request",
+            "model": node.model,
+            "objective": node.objective.objective_class.name.lower(),
+            "group": node.objective.group,
+            "engine": node.engine,
+            "attempts": node.attempts,
+            "reason": node.reason,
+            "placed_s": since_opening(node.placed_s),
+            "first_token_s": since_opening(node.first_token_s),
+            "engine_s": None if node.usage is None else node.usage.engine_s,
+            "usage": _usage(node.usage),
+        }
+    )
+
+
+def engines_to_models(engines: Iterable[EngineInfo]) -> wire.ModelList:
+    """Return the models of all live engines, each once, with its longest context."""
+    longest: dict[str, int] = {}
+    for info in engines:
+        for model in info.models:
+            longest[model] = max(longest.get(model, 0), info.max_model_len)
+    return wire.ModelList(
+        data=tuple(wire.ModelView(id=name, max_model_len=size) for name, size in longest.items())
+    )
+
+
+def error_to_reply(error: ParrotError) -> wire.ErrorReply:
+    """Return the body of an error reply."""
+    return wire.ErrorReply(
+        error=wire.ErrorBody(code=error.code, message=error.message, context=error.context)
+    )
+
+
+def _failure(failure: Failure | None) -> wire.FailureView | None:
+    if failure is None:
+        return None
+    return wire.FailureView(
+        code=failure.code, message=failure.message, origin=failure.origin, path=failure.path
+    )
+
+
+def _usage(usage: RequestUsage | None) -> wire.Usage | None:
+    if usage is None:
+        return None
+    return wire.Usage(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        cached_tokens=usage.cached_tokens,
+    )

@@ -1,0 +1,250 @@
+"""One program: its graph, what is known of its values, and its session on the server.
+
+Recording is local. The first ``get`` ships everything recorded so far in one submit that is
+answered by a stream; a reader (a thread, or a task for an async program) fills in values as they
+come. The submit wants, besides what is being gotten, every *leaf*: each output that no recorded
+call reads. Such values are what a program gets sooner or later, so a later ``get`` is a local wait
+and costs no round trip: the paper's ``return code.get(...), test.get(...)`` is one request. A leaf
+inherits the kind of the criteria of the get that ships it. A later get that asks for more than
+the server was told, or for a variable between calls, opens a stream for that one variable.
+
+Readers are daemon threads: they never hold up the end of the interpreter. One ends when all that
+its stream reports is settled, when the session is closed, or when the connection is lost for good.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Hashable, Iterable, Mapping
+
+from parrot_backend.protocol import (
+    InputSegment,
+    Sampling,
+    Scalar,
+    TextSegment,
+    WireCriteria,
+    WireTransform,
+)
+from parrot_integrations.couriers import Courier
+from parrot_integrations.deadline import Deadline
+from parrot_integrations.deliveries import Shipment, Watch
+from parrot_integrations.errors import ParrotError, ProgramError
+from parrot_integrations.graph import GraphRecorder
+from parrot_integrations.outbox import Outbox
+from parrot_integrations.templates import Argument, PromptTemplate
+from parrot_integrations.values import Known, Slot, ready_view
+
+_logger = logging.getLogger(__name__)
+
+
+class Program:
+    """One run of an application; may be used from any thread.
+
+    Args:
+        courier: Carries the traffic.
+        app: Name of the application, for people and for metrics.
+        metadata: Free labels of the session.
+    """
+
+    def __init__(
+        self, courier: Courier, *, app: str = "", metadata: Mapping[str, Scalar] | None = None
+    ) -> None:
+        self._courier = courier
+        self._app = app
+        self._metadata = dict(metadata or {})
+        self._lock = threading.Lock()
+        self._recorder = GraphRecorder()
+        self._slots: dict[str, Slot] = {}
+        self._constants: dict[Hashable, str] = {}
+        self._outbox = Outbox(self._slots, courier)
+        self._is_closed = False
+
+    @property
+    def session_id(self) -> str | None:
+        """Id of the session on the server; None before the first get."""
+        return self._outbox.session_id
+
+    @property
+    def has_ended(self) -> bool:
+        """True when nothing can be added any more."""
+        return self._is_closed or self._outbox.has_ended
+
+    def slot(self, name: str) -> Slot:
+        """Return the place of a variable of this program."""
+        return self._slots[name]
+
+    def declare_constant(self, key: Hashable, hint: str, value: str) -> str:
+        """Return the name of a constant, recording it on first use; ``key`` identifies it."""
+        with self._lock:
+            if key not in self._constants:
+                name = self._recorder.add_external(hint, value)
+                self._constants[key] = name
+                self._slots[name] = Slot()
+                self._slots[name].settle(ready_view(name, value))
+            return self._constants[key]
+
+    def declare_external(self, hint: str, slot: Slot) -> str:
+        """Record an external variable without a value, known by ``slot``; return its name."""
+        with self._lock:
+            name = self._recorder.add_external(hint, None)
+            self._slots[name] = slot
+        return name
+
+    def add_call(
+        self,
+        hint: str,
+        template: PromptTemplate,
+        arguments: Mapping[str, Argument],
+        *,
+        sampling: Sampling,
+        sampling_of_output: Mapping[str, Sampling],
+        model: str | None,
+    ) -> dict[str, str]:
+        """Record a call and return the variable's name of each output placeholder."""
+        with self._lock:
+            names = self._recorder.add_call(
+                hint,
+                template,
+                arguments,
+                sampling=sampling,
+                sampling_of_output=sampling_of_output,
+                model=model,
+            )
+            self._slots.update((name, Slot()) for name in names.values())
+        return names
+
+    def add_transform(
+        self,
+        hint: str,
+        content: tuple[TextSegment | InputSegment, ...],
+        transforms: tuple[WireTransform, ...] = (),
+    ) -> str:
+        """Record a text computed on the server and return its variable's name."""
+        with self._lock:
+            name = self._recorder.add_transform(hint, content, transforms)
+            self._slots[name] = Slot()
+        return name
+
+    def check_blocking(self) -> None:
+        """Make sure that this program's values may be waited for by blocking."""
+        self._courier.check_blocking()
+
+    def want(self, names: Iterable[str], criteria: WireCriteria) -> None:
+        """See to it that variables will be known, without waiting for them.
+
+        Ships what was recorded so far, unless all the variables are known already.
+
+        Raises:
+            NotConfigured: No server is known.
+            ProgramError: ``program_closed``.
+        """
+        missing = [name for name in names if self._slots[name].known.view is None]
+        if not missing:
+            return
+        self._check_open()
+        self._courier.connect()
+        with self._lock:
+            unheard = self._outbox.unheard(missing, criteria)
+            delta = self._recorder.take()
+            if delta is not None:
+                wanted = dict.fromkeys(delta.leaves, WireCriteria(kind=criteria.kind))
+                wanted |= dict.fromkeys(unheard, criteria)
+                self._outbox.add(Shipment(delta, wanted, self._app, self._metadata))
+            else:
+                for name in unheard:
+                    self._outbox.add(Watch(name, criteria))
+        self._outbox.pump(missing)
+
+    def set(self, name: str, value: str) -> None:
+        """Set an external variable, blocking until the server has it."""
+        if self._set_locally(name, value):
+            return
+        self.check_blocking()
+        known = self._slots[name].wait_until(_is_accepted, Deadline(None), name)
+        self._courier.set_variable(_id_of(known), value)
+        self._slots[name].settle(ready_view(name, value))
+
+    async def aset(self, name: str, value: str) -> None:
+        """Set an external variable."""
+        if self._set_locally(name, value):
+            return
+        known = await self._slots[name].await_until(_is_accepted, Deadline(None), name)
+        await self._courier.aset_variable(_id_of(known), value)
+        self._slots[name].settle(ready_view(name, value))
+
+    def cancel(self, name: str) -> None:
+        """Give up a variable, blocking until the server knows."""
+        if self._needs_cancel(name):
+            self.check_blocking()
+            known = self._slots[name].wait_until(_is_accepted, Deadline(None), name)
+            self._courier.cancel(_id_of(known).rpartition(".")[0], (name,))
+
+    async def acancel(self, name: str) -> None:
+        """Give up a variable."""
+        if self._needs_cancel(name):
+            known = await self._slots[name].await_until(_is_accepted, Deadline(None), name)
+            await self._courier.acancel(_id_of(known).rpartition(".")[0], (name,))
+
+    def close(self) -> None:
+        """Take nothing more, and end the session on the server."""
+        self._is_closed = True
+        try:
+            if self.session_id is not None:
+                self._courier.close_session(self.session_id)
+        except ParrotError as exc:
+            _logger.warning("session %s was left to expire: %s", self.session_id, exc)
+        self._outbox.abandon(_closed())
+
+    async def aclose(self) -> None:
+        """Take nothing more, and end the session on the server."""
+        self._is_closed = True
+        try:
+            if self.session_id is not None:
+                await self._courier.aclose_session(self.session_id)
+        except ParrotError as exc:
+            _logger.warning("session %s was left to expire: %s", self.session_id, exc)
+        self._outbox.abandon(_closed())
+
+    def _set_locally(self, name: str, value: str) -> bool:
+        self._check_open()
+        if self._slots[name].known.view is not None:
+            raise ProgramError("variable_already_set", f"variable {name!r} has a value already")
+        with self._lock:
+            is_recorded = self._recorder.set_external(name, value)
+        if is_recorded:
+            self._slots[name].settle(ready_view(name, value))
+        else:
+            self._outbox.pump([name])
+        return is_recorded
+
+    def _needs_cancel(self, name: str) -> bool:
+        self._check_open()
+        known = self._slots[name].known
+        if known.view is not None:
+            return False
+        if known.id is None and not self._outbox.is_underway(name):
+            raise ProgramError(
+                "not_started", f"variable {name!r} was not sent to the server: nothing to cancel"
+            )
+        self._outbox.pump([name])
+        return True
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise _closed()
+
+
+def _is_accepted(known: Known) -> bool:
+    return known.id is not None or known.error is not None
+
+
+def _id_of(known: Known) -> str:
+    if known.id is None:
+        assert known.error is not None, "waited for one of the two"
+        raise known.error.with_traceback(None)
+    return known.id
+
+
+def _closed() -> ProgramError:
+    return ProgramError("program_closed", "the program was closed; what it did not get is gone")

@@ -1,0 +1,59 @@
+"""Where the server is and how patiently to talk to it: the client's only reader of the environment.
+
+``PARROT_BASE_URL`` and ``PARROT_API_KEY`` fill in what is not given as an argument.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+from parrot_integrations.errors import NotConfigured
+
+_HOW_TO_CONFIGURE = (
+    "No Parrot server is known. Start one with `parrot serve` and set PARROT_BASE_URL to the "
+    "address it prints, or pass base_url= to the client. `parrot demo` shows an example run "
+    "without any configuration."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """Address, credentials and patience of a client.
+
+    Attributes:
+        base_url: ``http://`` or ``https://`` address of the server, without ``/v1``.
+        api_key: Sent as a bearer token; never shown.
+        connect_timeout_s: Longest time to open a connection.
+        read_timeout_s: Longest silence of the server. Streams are kept alive by pings every 15 s,
+            so a silent one is broken.
+        max_attempts: How often one request is tried before its error is raised.
+        retry_timeout_s: No further attempt begins after this long.
+    """
+
+    base_url: str
+    api_key: str | None = field(default=None, repr=False)
+    connect_timeout_s: float = 5.0
+    read_timeout_s: float = 60.0
+    max_attempts: int = 5
+    retry_timeout_s: float = 45.0
+
+    def __post_init__(self) -> None:
+        """Reject an address that could never be reached."""
+        if not self.base_url.startswith(("http://", "https://")):
+            raise NotConfigured(
+                "invalid_base_url",
+                f"The base URL must begin with http:// or https://, not {self.base_url!r}.",
+            )
+
+
+def resolve_settings(base_url: str | None = None, api_key: str | None = None) -> ClientSettings:
+    """Fill in from the environment what was not given.
+
+    Raises:
+        NotConfigured: There is no base URL, or it is not one.
+    """
+    base_url = base_url or os.environ.get("PARROT_BASE_URL")
+    if not base_url:
+        raise NotConfigured("no_base_url", _HOW_TO_CONFIGURE)
+    return ClientSettings(base_url, api_key or os.environ.get("PARROT_API_KEY") or None)

@@ -1,0 +1,279 @@
+"""What must hold after every event, whatever happened: checked on the core's public surface.
+
+:class:`Audit` is an observer of the driver. Letters in the docstrings are those of the list in
+``tests/core/test_properties.py``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from enum import Enum
+from types import MappingProxyType
+
+from parrot_backend.core.commands import AnswerWaiter, Command, StartRequest
+from parrot_backend.core.config import CoreConfig
+from parrot_backend.core.coordinator import Coordinator
+from parrot_backend.core.events import (
+    CallSpec,
+    EngineInfo,
+    Event,
+    GraphSubmitted,
+    TokensGenerated,
+    ValueRequested,
+    WaiterLeft,
+)
+from parrot_backend.core.ids import (
+    AttemptId,
+    NodeId,
+    SessionId,
+    VariableId,
+    WaiterId,
+    name_of,
+    variable_id,
+)
+from parrot_backend.core.nodes import Node, NodeState, Request
+from parrot_backend.core.prompt import Input, Output, PartKind, PromptPart, Role, Segment, Text
+from parrot_backend.core.transforms import apply_transforms
+from parrot_backend.core.variable import Variable, VariableState
+from tests.helpers.core_driver import Behaviour, CoreDriver
+
+#: The state of a variable whose producer is in a state.
+STATE_OF_OUTPUT = {
+    NodeState.FINISHED: VariableState.READY,
+    NodeState.FAILED: VariableState.FAILED,
+    NodeState.CANCELLED: VariableState.CANCELLED,
+}
+
+#: Placements that look at the engines' memory alone.
+BLIND = ("fcfs", "least_loaded")
+
+
+def audited_driver(
+    *engines: EngineInfo, config: CoreConfig | None = None, behaviour: Behaviour | None = None
+) -> CoreDriver:
+    """Return a driver whose core is checked after every event."""
+    return CoreDriver(*engines, config=config, behaviour=behaviour, observers=[Audit()])
+
+
+class Audit:
+    """Checks the core after each event and remembers what must not change."""
+
+    def __init__(self) -> None:
+        self._declared: dict[NodeId, tuple[tuple[Segment, ...], int]] = {}
+        self._settled: dict[VariableId, tuple[object, ...]] = {}
+        self._waiting: dict[WaiterId, tuple[VariableId, bool]] = {}
+
+    def __call__(self, driver: CoreDriver, event: Event, commands: list[Command]) -> None:
+        """Check everything."""
+        core = driver.coordinator
+        self._learn(core, event)
+        for command in commands:
+            if isinstance(command, StartRequest):
+                self._check_prompt(core, command)
+            elif isinstance(command, AnswerWaiter):
+                self._check_answer(core, command)
+        check_engines(driver)
+        check_counts(core)
+        for node in nodes_of(core):
+            check_node(core, node, driver)
+        for variable in variables_of(core):
+            self._check_unchanged(variable)
+        self._check_waiters(driver)
+
+    def _learn(self, core: Coordinator, event: Event) -> None:
+        if isinstance(event, GraphSubmitted):
+            home = event.session
+            if event.idempotency_key is not None:
+                home = core.session_of_key(event.tenant, event.idempotency_key) or home
+            for spec in event.nodes:
+                if isinstance(spec, CallSpec) and home == event.session:
+                    self._declare(event.session, spec)
+            for wanted in event.wanted:
+                if wanted.waiter is not None:
+                    variable = variable_id(home, name_of(wanted.variable))
+                    self._waiting[wanted.waiter] = variable, wanted.stream
+        elif isinstance(event, ValueRequested):
+            self._waiting[event.waiter] = event.variable, event.stream
+        elif isinstance(event, WaiterLeft):
+            self._waiting.pop(event.waiter, None)
+
+    def _declare(self, session: SessionId, spec: CallSpec) -> None:
+        places = [i for i, s in enumerate(spec.segments) if isinstance(s, Output)]
+        for step, place in enumerate(places):
+            node = NodeId(f"{session}.{spec.name}#{step}")
+            self._declared[node] = spec.segments, place
+
+    def _check_prompt(self, core: Coordinator, start: StartRequest) -> None:
+        """(h): all inputs are there, and the parts are the declared segments with values."""
+        segments, place = self._declared[start.node]
+        expected = tuple(_resolved(core, segment) for segment in segments[:place])
+        assert start.parts == expected
+        output = segments[place]
+        assert isinstance(output, Output)
+        assert start.sampling == output.sampling
+
+    def _check_answer(self, core: Coordinator, answer: AnswerWaiter) -> None:
+        """(a): a waiter is answered while it waits, with what its variable has become."""
+        variable_of, _ = self._waiting.pop(answer.waiter)
+        assert answer.variable == variable_of
+        assert (answer.value is not None) == (answer.state is VariableState.READY)
+        assert (answer.failure is None) == (answer.state is VariableState.READY)
+        known = {v.id: v for v in variables_of(core)}.get(variable_of)
+        if known is not None:
+            assert (answer.state, answer.value) == (known.state, known.value)
+            assert answer.failure == known.failure
+
+    def _check_unchanged(self, variable: Variable) -> None:
+        """(g): what is settled stays as it is."""
+        if not variable.is_settled:
+            assert variable.id not in self._settled
+            return
+        now = (variable.state, variable.value, variable.failure, variable.usage)
+        assert self._settled.setdefault(variable.id, now) == now
+        if variable.failure is not None:
+            assert variable.failure.path[0] == variable.failure.origin
+            assert variable.failure.path[-1] == variable.name
+
+    def _check_waiters(self, driver: CoreDriver) -> None:
+        """(a): who waits here waits there, for something that may still come."""
+        waiting = {
+            waiter: (variable.id, is_streaming)
+            for variable in variables_of(driver.coordinator)
+            for waiter, is_streaming in variable.waiters.items()
+        }
+        assert waiting == self._waiting
+        said = {
+            driver.request_of(attempt).output: "".join(log.said)
+            for attempt, log in driver.running.items()
+        }
+        for waiter, (variable_of, is_streaming) in waiting.items():
+            assert not driver.coordinator.variable(variable_of).is_settled
+            if is_streaming:
+                assert driver.streamed.get(waiter, "") == said.get(variable_of, "")
+
+
+def check_engines(driver: CoreDriver) -> None:
+    """(e): accounts are the sums of what runs, and bounded, but for a request that runs alone."""
+    engines = driver.coordinator.engines
+    assert set(engines) == set(driver.live_engines)
+    for engine_id, engine in engines.items():
+        running = list(engine.running.values())
+        on_it = [a for a, log in driver.running.items() if log.start.engine == engine_id]
+        assert sorted(engine.running) == sorted(on_it)
+        assert engine.used_tokens == sum(r.need_tokens for r in running)
+        latency = [r.need_tokens for r in running if r.is_latency]
+        assert engine.latency_tokens == sum(latency)
+        assert len(running) <= max(1, engine.info.max_requests)
+        assert engine.used_tokens <= engine.info.capacity_tokens or len(running) == 1
+        if driver.config.scheduler.placement not in BLIND:
+            assert sum(latency) <= engine.info.latency_capacity_tokens or len(latency) == 1
+
+
+def check_counts(core: Coordinator) -> None:
+    """(f): the counters count what there is."""
+    states = Counter(node.state for node in nodes_of(core) if isinstance(node, Request))
+    assert core.num_waiting == states[NodeState.READY]
+    unfinished = (NodeState.WAITING, NodeState.READY, NodeState.RUNNING)
+    assert core.num_unfinished_calls == sum(states[state] for state in unfinished)
+
+
+def check_node(core: Coordinator, node: Node, driver: CoreDriver) -> None:
+    """Nodes, their outputs and the engines tell the same story."""
+    output = core.variable(node.output)
+    if node.has_ended:
+        assert output.state is STATE_OF_OUTPUT[node.state]
+    else:
+        assert not output.is_settled
+    inputs = [core.variable(used) for used in node.inputs]
+    if node.state is NodeState.WAITING:
+        # (k): it waits for something that may still come, and for nothing that failed.
+        assert any(not v.is_settled for v in inputs)
+        assert all(v.failure is None for v in inputs)
+    elif node.state in (NodeState.READY, NodeState.RUNNING, NodeState.FINISHED):
+        assert all(v.state is VariableState.READY for v in inputs)
+    if isinstance(node, Request):
+        is_running = node.state is NodeState.RUNNING
+        assert is_running == (node.attempt in driver.running)
+
+
+def nodes_of(core: Coordinator) -> Iterator[Node]:
+    """Yield the nodes of all sessions."""
+    for session in core.sessions:
+        yield from session.graph.nodes.values()
+
+
+def variables_of(core: Coordinator) -> Iterator[Variable]:
+    """Yield the variables of all sessions."""
+    for session in core.sessions:
+        yield from session.graph.variables.values()
+
+
+def _resolved(core: Coordinator, segment: Segment) -> PromptPart:
+    match segment:
+        case Role(role):
+            return PromptPart(PartKind.ROLE, role)
+        case Text(text):
+            return PromptPart(PartKind.CONSTANT, text)
+        case Input(used, transforms):
+            variable = core.variable(used)
+            assert variable.value is not None
+            return PromptPart(PartKind.VALUE, apply_transforms(variable.value, transforms))
+        case Output(made):
+            variable = core.variable(made)
+            assert variable.value is not None
+            return PromptPart(PartKind.VALUE, variable.value, variable.token_ids)
+
+
+# --- whole states ------------------------------------------------------------------------------
+
+#: An attempt that never was: what is said of it must be ignored.
+NOBODY = AttemptId("nobody.x#0~1")
+
+
+def snapshot(driver: CoreDriver) -> object:
+    """Return the whole state as plain data, equal for equal states.
+
+    An ignored event is handled first, so that scratch space of the last event does not count.
+    """
+    driver.coordinator.handle(TokensGenerated(NOBODY, "", 0), driver.now_s)
+    return _plain(driver.coordinator, {})
+
+
+def mentions(driver: CoreDriver, session: str) -> list[str]:
+    """Return the strings anywhere in the state that are a session's id or contain it."""
+    found: list[str] = []
+    todo = deque([snapshot(driver)])
+    while todo:
+        item = todo.popleft()
+        if isinstance(item, str):
+            if item == session or f"{session}." in item:
+                found.append(item)
+        elif isinstance(item, tuple):
+            todo.extend(item)
+    return found
+
+
+def _plain(item: object, seen: dict[int, int]) -> object:
+    if item is None or isinstance(item, bool | int | float | str | bytes):
+        return item
+    if isinstance(item, Enum):
+        return str(item)
+    if isinstance(item, type) or callable(item):
+        return getattr(item, "__qualname__", type(item).__qualname__)
+    if id(item) in seen:
+        return ("seen", seen[id(item)])
+    seen[id(item)] = len(seen)
+    if isinstance(item, dict | MappingProxyType):
+        return ("dict", *((_plain(k, seen), _plain(v, seen)) for k, v in item.items()))
+    if isinstance(item, set | frozenset):
+        return ("set", *sorted(_plain(member, seen) for member in item))  # type: ignore[type-var]
+    if isinstance(item, list | tuple | deque):
+        return (type(item).__name__, *(_plain(member, seen) for member in item))
+    return (type(item).__name__, *((n, _plain(getattr(item, n), seen)) for n in _fields(item)))
+
+
+def _fields(item: object) -> list[str]:
+    slots = [name for kind in type(item).__mro__ for name in getattr(kind, "__slots__", ())]
+    own = list(getattr(item, "__dict__", ()))
+    return [name for name in dict.fromkeys([*slots, *own]) if hasattr(item, name)]

@@ -1,0 +1,1 @@
+"""Builders and drivers that several test folders use."""

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+from tests.server.conftest import StartServer
+from tests.server.programs import one_call
+
+LIMIT_BYTES = 1000
+JSON = {"Content-Type": "application/json"}
+
+
+async def test_a_body_over_the_limit_is_refused_by_its_announced_length(start: StartServer):
+    server = await start(max_body_bytes=LIMIT_BYTES)
+
+    reply = await server.submit(**one_call("x" * LIMIT_BYTES))
+
+    assert (reply.status_code, reply.json()["error"]["code"]) == (413, "body_too_large")
+    assert reply.json()["error"]["context"] == {"limit_bytes": LIMIT_BYTES}
+
+
+async def test_a_chunked_body_over_the_limit_is_refused(start_listening: StartServer):
+    server = await start_listening(max_body_bytes=LIMIT_BYTES)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b"x" * 100
+
+    reply = await server.client.post("/v1/submit", content=chunks(), headers=JSON)
+
+    assert "content-length" not in reply.request.headers
+    assert (reply.status_code, reply.json()["error"]["code"]) == (413, "body_too_large")
+
+
+async def test_a_body_that_passes_the_limit_in_its_last_chunk_is_refused_at_once(
+    start: StartServer,
+):
+    server = await start(max_body_bytes=LIMIT_BYTES)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"x" * (LIMIT_BYTES + 1)
+
+    async with asyncio.timeout(2):
+        reply = await server.client.post("/v1/submit", content=chunks(), headers=JSON)
+
+    assert (reply.status_code, reply.json()["error"]["code"]) == (413, "body_too_large")
+
+
+async def test_a_chunked_body_within_the_limit_is_taken(start_listening: StartServer):
+    server = await start_listening(max_body_bytes=LIMIT_BYTES)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        body = json.dumps(one_call()).encode()
+        yield body[:10]
+        yield body[10:]
+
+    reply = await server.client.post("/v1/submit", content=chunks(), headers=JSON)
+
+    assert reply.json()["variables"]["out"]["value"] == "<hi>"
+
+
+async def test_an_absurd_length_is_refused(start: StartServer):
+    server = await start()
+
+    reply = await server.client.post(
+        "/v1/submit", content=b"", headers={**JSON, "Content-Length": "9" * 5000}
+    )
+
+    assert reply.status_code == 413

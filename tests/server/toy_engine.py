@@ -1,0 +1,127 @@
+"""An engine for the server's tests: answers at once, or does what a test tells it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+from parrot_backend.core.events import (
+    EngineInfo,
+    RequestFailed,
+    RequestFinished,
+    RequestUsage,
+    TokensGenerated,
+)
+from parrot_backend.core.ids import AttemptId, EngineId
+from parrot_backend.core.prompt import PartKind
+from parrot_backend.engines.base import EngineDied, EngineLoad, EngineOutput, EngineRequest
+from parrot_backend.errors import EngineError
+
+MAX_MODEL_LEN = 100
+
+
+def text_of(request: EngineRequest) -> str:
+    return "".join(part.text for part in request.parts if part.kind is not PartKind.ROLE)
+
+
+@dataclass
+class ToyPlan:
+    """What all incarnations of the engine in one test do.
+
+    Attributes:
+        answer: The words of an output, from the prompt.
+        is_held: Requests start, and say nothing until ``ToyEngine.say`` and ``finish``.
+        open_failures: So many openings fail.
+        opens: Whether ``open`` ever returns.
+        hangs_in_close: ``close`` never returns.
+    """
+
+    answer: Callable[[str], str] = lambda prompt: f"<{prompt}>"
+    is_held: bool = False
+    open_failures: int = 0
+    opens: bool = True
+    hangs_in_close: bool = False
+    max_requests: int = 64
+    made: list[ToyEngine] = field(default_factory=list)
+
+    def create(self, engine_id: EngineId) -> ToyEngine:
+        engine = ToyEngine(engine_id, self)
+        self.made.append(engine)
+        return engine
+
+    @property
+    def engine(self) -> ToyEngine:
+        return self.made[-1]
+
+
+class ToyEngine:
+    def __init__(self, engine_id: EngineId, plan: ToyPlan) -> None:
+        self.id = engine_id
+        self.plan = plan
+        self.running: dict[AttemptId, EngineRequest] = {}
+        self.started: list[EngineRequest] = []
+        self.aborted: list[AttemptId] = []
+        self.is_closed = False
+        self._outputs: asyncio.Queue[EngineOutput | Exception | None] = asyncio.Queue()
+
+    async def open(self) -> EngineInfo:
+        if not self.plan.opens:
+            await asyncio.Event().wait()
+        if self.plan.open_failures:
+            self.plan.open_failures -= 1
+            raise EngineError("engine_start_failed", "no such device")
+        return EngineInfo(self.id, ("toy",), MAX_MODEL_LEN, 10_000, 5_000, self.plan.max_requests)
+
+    def start(self, request: EngineRequest) -> None:
+        self.running[request.attempt] = request
+        self.started.append(request)
+        if self.plan.is_held:
+            return
+        prompt = text_of(request)
+        if len(prompt) > MAX_MODEL_LEN:
+            del self.running[request.attempt]
+            message = f"the prompt has {len(prompt)} tokens, {MAX_MODEL_LEN} fit"
+            self._outputs.put_nowait(RequestFailed(request.attempt, "prompt_too_long", message))
+            return
+        text = self.plan.answer(prompt)
+        self.say(text, request.attempt)
+        self.finish(text, request.attempt)
+
+    def say(self, text: str, attempt: AttemptId | None = None) -> None:
+        attempt = attempt or next(iter(self.running))
+        self._outputs.put_nowait(TokensGenerated(attempt, text, 1))
+
+    def finish(self, text: str, attempt: AttemptId | None = None) -> None:
+        attempt = attempt or next(iter(self.running))
+        request = self.running.pop(attempt)
+        usage = RequestUsage(len(text_of(request)), len(text), 0)
+        self._outputs.put_nowait(RequestFinished(attempt, text, None, "stop", usage))
+
+    def die(self, reason: str = "out of memory") -> None:
+        self._outputs.put_nowait(EngineDied(reason))
+
+    def break_stream(self) -> None:
+        self._outputs.put_nowait(RuntimeError("not a message"))
+
+    def abort(self, attempt: AttemptId) -> None:
+        self.aborted.append(attempt)
+        self.running.pop(attempt, None)
+
+    async def outputs(self) -> AsyncIterator[EngineOutput]:
+        while (output := await self._outputs.get()) is not None:
+            if isinstance(output, Exception):
+                raise output
+            yield output
+
+    def load(self) -> EngineLoad:
+        return EngineLoad(len(self.running), 0, 0.25, 0, 0, 0)
+
+    async def drain(self) -> None:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        self.is_closed = True
+        self._outputs.put_nowait(None)
+        if self.plan.hangs_in_close:
+            await asyncio.Event().wait()
