@@ -1,8 +1,11 @@
 """The example of the Parrot paper: two dependent calls, one request.
 
-    parrot serve                                   # in another terminal
-    PARROT_BASE_URL=http://127.0.0.1:8642 python examples/quickstart.py
+Start a server with ``parrot serve``, set ``PARROT_BASE_URL`` to the address it prints, and run
+``python examples/quickstart.py``.
 """
+
+# The docstrings below are prompt templates, not documentation.
+# ruff: noqa: D103, D205, D415
 
 import parrot_integrations as P
 from parrot_integrations import LATENCY

@@ -37,6 +37,9 @@ from parrot_integrations.values import Known, Slot, ready_view
 
 _logger = logging.getLogger(__name__)
 
+#: How long closing waits for a session that is just being opened, so as to close that, too.
+_OPENING_S = 5.0
+
 
 class Program:
     """One run of an application; may be used from any thread.
@@ -190,6 +193,9 @@ class Program:
         """Take nothing more, and end the session on the server."""
         self._is_closed = True
         try:
+            opening = self._outbox.opening()
+            if opening is not None:
+                self._slots[opening].wait_until(_is_accepted, Deadline(_OPENING_S), "the session")
             if self.session_id is not None:
                 self._courier.close_session(self.session_id)
         except ParrotError as exc:
@@ -200,6 +206,10 @@ class Program:
         """Take nothing more, and end the session on the server."""
         self._is_closed = True
         try:
+            opening = self._outbox.opening()
+            if opening is not None:
+                slot = self._slots[opening]
+                await slot.await_until(_is_accepted, Deadline(_OPENING_S), "the session")
             if self.session_id is not None:
                 await self._courier.aclose_session(self.session_id)
         except ParrotError as exc:

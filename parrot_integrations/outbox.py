@@ -85,6 +85,13 @@ class Outbox:
         with self._lock:
             return any(name in delivery.names for delivery in self._queue)
 
+    def opening(self) -> str | None:
+        """Return a variable of the shipment that is on its way to open the session, if any."""
+        with self._lock:
+            if self.session_id is not None or not self._queue or not self._queue[0].is_running:
+                return None
+            return min(self._queue[0].names)
+
     def receive(self, delivery: Delivery, event: StreamEvent) -> None:
         """Take one event of a delivery's stream."""
         with self._lock:

@@ -72,9 +72,13 @@ class Engine(Protocol):
     def start(self, request: EngineRequest) -> None:
         """Begin an attempt and return at once.
 
-        Exactly one terminal output follows on ``outputs``, unless the attempt is aborted first.
-        Bad requests (``unknown_model``, ``prompt_too_long``) are told there too, as
-        ``RequestFailed`` that is not retryable. Attempt ids are never used twice.
+        Exactly one terminal output follows on ``outputs``, unless the attempt is aborted first or
+        the engine dies or is closed. Bad requests (``unknown_model``, ``prompt_too_long``,
+        ``invalid_sampling``, ``engine_rejected``) are told there too, as ``RequestFailed`` that is
+        not retryable. Attempt ids are never used twice.
+
+        A prompt that fills the model's context alone is ``prompt_too_long``. One that leaves less
+        room than ``max_tokens`` gets the room there is, and ends with finish reason ``length``.
         """
         ...
 

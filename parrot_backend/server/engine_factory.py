@@ -2,3 +2,52 @@
 
 Each kind is imported when it is wanted, so that a server without vLLM does not need it.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from parrot_backend.core.ids import EngineId
+from parrot_backend.engines.base import Engine
+from parrot_backend.server.config import EngineSettings
+from parrot_backend.server.supervisor import EngineSlot
+
+_CreateEngine = Callable[[EngineId], Engine]
+
+
+def create_slots(settings: EngineSettings) -> tuple[EngineSlot, ...]:
+    """Return a slot for each engine; nothing is started yet."""
+    makers: dict[str, Callable[[EngineSettings], _CreateEngine]] = {
+        "scripted": _scripted,
+    }
+    create = makers[settings.engine](settings)
+    return tuple(
+        EngineSlot(f"{settings.engine}-{number}", create) for number in range(settings.replicas)
+    )
+
+
+def _scripted(settings: EngineSettings) -> _CreateEngine:
+    from parrot_backend.engines.scripted import ScriptedConfig, ScriptedEngine
+
+    config = ScriptedConfig(
+        prefill_s_per_token=settings.prefill_us_per_token * 1e-6,
+        token_s=settings.token_ms * 1e-3,
+        **_given(
+            models=_names(settings),
+            max_model_len=settings.max_model_len,
+            max_requests=settings.max_num_seqs,
+            latency_capacity_tokens=settings.latency_capacity_tokens,
+        ),
+    )
+    return lambda engine_id: ScriptedEngine(engine_id, config)
+
+
+def _names(settings: EngineSettings) -> tuple[str, ...] | None:
+    name = settings.served_model_name or settings.model
+    return None if name is None else (name,)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    """Return the values that were set; the engine's own defaults stand for the others."""
+    return {name: value for name, value in values.items() if value is not None}

@@ -28,6 +28,9 @@ _LOOPBACK = ("127.", "::1", "localhost")
 #: Exit status of a process that a second signal ended (128 + SIGINT, as shells have it).
 _EXIT_FORCED = 130
 
+#: Longer than clients keep idle connections, so that it is they who close them.
+_KEEP_ALIVE_S = 75
+
 #: How long replies may take to reach their clients when all work is done.
 _FLUSH_TIMEOUT_S = 5
 
@@ -45,25 +48,24 @@ def serve(
     Raises:
         OSError: The address cannot be bound.
     """
-    sock = _bind(settings.host, settings.port)
-    if not settings.host.startswith(_LOOPBACK):
-        announce(
-            f"WARNING: listening on {settings.host} without authentication: everybody who reaches "
-            "this port can use the models"
+    with _bind(settings.host, settings.port) as sock:
+        if not settings.host.startswith(_LOOPBACK):
+            announce(
+                f"WARNING: listening on {settings.host} without authentication: everybody who "
+                "reaches this port can use the models"
+            )
+        app = create_app(settings, slots)
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=_FLUSH_TIMEOUT_S,
         )
-    app = create_app(settings, slots)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=_FLUSH_TIMEOUT_S,
-    )
-    service: Service = app.state.service
-    server = _DrainingServer(config, service)
-    asyncio_runner = asyncio.Runner(loop_factory=config.get_loop_factory())
-    with asyncio_runner as runner:
-        runner.run(_run(server, service, sock, announce))
+        server = _DrainingServer(config, app.state.service)
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            runner.run(_run(server, app.state.service, sock, announce))
 
 
 async def _run(

@@ -200,8 +200,10 @@ class Runtime:
         """
         waiters = list(inbox.open)
         inbox.open.clear()
+        # What the first to leave cancels may answer the next one: nobody reads that any more.
         for waiter in waiters:
             self._inboxes.pop(waiter, None)
+        for waiter in waiters:
             self.dispatch(WaiterLeft(waiter, cancel))
 
     # --- shutdown --------------------------------------------------------------------------

@@ -102,9 +102,8 @@ class Service:
         self._check_accepting(body)
         is_new = body.session_id is None
         session = SessionId(secrets.token_hex(16) if is_new else str(body.session_id))
-        is_waiting = body.wait or body.stream
-        names = {output.variable for output in body.outputs} if is_waiting else set()
-        waiters = {name: self.runtime.expect(inbox, name) for name in names}
+        waited = body.outputs if body.wait or body.stream else ()
+        waiters = {out.variable: self.runtime.expect(inbox, out.variable) for out in waited}
         now_s = self.clock.now_s()
         try:
             event = submit_to_event(

@@ -17,7 +17,10 @@ def say(**fields):
 
 
 def main(manner):
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    # As with the real host, only the host itself holds its standard output.
+    child = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(600)"], stdout=subprocess.DEVNULL
+    )
     print(f"child {child.pid}", file=sys.stderr, flush=True)
     if manner == "silent":
         print("the reason", file=sys.stderr)

@@ -32,6 +32,7 @@ class ToyPlan:
     Attributes:
         answer: The words of an output, from the prompt.
         is_held: Requests start, and say nothing until ``ToyEngine.say`` and ``finish``.
+        delay_s: An answer takes so long.
         open_failures: So many openings fail.
         opens: Whether ``open`` ever returns.
         hangs_in_close: ``close`` never returns.
@@ -39,6 +40,7 @@ class ToyPlan:
 
     answer: Callable[[str], str] = lambda prompt: f"<{prompt}>"
     is_held: bool = False
+    delay_s: float = 0.0
     open_failures: int = 0
     opens: bool = True
     hangs_in_close: bool = False
@@ -85,8 +87,17 @@ class ToyEngine:
             self._outputs.put_nowait(RequestFailed(request.attempt, "prompt_too_long", message))
             return
         text = self.plan.answer(prompt)
-        self.say(text, request.attempt)
-        self.finish(text, request.attempt)
+        if self.plan.delay_s:
+            asyncio.get_running_loop().call_later(
+                self.plan.delay_s, self._answer, text, request.attempt
+            )
+        else:
+            self._answer(text, request.attempt)
+
+    def _answer(self, text: str, attempt: AttemptId) -> None:
+        if attempt in self.running:
+            self.say(text, attempt)
+            self.finish(text, attempt)
 
     def say(self, text: str, attempt: AttemptId | None = None) -> None:
         attempt = attempt or next(iter(self.running))

@@ -324,7 +324,11 @@ def test_a_timeout_leaves_the_work_going_on(fake: FakeParrot, program: P.Program
 def test_a_timeout_holds_even_if_the_server_does_not_answer_at_all(
     program: P.Program, fake: FakeParrot
 ) -> None:
-    fake.generate = lambda prompt: time.sleep(0.5) or "late"
+    def slow(prompt: str) -> str:
+        time.sleep(0.5)
+        return prompt
+
+    fake.generate = slow
     begin_s = time.monotonic()
     with pytest.raises(P.WaitTimeout):
         Ask("one").get(timeout_s=0.05)
@@ -472,7 +476,6 @@ def test_readers_end_when_all_is_settled(fake: FakeParrot, program: P.Program) -
 
 def test_readers_end_when_the_program_is_closed(fake: FakeParrot, client: P.ParrotClient) -> None:
     fake.held = {"Ask-answer"}
-    with P.program(client=client):
-        with pytest.raises(P.WaitTimeout):
-            Ask("one").get(timeout_s=0.05)
+    with P.program(client=client), pytest.raises(P.WaitTimeout):
+        Ask("one").get(timeout_s=0.05)
     until(lambda: not any(t.name == "parrot-reader" for t in threading.enumerate()))
