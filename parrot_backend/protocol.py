@@ -391,7 +391,8 @@ class StreamReset(WireModel):
 
 # --- template syntax --------------------------------------------------------------------------
 
-_PLACEHOLDER = re.compile(r"\{\{(?P<kind>[A-Za-z_]+)\s*:\s*(?P<name>[^{}]*?)\s*\}\}")
+# Each class excludes what follows it, so that no text makes the search backtrack.
+_PLACEHOLDER = re.compile(r"\{\{(?P<kind>[^{}:]*):(?P<name>[^{}]*)\}\}")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_\-]{0,127}\Z")
 
 
@@ -411,7 +412,7 @@ def parse_template(template: str) -> tuple[TextSegment | InputSegment | OutputSe
     """Split a template into segments; the names are the placeholders' own.
 
     Text between placeholders is kept to the letter; empty text gives no segment. Double braces
-    that hold no ``kind:`` are ordinary text, so JSON and code need no escaping.
+    that hold no ``kind:`` (a word and a colon) are ordinary text, so JSON needs no escaping.
 
     Raises:
         TemplateError: An unknown kind of placeholder, or a name that is not a name.
@@ -419,7 +420,9 @@ def parse_template(template: str) -> tuple[TextSegment | InputSegment | OutputSe
     segments: list[TextSegment | InputSegment | OutputSegment] = []
     position = 0
     for match in _PLACEHOLDER.finditer(template):
-        kind, name = match["kind"], match["name"]
+        kind, name = match["kind"].strip(), match["name"].strip()
+        if not kind.isidentifier():
+            continue
         if kind not in ("input", "output"):
             raise TemplateError(
                 "unknown_placeholder",

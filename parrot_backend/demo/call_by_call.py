@@ -74,7 +74,9 @@ class OpenAICaller:
         )
         self._model = model
         self._gate = (
-            contextlib.nullcontext() if max_concurrent is None else asyncio.Semaphore(max_concurrent)
+            contextlib.nullcontext()
+            if max_concurrent is None
+            else asyncio.Semaphore(max_concurrent)
         )
 
     async def aclose(self) -> None:
@@ -119,7 +121,10 @@ class OpenAICaller:
         self, name: str, reply: _Completion, sent_s: float, received_s: float
     ) -> CallRecord:
         usage, times = reply.usage, reply.metrics
-        arrived_s, left_s = sent_s + self._transport.one_way_s, received_s - self._transport.one_way_s
+        arrived_s, left_s = (
+            sent_s + self._transport.one_way_s,
+            received_s - self._transport.one_way_s,
+        )
         decoding_s = left_s - times.generation_time_ms * _MS
         queued_s = arrived_s + times.queue_time_ms * _MS
         engine_ms = times.queue_time_ms + times.time_to_first_token_ms + times.generation_time_ms

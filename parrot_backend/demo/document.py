@@ -22,6 +22,5 @@ def split_document(text: str, num_chunks: int) -> list[str]:
         raise ValueError(f"{count} paragraphs do not make {num_chunks} chunks")
     bounds = [index * count // num_chunks for index in range(num_chunks + 1)]
     return [
-        "\n\n".join(paragraphs[begin:end])
-        for begin, end in zip(bounds, bounds[1:], strict=False)
+        "\n\n".join(paragraphs[begin:end]) for begin, end in zip(bounds, bounds[1:], strict=False)
     ]

@@ -102,9 +102,7 @@ def _needs(
 
 def _call(node: NodeView, name: str, needs: tuple[str, ...], opened_s: float) -> CallRecord:
     times_s = (node.ready_s, node.placed_s, node.first_token_s, node.finished_s)
-    ready_s, placed_s, first_s, finished_s = (
-        opened_s + _known(value, name) for value in times_s
-    )
+    ready_s, placed_s, first_s, finished_s = (opened_s + _known(value, name) for value in times_s)
     usage = node.usage
     if usage is None:
         raise ValueError(f"the server tells no usage of call {name!r}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from parrot_backend.core.criteria import Objective, ObjectiveClass
 from parrot_backend.core.ids import TaskGroupId
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.scheduling.queue import (
+    OrderKey,
     WaitingQueue,
     application_order,
     arrival_order,
@@ -23,7 +26,11 @@ from tests.helpers.builders import make_chain, make_objective, make_request
 L, G, T = ObjectiveClass.LATENCY, ObjectiveClass.TASK_GROUP, ObjectiveClass.THROUGHPUT
 
 
-def make_queue(*requests: Request, ordering=application_order, max_wait_s=30.0) -> WaitingQueue:
+def make_queue(
+    *requests: Request,
+    ordering: Callable[[Request], OrderKey] = application_order,
+    max_wait_s: float = 30.0,
+) -> WaitingQueue:
     queue = WaitingQueue(ordering, max_wait_s, min_prefix_tokens=32)
     for request in requests:
         queue.add(request)
@@ -94,7 +101,7 @@ ORDERS = [
 
 
 @pytest.mark.parametrize(("ordering", "expected"), ORDERS)
-def test_serving_order(ordering, expected: list[Request]) -> None:
+def test_serving_order(ordering: Callable[[Request], OrderKey], expected: list[Request]) -> None:
     queue = make_queue(*reversed(expected), ordering=ordering)
     assert ids(queue) == [request.id for request in expected]
 

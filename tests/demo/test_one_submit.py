@@ -27,7 +27,11 @@ def request(output, inputs=(), **changes):
 
 def join(output, inputs):
     return NodeView(
-        id=f"s.{output}", kind="transform", state="finished", inputs=inputs, output=output,
+        id=f"s.{output}",
+        kind="transform",
+        state="finished",
+        inputs=inputs,
+        output=output,
         created_s=0.0,
     )
 

@@ -91,9 +91,10 @@ async def test_a_cancelled_wait_does_not_disturb_others(
 ) -> None:
     fake.held = {"Ask-answer"}
     async with P.program(client=async_client):
-        answer = Ask("one")
+        answer, other = Ask("one"), Ask("other")
+        await other.aget()
         waits = [asyncio.create_task(answer.aget()) for _ in range(2)]
-        await asyncio.sleep(0.03)
+        await asyncio.sleep(0)
         waits[0].cancel()
         fake.finish("Ask-answer", "done")
         assert await waits[1] == "done"
@@ -157,8 +158,10 @@ async def test_leaving_the_scope_answers_who_waits_in_other_tasks(
 ) -> None:
     fake.held = {"Ask-answer"}
     async with P.program(client=async_client):
-        wait = asyncio.create_task(Ask("one").aget())
-        await asyncio.sleep(0.03)
+        answer, other = Ask("one"), Ask("other")
+        await other.aget()
+        wait = asyncio.create_task(answer.aget())
+        await asyncio.sleep(0)
     with pytest.raises(P.ParrotError):
         await wait
 

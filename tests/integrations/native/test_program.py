@@ -271,8 +271,9 @@ def test_a_failed_value_tells_where_it_began_and_the_way_it_took(
     fake: FakeParrot, program: P.Program
 ) -> None:
     fake.held = {"Ask-answer"}
-    answer = Ask(Ask("one"))
-    threading.Timer(0.02, lambda: fake.fail("Ask-answer", "engine_lost")).start()
+    answer, other = Ask(Ask("one")), Ask("other")
+    other.get()
+    fake.fail("Ask-answer", "engine_lost")
     with pytest.raises(P.ValueFailed) as caught:
         answer.get()
     assert (caught.value.code, caught.value.path) == (
@@ -314,9 +315,10 @@ def test_cancelling_a_value_that_is_there_changes_nothing(
 
 def test_a_timeout_leaves_the_work_going_on(fake: FakeParrot, program: P.Program) -> None:
     fake.held = {"Ask-answer"}
-    answer = Ask("one")
+    answer, other = Ask("one"), Ask("other")
+    other.get()
     with pytest.raises(P.WaitTimeout):
-        answer.get(timeout_s=0.05)
+        answer.get(timeout_s=0.01)
     fake.finish("Ask-answer", "late")
     assert (answer.get(), fake.log) == ("late", ["POST /v1/submit"])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 import pytest
@@ -135,8 +134,9 @@ def test_a_restart_with_another_text_is_an_error(fake: FakeParrot, program: P.Pr
 
 def test_after_a_restart_the_value_can_be_gotten(fake: FakeParrot, program: P.Program) -> None:
     fake.held = {"Ask-answer"}
-    answer = Ask("one")
-    threading.Timer(0.03, lambda: fake.say("Ask-answer", "Once")).start()
+    answer, other = Ask("one"), Ask("other")
+    other.get()
+    fake.say("Ask-answer", "Once")
     stream = answer.stream()
     next(stream)
     fake.restart("Ask-answer")
