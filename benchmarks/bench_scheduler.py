@@ -51,9 +51,7 @@ class SteadyState:
         self._submitted = 0
         self._now_s = 0.0
         for index in range(num_engines):
-            info = EngineInfo(
-                EngineId(f"e{index}"), ("m",), 8192, 64_000, 6_144, _SLOTS_PER_ENGINE
-            )
+            info = EngineInfo(EngineId(f"e{index}"), ("m",), 8192, 64_000, 6_144, _SLOTS_PER_ENGINE)
             self._core.handle(EngineJoined(info), self._now_s)
         while self._core.num_waiting < num_waiting:
             self.submit()
@@ -67,8 +65,8 @@ class SteadyState:
         text = f"{prompt}Question {self._submitted}:"
         call = CallSpec("call", (Text(prompt), Text(text), Output(output, Sampling(max_tokens=64))))
         kind = self._rng.choice((CriteriaKind.LATENCY, CriteriaKind.THROUGHPUT))
-        event = GraphSubmitted(session, True, nodes=(call,), wanted=(Wanted(output, Criteria(kind)),))
-        return self._timed(event)
+        wanted = Wanted(output, Criteria(kind))
+        return self._timed(GraphSubmitted(session, True, nodes=(call,), wanted=(wanted,)))
 
     def finish_one(self) -> float:
         """Let one running request finish; return the seconds until the next one was placed."""
@@ -121,7 +119,7 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help="append to results/scheduler.csv")
     arguments = parser.parse_args()
     rows = []
-    print(f"{'placement':>13} {'engines':>7} {'waiting':>7} | decision us p50   p99    /s | submit us")
+    print("    placement engines waiting | decision us p50   p99    /s | submit us p50 / p99")
     for placement in arguments.placement:
         for engines in arguments.engines:
             for waiting in arguments.waiting:

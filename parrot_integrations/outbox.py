@@ -108,6 +108,7 @@ class Outbox:
     def finish(self, delivery: Delivery, error: ParrotError | None) -> None:
         """Take the end of a delivery's stream; whoever still waits on it is answered."""
         with self._lock:
+            delivery.is_running = False
             if isinstance(error, RequestRejected) and error.code in _SESSION_IS_GONE:
                 self.has_ended = True
             if delivery in self._queue:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 import httpx
 from pydantic import BaseModel
@@ -19,15 +19,17 @@ _MS = 1e-3
 #: Longest silence of the server, for slow machines and large models.
 _READ_TIMEOUT_S = 600.0
 
+_MAX_REASON_CHARS = 500
+
 
 class _CachedTokens(BaseModel):
-    cached_tokens: int = 0
+    cached_tokens: int
 
 
 class _Usage(BaseModel):
     prompt_tokens: int
     completion_tokens: int
-    prompt_tokens_details: _CachedTokens | None = None
+    prompt_tokens_details: _CachedTokens
 
 
 class _EngineTimes(BaseModel):
@@ -73,11 +75,9 @@ class OpenAICaller:
             base_url=base_url, transport=transport, timeout=_READ_TIMEOUT_S
         )
         self._model = model
-        self._gate = (
-            contextlib.nullcontext()
-            if max_concurrent is None
-            else asyncio.Semaphore(max_concurrent)
-        )
+        self._gate: AbstractAsyncContextManager[object] = nullcontext()
+        if max_concurrent is not None:
+            self._gate = asyncio.Semaphore(max_concurrent)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -114,17 +114,17 @@ class OpenAICaller:
         response = await self._http.post(
             "/v1/completions", json={"model": self._model, "prompt": prompt, **body}
         )
-        response.raise_for_status()
+        if response.is_error:
+            reason = f"vLLM answered {response.status_code}: {response.text[:_MAX_REASON_CHARS]}"
+            raise httpx.HTTPStatusError(reason, request=response.request, response=response)
         return _Completion.model_validate_json(response.content)
 
     def _record(
         self, name: str, reply: _Completion, sent_s: float, received_s: float
     ) -> CallRecord:
         usage, times = reply.usage, reply.metrics
-        arrived_s, left_s = (
-            sent_s + self._transport.one_way_s,
-            received_s - self._transport.one_way_s,
-        )
+        arrived_s = sent_s + self._transport.one_way_s
+        left_s = received_s - self._transport.one_way_s
         decoding_s = left_s - times.generation_time_ms * _MS
         queued_s = arrived_s + times.queue_time_ms * _MS
         engine_ms = times.queue_time_ms + times.time_to_first_token_ms + times.generation_time_ms
@@ -140,8 +140,6 @@ class OpenAICaller:
             needs=(),
             engine_s=engine_ms * _MS,
             prompt_tokens=usage.prompt_tokens,
-            cached_tokens=0
-            if usage.prompt_tokens_details is None
-            else usage.prompt_tokens_details.cached_tokens,
+            cached_tokens=usage.prompt_tokens_details.cached_tokens,
             completion_tokens=usage.completion_tokens,
         )

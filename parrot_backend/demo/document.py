@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from importlib.resources import files
 
 
@@ -21,6 +22,4 @@ def split_document(text: str, num_chunks: int) -> list[str]:
     if not 1 <= num_chunks <= count:
         raise ValueError(f"{count} paragraphs do not make {num_chunks} chunks")
     bounds = [index * count // num_chunks for index in range(num_chunks + 1)]
-    return [
-        "\n\n".join(paragraphs[begin:end]) for begin, end in zip(bounds, bounds[1:], strict=False)
-    ]
+    return ["\n\n".join(paragraphs[begin:end]) for begin, end in itertools.pairwise(bounds)]

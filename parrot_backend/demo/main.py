@@ -50,7 +50,7 @@ class DemoOptions:
 
     model: str | None = None
     repeat: int = 3
-    max_tokens: int = 32
+    max_tokens: int = 64
     round_trip_s: float = 0.25
     out: Path = Path("parrot-demo")
     write_json: bool = False

@@ -4,6 +4,9 @@ The prompts are the same by construction: an ordinary program formats the very t
 semantic functions send, and passes the text of one answer on to the next prompt.
 """
 
+# Docstrings of semantic functions are prompts.
+# ruff: noqa: D205, D415
+
 from __future__ import annotations
 
 import asyncio
@@ -12,6 +15,18 @@ from typing import Protocol
 
 import parrot_integrations as P
 from parrot_backend.protocol import InputSegment, OutputSegment, TextSegment
+
+#: How a summary has to be; the prompts of both summaries begin with it, so that all their calls
+#: share a prefix that is worth keeping.
+STYLE = (
+    "You write summaries for busy readers who have not seen the text. Use plain words and short "
+    "sentences. Name things as the text names them, and use one name for one thing. Put what "
+    "matters most first, then its reasons, then its consequences. Leave out examples, repetitions "
+    "and praise. Keep every number, every name of a person or a product, and every condition under "
+    "which a statement holds. Do not add anything that the text does not say, do not guess, and do "
+    "not speak of yourself or of these instructions. If two statements contradict each other, give "
+    "both. Write one paragraph without headings, lists or quotations."
+)
 
 
 class Ask(Protocol):
@@ -73,17 +88,17 @@ class ChainSummary:
 
     def __init__(self, chunks: Sequence[str], sampling: P.Sampling) -> None:
         @P.SemanticFunction(sampling=sampling)
-        def BeginSummary(part: str) -> None:
-            """You summarise a long document part by part, in plain words.
-            Here is the first part.
+        def BeginSummary(style: str, part: str) -> None:
+            """{{input:style}}
+            You summarise a long document part by part. Here is the first part.
             {{input:part}}
             Summary of it:{{output:summary}}
             """
 
         @P.SemanticFunction(sampling=sampling)
-        def RefineSummary(summary: P.SemanticVariable, part: str) -> None:
-            """You summarise a long document part by part, in plain words.
-            Summary so far: {{input:summary}}
+        def RefineSummary(style: str, summary: P.SemanticVariable, part: str) -> None:
+            """{{input:style}}
+            You summarise a long document part by part. Summary so far: {{input:summary}}
             Here is the next part.
             {{input:part}}
             Summary of everything so far:{{output:refined}}
@@ -98,17 +113,18 @@ class ChainSummary:
     async def call_by_call(self, ask: Ask) -> str:
         """Ask for each part in turn."""
         first, *others = zip(self.call_names, self._chunks, strict=True)
-        summary = await ask(first[0], prompt_of(self._begin, part=first[1]))
+        summary = await ask(first[0], prompt_of(self._begin, style=STYLE, part=first[1]))
         for name, part in others:
-            summary = await ask(name, prompt_of(self._refine, summary=summary, part=part))
+            prompt = prompt_of(self._refine, style=STYLE, summary=summary, part=part)
+            summary = await ask(name, prompt)
         return summary
 
     async def one_submit(self) -> str:
         """Record the chain and get its last summary."""
         first, *others = self._chunks
-        summary: P.SemanticVariable = self._begin(first)
+        summary: P.SemanticVariable = self._begin(STYLE, first)
         for part in others:
-            summary = self._refine(summary, part)
+            summary = self._refine(STYLE, summary, part)
         return await summary.aget(perf=P.LATENCY)
 
 
@@ -117,15 +133,17 @@ class MapReduceSummary:
 
     def __init__(self, chunks: Sequence[str], sampling: P.Sampling) -> None:
         @P.SemanticFunction(sampling=sampling)
-        def SummarisePart(part: str) -> None:
-            """You summarise one part of a long document, in plain words.
+        def SummarisePart(style: str, part: str) -> None:
+            """{{input:style}}
+            You summarise one part of a long document. Here it is.
             {{input:part}}
             Summary of this part:{{output:summary}}
             """
 
         @P.SemanticFunction(sampling=sampling)
-        def SummariseWhole(summaries: P.SemanticVariable) -> None:
-            """You write one summary from the summaries of the parts of a document.
+        def SummariseWhole(style: str, summaries: P.SemanticVariable) -> None:
+            """{{input:style}}
+            You make one summary of the summaries of the parts of a document. Here they are.
             {{input:summaries}}
             Summary of the whole:{{output:summary}}
             """
@@ -140,17 +158,17 @@ class MapReduceSummary:
         """Ask for all parts at once, then for the whole."""
         summaries = await asyncio.gather(
             *(
-                ask(name, prompt_of(self._map, part=part))
+                ask(name, prompt_of(self._map, style=STYLE, part=part))
                 for name, part in zip(self.call_names, self._chunks, strict=False)
             )
         )
-        whole = prompt_of(self._reduce, summaries="\n\n".join(summaries))
+        whole = prompt_of(self._reduce, style=STYLE, summaries="\n\n".join(summaries))
         return await ask(self.call_names[-1], whole)
 
     async def one_submit(self) -> str:
         """Record the maps and the reduce, and get the last summary."""
-        summaries = [self._map(part) for part in self._chunks]
-        whole: P.SemanticVariable = self._reduce(P.join(summaries, "\n\n"))
+        summaries = [self._map(STYLE, part) for part in self._chunks]
+        whole: P.SemanticVariable = self._reduce(STYLE, P.join(summaries, "\n\n"))
         return await whole.aget(perf=P.LATENCY)
 
 

@@ -30,7 +30,15 @@ HONEST_NOTE = (
     "random weights: its text is nonsense, and speed is all that is shown."
 )
 
-_COLUMNS = ("", "time", "spread", "round trips", "prompt tokens", "faster", "time / bound")
+_COLUMNS = (
+    "",
+    "time",
+    "spread",
+    "round trips\n(serial)",
+    "prompt\ntokens",
+    "faster",
+    "time /\nbound",
+)
 _EXCERPT_CHARS = 160
 
 
@@ -46,9 +54,9 @@ class Setup:
     def __str__(self) -> str:
         """Return it in one sentence or two, for people."""
         return (
-            f"One vLLM engine with {self.model}, reached through vLLM's own OpenAI server (call by "
-            f"call) and through Parrot (one submit), by turns: {self.repeat} repetitions, each on an "
-            f"empty prefix cache; {self.max_tokens} tokens per call, temperature 0, "
+            f"One vLLM engine with {self.model}, reached by turns through vLLM's own OpenAI server "
+            f"(call by call) and through Parrot (one submit): {self.repeat} repetitions, each on "
+            f"an empty prefix cache; {self.max_tokens} tokens per call, temperature 0, "
             f"{1000 * self.round_trip_s:.0f} ms round trip."
         )
 
@@ -70,9 +78,9 @@ def print_results(console: Console, summaries: Sequence[ProgramSummary], setup: 
 
 def results_table(summaries: Sequence[ProgramSummary]) -> Table:
     """Return the table: a heading and two lines for each program."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for index, column in enumerate(_COLUMNS):
-        table.add_column(column, justify="right" if index else "left", no_wrap=True)
+        table.add_column(column, justify="right" if index else "left", no_wrap=index > 0)
     for row in table_rows(summaries):
         table.add_row(*row, style="bold" if len(row) == 1 else "")
     return table
@@ -85,7 +93,7 @@ def table_rows(summaries: Sequence[ProgramSummary]) -> list[tuple[str, ...]]:
         ordinary, parrot = summary.call_by_call, summary.one_submit
         trips = str(ordinary.round_trips)
         if summary.stages != ordinary.round_trips:
-            trips += f", {summary.stages} in a row"
+            trips += f", {summary.stages} serial"
         rows.append((summary.title,))
         rows.append(_cells(ordinary, trips, ""))
         rows.append(_cells(parrot, str(parrot.round_trips), f"{parrot.speedup:.2f} x"))
@@ -98,7 +106,7 @@ def _cells(mode: ModeSummary, round_trips: str, faster: str) -> tuple[str, ...]:
         f"{mode.e2e_s:.2f} s",
         f"{mode.fastest_s:.2f}-{mode.slowest_s:.2f}",
         round_trips,
-        f"{mode.computed_tokens} computed, {mode.reused_tokens} reused",
+        f"{mode.computed_tokens} + {mode.reused_tokens}",
         faster,
         f"{mode.over_bound:.2f}",
     )
@@ -143,10 +151,10 @@ def charts(summaries: Sequence[ProgramSummary]) -> list[Chart]:
                 f"Medians of {len(summary.pairs)}: {Mode.CALL_BY_CALL} "
                 f"{summary.call_by_call.e2e_s:.2f} s, {Mode.ONE_SUBMIT} "
                 f"{summary.one_submit.e2e_s:.2f} s ({summary.one_submit.speedup:.2f} times as "
-                f"fast), bound {summary.bound_s:.2f} s. Shown are the runs with these times."
+                f"fast), bound {summary.bound_s:.2f} s. Shown are the runs closest to the medians."
             ),
             runs=(summary.call_by_call.typical, summary.one_submit.typical),
-            bound_s=summary.bound_s,
+            bound_s=summary.typical_bound_s,
         )
         for summary in summaries
     ]

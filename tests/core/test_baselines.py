@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from parrot_backend.core.config import PlacementName, SchedulerConfig
@@ -26,24 +28,49 @@ def engine(name: str, *tokens: int, models: tuple[str, ...] = ("m",)) -> EngineS
 
 Case = tuple[list[EngineState], Request, str | None]
 
+
+def request(**rest: Any) -> Request:
+    return make_request("r", **rest)
+
+
 FCFS: dict[str, Case] = {
-    "the first engine": ([engine("a", 100), engine("b")], make_request("r"), "a"),
-    "the first with room": ([engine("a", 950), engine("b")], make_request("r"), "b"),
-    "none with room": ([engine("a", 950)], make_request("r"), None),
-    "too large, but an engine is idle": ([engine("a", 1), engine("b")], make_request("r", need_tokens=5000), "b"),
-    "the first of the model": ([engine("a"), engine("b", models=("n",))], make_request("r", model="n"), "b"),
-    "the first that did not fail it": ([engine("a"), engine("b")], make_request("r", avoided=["a"]), "b"),
-    "a failed one when there is no other": ([engine("a")], make_request("r", avoided=["a"]), "a"),
-}  # fmt: skip
+    "the first engine": ([engine("a", 100), engine("b")], request(), "a"),
+    "the first with room": ([engine("a", 950), engine("b")], request(), "b"),
+    "none with room": ([engine("a", 950)], request(), None),
+    "too large, but one is idle": (
+        [engine("a", 1), engine("b")],
+        request(need_tokens=5000),
+        "b",
+    ),
+    "the first of the model": (
+        [engine("a"), engine("b", models=("n",))],
+        request(model="n"),
+        "b",
+    ),
+    "the first that did not fail it": (
+        [engine("a"), engine("b")],
+        request(avoided=["a"]),
+        "b",
+    ),
+    "a failed one when there is no other": ([engine("a")], request(avoided=["a"]), "a"),
+}
 LEAST_LOADED: dict[str, Case] = {
-    "fewest requests": ([engine("a", 1, 1), engine("b", 500)], make_request("r"), "b"),
-    "fewest tokens of equals": ([engine("a", 500), engine("b", 400)], make_request("r"), "b"),
-    "the oldest of equals": ([engine("b"), engine("a")], make_request("r"), "b"),
-    "with room": ([engine("a", 950), engine("b", 1, 1)], make_request("r"), "b"),
-    "none with room": ([engine("a", 950)], make_request("r"), None),
-    "of the model": ([engine("a"), engine("b", 1, models=("n",))], make_request("r", model="n"), "b"),
-    "that did not fail it": ([engine("a"), engine("b", 1)], make_request("r", avoided=["a"]), "b"),
-}  # fmt: skip
+    "fewest requests": ([engine("a", 1, 1), engine("b", 500)], request(), "b"),
+    "fewest tokens of equals": ([engine("a", 500), engine("b", 400)], request(), "b"),
+    "the oldest of equals": ([engine("b"), engine("a")], request(), "b"),
+    "with room": ([engine("a", 950), engine("b", 1, 1)], request(), "b"),
+    "none with room": ([engine("a", 950)], request(), None),
+    "of the model": (
+        [engine("a"), engine("b", 1, models=("n",))],
+        request(model="n"),
+        "b",
+    ),
+    "that did not fail it": (
+        [engine("a"), engine("b", 1)],
+        request(avoided=["a"]),
+        "b",
+    ),
+}
 CASES = [
     pytest.param(policy, *case, id=f"{name}: {what}")
     for name, policy, cases in [

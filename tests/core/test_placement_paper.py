@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ class Choice:
     held: dict[str, PrefixChain] = field(default_factory=dict)
 
 
-def idle(name: str, **rest: int) -> EngineState:
+def idle(name: str, **rest: Any) -> EngineState:
     return make_loaded_engine(name, **rest)
 
 

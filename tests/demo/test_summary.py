@@ -46,6 +46,6 @@ def test_different_texts_are_noticed(summary):
 def test_the_table_has_a_heading_and_a_line_per_mode(summary):
     assert table_rows([summary]) == [
         ("chain",),
-        ("  call by call", "1.00 s", "0.90-1.20", "2", "200 computed, 0 reused", "", "2.22"),
-        ("  one submit", "0.50 s", "0.45-0.60", "1", "168 computed, 32 reused", "2.00 x", "1.11"),
+        ("  call by call", "1.00 s", "0.90-1.20", "2", "200 + 0", "", "2.22"),
+        ("  one submit", "0.50 s", "0.45-0.60", "1", "168 + 32", "2.00 x", "1.11"),
     ]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 from tests.server.conftest import StartServer
 from tests.server.programs import one_call
@@ -37,14 +38,20 @@ async def test_a_body_that_passes_the_limit_in_its_last_chunk_is_refused_at_once
     start: StartServer,
 ):
     server = await start(max_body_bytes=LIMIT_BYTES)
+    scope = {"type": "http", "method": "POST", "path": "/v1/submit", "headers": []}
+    messages = [{"type": "http.request", "body": b"x" * (LIMIT_BYTES + 1), "more_body": False}]
+    sent: list[Any] = []
 
-    async def chunks() -> AsyncIterator[bytes]:
-        yield b"x" * (LIMIT_BYTES + 1)
+    async def receive() -> Any:
+        return messages.pop() if messages else await asyncio.Event().wait()
 
-    async with asyncio.timeout(2):
-        reply = await server.client.post("/v1/submit", content=chunks(), headers=JSON)
+    async def send(message: Any) -> None:
+        sent.append(message)
 
-    assert (reply.status_code, reply.json()["error"]["code"]) == (413, "body_too_large")
+    async with asyncio.timeout(1):
+        await server.app(scope, receive, send)
+
+    assert sent[0]["status"] == 413
 
 
 async def test_a_chunked_body_within_the_limit_is_taken(start_listening: StartServer):

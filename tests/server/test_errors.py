@@ -59,6 +59,11 @@ BAD_SUBMITS: dict[str, tuple[Body, int, str]] = {
         422,
         "misplaced_output",
     ),
+    "output in an assistant's message that is not the last": (
+        chat(("assistant", "{{output:x}}"), ("assistant", "{{output:y}}")),
+        422,
+        "misplaced_output",
+    ),
     "output in the last, a user's, message": (
         chat(("user", [SEGMENT_OUTPUT])),
         422,
@@ -107,7 +112,9 @@ BAD_SUBMITS: dict[str, tuple[Body, int, str]] = {
 
 
 @pytest.mark.parametrize("case", BAD_SUBMITS)
-async def test_a_bad_submit_is_refused_with_its_code(start: StartServer, case: str):
+async def test_a_bad_submit_is_refused_with_its_code(
+    start: StartServer, case: str, caplog: pytest.LogCaptureFixture
+):
     body, status, code = BAD_SUBMITS[case]
     server = await start()
 
@@ -116,6 +123,7 @@ async def test_a_bad_submit_is_refused_with_its_code(start: StartServer, case: s
     assert (reply.status_code, reply.json()["error"]["code"]) == (status, code)
     assert len(server.service.coordinator.sessions) == 0
     assert server.service.runtime.num_waiters == 0
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 BAD_BODIES = {

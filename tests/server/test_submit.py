@@ -126,6 +126,16 @@ async def test_when_time_is_up_the_reply_holds_what_is_settled(start: StartServe
     assert server.service.runtime.num_waiters == 0
 
 
+async def test_a_timeout_is_not_a_disconnect(start: StartServer):
+    plan = ToyPlan(is_held=True)
+    server = await start(plan)
+
+    await server.submit(**one_call(timeout_s=0.05, on_disconnect="cancel"))
+
+    assert plan.engine.running
+    assert plan.engine.aborted == []
+
+
 async def test_the_server_bounds_every_wait(start: StartServer):
     server = await start(ToyPlan(is_held=True), max_wait_s=0.05)
 

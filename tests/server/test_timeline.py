@@ -98,6 +98,20 @@ async def test_parts_lie_inside_their_call(start: StartServer):
         assert decode["ts"] + decode["dur"] == whole["ts"] + whole["dur"]
 
 
+async def test_a_call_that_is_queued_again_waits_until_now(start: StartServer):
+    plan = ToyPlan(is_held=True)
+    server = await start(plan, engine_restart_delay_s=60)
+    session = await fan_out(server, 1, wait=False)
+    await until(lambda: bool(plan.engine.running))
+    plan.engine.die()
+    await until(lambda: server.service.coordinator.num_waiting == 1)
+
+    now_s = server.service.clock.now_s() + 7
+    (queued,) = slices(trace_of(server.service.coordinator, session, now_s), "queue")
+
+    assert 7e6 <= queued["dur"] < 8e6
+
+
 SPANS = st.lists(
     st.tuples(st.integers(0, 50), st.integers(0, 20)).map(lambda s: (float(s[0]), float(sum(s))))
 )
@@ -115,7 +129,7 @@ def test_spans_of_one_lane_never_overlap(spans: list[tuple[float, float]]):
 
 @given(SPANS.filter(bool))
 def test_there_are_no_more_lanes_than_spans_at_one_time(spans: list[tuple[float, float]]):
-    proper = [(begin, end + 0.5) for begin, end in spans]
+    proper = [(begin, end + 1) for begin, end in spans]
     most = max(sum(b <= at < e for b, e in proper) for at, _ in proper)
 
     assert max(assign_lanes(proper)) + 1 == most

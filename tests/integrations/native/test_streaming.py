@@ -8,6 +8,7 @@ import pytest
 
 import parrot_integrations as P
 from parrot_backend.protocol import VariableView
+from parrot_integrations.deadline import Deadline
 from parrot_integrations.values import Known, TextFollower
 from tests.helpers.fake_parrot import FakeParrot
 
@@ -167,6 +168,7 @@ def test_asking_for_more_urgency_does_not_repeat_text(fake: FakeParrot, program:
     answer, other = Ask("one"), Ask("other")
     other.get(perf=P.THROUGHPUT)
     fake.say("Ask-answer", "Once")
+    answer.slot.wait_until(lambda known: known.text == "Once", Deadline(5), "the text")
     stream = answer.stream(perf=P.LATENCY)
     first = next(stream)
     fake.finish("Ask-answer", "Once upon")

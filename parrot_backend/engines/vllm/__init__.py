@@ -1,0 +1,6 @@
+"""vLLM as an engine. Importing this package is cheap: vLLM is imported when an engine opens."""
+
+from parrot_backend.engines.vllm.config import VllmConfig
+from parrot_backend.engines.vllm.engine import VllmEngine
+
+__all__ = ["VllmConfig", "VllmEngine"]

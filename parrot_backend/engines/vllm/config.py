@@ -1,0 +1,55 @@
+"""What can be set of a vLLM engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class VllmConfig:
+    """A vLLM engine; None leaves a value to vLLM unless something else is said.
+
+    Attributes:
+        model: Folder of a model, or its name on the Hugging Face hub.
+        served_model_name: Name that requests use; None takes ``model``.
+        dtype: Number format of weights and activations.
+        max_model_len: Longest prompt plus output, in tokens.
+        block_size: Tokens per KV block, the grain of prefix sharing. None: 32 on CPUs, the least
+            that vLLM's kernels there take; a larger one measured no faster (within noise).
+        max_num_seqs: Requests in one batch.
+        max_num_batched_tokens: Tokens in one step.
+        kv_cache_bytes: Size of the KV cache. None: 1 GiB on CPUs, where vLLM would take nearly all
+            memory; elsewhere what ``gpu_memory_utilization`` leaves.
+        gpu_memory_utilization: Share of the GPU's memory that vLLM may use.
+        latency_capacity_tokens: See ``EngineInfo``; the time per token of Llama 7B on an A100 rises
+            steeply beyond this (Source: the paper's section 8.1, capacity against latency).
+        enforce_eager: Run without compiled graphs. None: on CPUs, where compiling takes longer
+            than it saves.
+        seed: Seed of sampling without a seed of its own.
+        cpu_threads: Threads that compute, on CPUs. None: one core is left for everything else,
+            because threads that wait for a busy core cost more than they bring. The first engine
+            of a process decides for all.
+        log_level: vLLM's own, unless its environment variable sets one.
+        close_timeout_s: Processes that have not ended after this are killed.
+    """
+
+    model: str
+    served_model_name: str | None = None
+    dtype: str = "auto"
+    max_model_len: int | None = None
+    block_size: int | None = None
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int | None = None
+    kv_cache_bytes: int | None = None
+    gpu_memory_utilization: float | None = None
+    latency_capacity_tokens: int = 6_144
+    enforce_eager: bool | None = None
+    seed: int = 0
+    cpu_threads: int | None = None
+    log_level: str = "ERROR"
+    close_timeout_s: float = 2.0
+
+    @property
+    def model_name(self) -> str:
+        """The name that requests use."""
+        return self.served_model_name or self.model

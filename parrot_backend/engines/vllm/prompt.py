@@ -1,0 +1,196 @@
+"""Prompt parts to token ids, part by part. Pure: needs a tokenizer, no engine.
+
+Each part is tokenised by itself, so that prompts with equal leading parts have equal leading ids,
+which is what a prefix cache goes by. The ids of a part depend on nothing but the part, the template
+texts round it, and whether a value follows:
+
+* Spaces at the end of a constant that a value follows go to the front of the value, because
+  tokenizers join a space to the word after it. Line breaks stay, they join to the left.
+* A value that was generated at its very place has its ids already; they are used as they are, and
+  nothing moves into it.
+* Texts of users are tokenised without special tokens: a user who writes the name of one gets its
+  letters. Only the chat template's own texts hold special tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
+
+from parrot_backend.core.prompt import PartKind, PromptPart
+from parrot_backend.engines.vllm.chat_template import ChatTemplate, PromptError, Render, Slot
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+__all__ = ["ChatTokenizer", "PromptEncoder", "PromptError"]
+
+#: A piece of the final prompt: text of the template, or a part with text of a user.
+_Piece = str | PromptPart
+
+
+class ChatTokenizer(Protocol):
+    """What is needed of a tokenizer of transformers."""
+
+    @property
+    def backend_tokenizer(self) -> Tokenizer:
+        """The tokenizer proper."""
+        ...
+
+    def apply_chat_template(self, *args: Any, **kwargs: Any) -> Any:
+        """Render messages with the model's template."""
+        ...
+
+
+class PromptEncoder:
+    """Turns the parts of prompts into token ids; safe to use from several threads.
+
+    Args:
+        tokenizer: The model's tokenizer.
+    """
+
+    def __init__(self, tokenizer: ChatTokenizer) -> None:
+        # Copies: the setting below is the object's own, and others use the original, too.
+        copy = type(tokenizer.backend_tokenizer).from_str
+        serialised = tokenizer.backend_tokenizer.to_str()
+        self._special, self._literal = copy(serialised), copy(serialised)
+        for one in (self._special, self._literal):
+            one.no_padding()
+            one.no_truncation()
+        self._literal.encode_special_tokens = True
+        self._leading_ids = _leading_ids(self._special)
+        self._anchor = "" if _joins_cleanly(self._special) else "\n"
+        self._num_anchor_ids = len(self._special.encode(self._anchor, add_special_tokens=False))
+        self._template = ChatTemplate(_renderer(tokenizer))
+        self._ids_of_constant = lru_cache(maxsize=512)(self._ids_of_text)
+
+    def encode(self, parts: Sequence[PromptPart]) -> list[int]:
+        """Return the ids of a prompt.
+
+        Raises:
+            PromptError: The chat template refuses the messages.
+        """
+        is_chat = bool(parts) and parts[0].kind is PartKind.ROLE
+        # A chat template writes the token that begins a text itself.
+        ids = [] if is_chat else list(self._leading_ids)
+        pieces = self._chat_pieces(parts) if is_chat else list[_Piece](parts)
+        is_first = True
+        for piece in _with_spaces_moved(pieces):
+            ids += self._ids_of(piece, is_first)
+            is_first = False
+        return ids
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of ids, without special tokens."""
+        return str(self._special.decode(list(token_ids), skip_special_tokens=True))
+
+    def _ids_of(self, piece: _Piece, is_first: bool) -> Sequence[int]:
+        if isinstance(piece, str):
+            return self._ids_of_constant(piece, is_first, True)
+        if piece.token_ids is not None:
+            return piece.token_ids
+        if piece.kind is PartKind.CONSTANT:
+            return self._ids_of_constant(piece.text, is_first, False)
+        return self._ids_of_text(piece.text, is_first, False)
+
+    def _ids_of_text(self, text: str, is_first: bool, has_special: bool) -> Sequence[int]:
+        tokenizer = self._special if has_special else self._literal
+        if is_first or not self._anchor:
+            return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
+        ids = tokenizer.encode(self._anchor + text, add_special_tokens=False).ids
+        return tuple(ids[self._num_anchor_ids :])
+
+    def _chat_pieces(self, parts: Sequence[PromptPart]) -> list[_Piece]:
+        roles, contents = _messages(parts)
+        continues_last = roles[-1] == "assistant" and any(part.text for part in contents[-1])
+        if roles[-1] == "assistant" and not continues_last:
+            roles.pop()
+        pieces: list[_Piece] = []
+        for piece in self._template.layout(tuple(roles), continues_last):
+            pieces += _content(contents, piece) if isinstance(piece, Slot) else [piece]
+        return pieces
+
+
+def _renderer(tokenizer: ChatTokenizer) -> Render:
+    def render(messages: list[dict[str, str]], has_reply_header: bool) -> str:
+        # It comes with the tokenizer's library, and only chats need it.
+        from jinja2 import TemplateError
+
+        try:
+            text = tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=has_reply_header
+            )
+        except (TemplateError, ValueError) as exc:
+            raise PromptError(f"the model's chat template refuses these messages: {exc}") from exc
+        return str(text)
+
+    return render
+
+
+def _leading_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Return what the tokenizer puts in front of any text, such as a token that begins it."""
+    plain = tokenizer.encode("a", add_special_tokens=False).ids
+    framed = tokenizer.encode("a", add_special_tokens=True).ids
+    return tuple(framed[: framed.index(plain[0])])
+
+
+def _joins_cleanly(tokenizer: Tokenizer) -> bool:
+    """Tell whether the ids of two texts, put together, are ids of the joined text."""
+    ids = [tokenizer.encode(text, add_special_tokens=False).ids for text in ("a", "b")]
+    return bool(tokenizer.decode(ids[0] + ids[1]) == "ab")
+
+
+def _messages(parts: Sequence[PromptPart]) -> tuple[list[str], list[list[PromptPart]]]:
+    roles: list[str] = []
+    contents: list[list[PromptPart]] = []
+    for part in parts:
+        if part.kind is PartKind.ROLE:
+            roles.append(part.text)
+            contents.append([])
+        else:
+            contents[-1].append(part)
+    return roles, contents
+
+
+def _content(contents: Sequence[Sequence[PromptPart]], slot: Slot) -> list[PromptPart]:
+    """Return the parts of a message, trimmed at the ends as the template would."""
+    content = list(contents[slot.message])
+    if slot.trims_left:
+        content = _trimmed(content, str.lstrip)
+    if slot.trims_right:
+        content = _trimmed(content[::-1], str.rstrip)[::-1]
+    return content
+
+
+def _trimmed(parts: Sequence[PromptPart], trim: Any) -> list[PromptPart]:
+    for i, part in enumerate(parts):
+        if part.token_ids is not None:
+            return list(parts[i:])
+        text = trim(part.text)
+        if text:
+            return [replace(part, text=text), *parts[i + 1 :]]
+    return []
+
+
+def _with_spaces_moved(pieces: Iterable[_Piece]) -> list[_Piece]:
+    moved: list[_Piece] = []
+    for piece in pieces:
+        if isinstance(piece, str) or piece.token_ids is not None:
+            moved.append(piece)
+            continue
+        last = moved[-1] if moved else ""
+        if piece.kind is PartKind.VALUE and _is_constant(last):
+            moved.pop()
+            kept = last.text.rstrip(" \t")
+            if kept:
+                moved.append(replace(last, text=kept))
+            piece = replace(piece, text=last.text[len(kept) :] + piece.text)
+        if piece.text:
+            moved.append(piece)
+    return moved
+
+
+def _is_constant(piece: _Piece) -> TypeGuard[PromptPart]:
+    return not isinstance(piece, str) and piece.kind is PartKind.CONSTANT

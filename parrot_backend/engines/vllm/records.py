@@ -1,0 +1,76 @@
+"""What vLLM tells, in words of our own. Pure; ``compat`` fills these in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from parrot_backend.engines.base import EngineLoad
+
+
+class CoreDead(Exception):  # noqa: N818 - a fact about the engine, named as such
+    """The process that computes has ended, or cannot go on."""
+
+
+class Rejected(Exception):  # noqa: N818 - a fact about the request, named as such
+    """vLLM does not take a request.
+
+    Attributes:
+        code: Code for ``RequestFailed``.
+        is_retryable: Whether it may take it at another time.
+    """
+
+    def __init__(self, code: str, message: str, is_retryable: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.is_retryable = is_retryable
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What came of one request in one or more steps of the engine.
+
+    Attributes:
+        text: New text.
+        token_ids: New tokens.
+        finish_reason: Set in the last step.
+        stop_reason: The stop string or token that ended it; None at the end-of-text token.
+        cached_tokens: Tokens of the prompt that came from the prefix cache.
+        engine_s: Time from the engine's queue to its last token so far.
+    """
+
+    text: str
+    token_ids: Sequence[int]
+    finish_reason: str | None
+    stop_reason: str | int | None
+    cached_tokens: int
+    engine_s: float
+
+
+class LoadRecord:
+    """The engine's load as its own statistics tell it after each step."""
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.waiting = 0
+        self.kv_usage = 0.0
+        self.prompt_tokens = 0
+        self.cached_tokens = 0
+        self.generated_tokens = 0
+
+    def load(self, num_unfinished: int) -> EngineLoad:
+        """Return the load.
+
+        Args:
+            num_unfinished: Requests that the client knows of; an engine whose last request was
+                aborted makes no step that would report it.
+        """
+        running = min(self.running, num_unfinished)
+        return EngineLoad(
+            running=running,
+            waiting=min(self.waiting, num_unfinished - running),
+            kv_usage=self.kv_usage if num_unfinished else 0.0,
+            prompt_tokens=self.prompt_tokens,
+            cached_tokens=self.cached_tokens,
+            generated_tokens=self.generated_tokens,
+        )
