@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -76,6 +77,16 @@ EngineStallS = Annotated[
 DrainTimeoutS = Annotated[
     float | None, _option("How long a shutdown lets calls go on.", "30", _LIMITS)
 ]
+DemoModel = Annotated[
+    str | None, _option("Model path or name.", "the tiny model that ships with Parrot")
+]
+Repeat = Annotated[int, typer.Option(min=1, help="Repetitions of each program in each mode.")]
+Tokens = Annotated[int, typer.Option(min=1, help="Tokens that each call generates.")]
+RoundTripMs = Annotated[
+    float, typer.Option(min=0, help="Network delay of a request and its reply.")
+]
+Out = Annotated[Path, typer.Option(help="Folder for the files.", file_okay=False)]
+Json = Annotated[bool, typer.Option("--json", help="Write the raw numbers, too.")]
 
 
 @app.callback()
@@ -116,6 +127,21 @@ def serve(
     from parrot_backend.server.main import run_server
 
     raise typer.Exit(run_server(ctx.params))
+
+
+@app.command()
+def demo(
+    model: DemoModel = None,
+    repeat: Repeat = 3,
+    tokens: Tokens = 64,
+    round_trip_ms: RoundTripMs = 250,
+    out: Out = Path("parrot-demo"),
+    json: Json = False,
+) -> None:
+    """Run three programs on one real vLLM engine, call by call and in one submit, and compare."""
+    from parrot_backend.demo.main import DemoOptions, run
+
+    raise typer.Exit(run(DemoOptions(model, repeat, tokens, round_trip_ms / 1000, out, json)))
 
 
 def app_main() -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 
 from parrot_backend.protocol import (
     InputSegment,
@@ -133,22 +133,19 @@ class Program:
         """Make sure that this program's values may be waited for by blocking."""
         self._courier.check_blocking()
 
-    def want(self, names: Iterable[str], criteria: WireCriteria) -> None:
-        """See to it that variables will be known, without waiting for them.
+    def want(self, names: Collection[str], criteria: WireCriteria) -> None:
+        """Ship what was recorded so far, and see to it that these variables will be known.
 
-        Ships what was recorded so far, unless all the variables are known already.
+        Returns without waiting for them.
 
         Raises:
             NotConfigured: No server is known.
             ProgramError: ``program_closed``.
         """
-        missing = [name for name in names if self._slots[name].known.view is None]
-        if not missing:
-            return
         self._check_open()
         self._courier.connect()
         with self._lock:
-            unheard = self._outbox.unheard(missing, criteria)
+            unheard = self._outbox.unheard(names, criteria)
             delta = self._recorder.take()
             if delta is not None:
                 wanted = dict.fromkeys(delta.leaves, WireCriteria(kind=criteria.kind))
@@ -157,7 +154,7 @@ class Program:
             else:
                 for name in unheard:
                     self._outbox.add(Watch(name, criteria))
-        self._outbox.pump(missing)
+        self._outbox.pump(names)
 
     def set(self, name: str, value: str) -> None:
         """Set an external variable, blocking until the server has it."""
@@ -178,16 +175,16 @@ class Program:
 
     def cancel(self, name: str) -> None:
         """Give up a variable, blocking until the server knows."""
-        if self._needs_cancel(name):
-            self.check_blocking()
-            known = self._slots[name].wait_until(_is_accepted, Deadline(None), name)
-            self._courier.cancel(_id_of(known).rpartition(".")[0], (name,))
+        self.check_blocking()
+        self._check_sent(name)
+        known = self._slots[name].wait_until(_is_accepted, Deadline(None), name)
+        self._courier.cancel(_session_of(known), (name,))
 
     async def acancel(self, name: str) -> None:
         """Give up a variable."""
-        if self._needs_cancel(name):
-            known = await self._slots[name].await_until(_is_accepted, Deadline(None), name)
-            await self._courier.acancel(_id_of(known).rpartition(".")[0], (name,))
+        self._check_sent(name)
+        known = await self._slots[name].await_until(_is_accepted, Deadline(None), name)
+        await self._courier.acancel(_session_of(known), (name,))
 
     def close(self) -> None:
         """Take nothing more, and end the session on the server."""
@@ -228,17 +225,13 @@ class Program:
             self._outbox.pump([name])
         return is_recorded
 
-    def _needs_cancel(self, name: str) -> bool:
+    def _check_sent(self, name: str) -> None:
         self._check_open()
-        known = self._slots[name].known
-        if known.view is not None:
-            return False
-        if known.id is None and not self._outbox.is_underway(name):
+        if self._slots[name].known.id is None and not self._outbox.is_underway(name):
             raise ProgramError(
                 "not_started", f"variable {name!r} was not sent to the server: nothing to cancel"
             )
         self._outbox.pump([name])
-        return True
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -254,6 +247,10 @@ def _id_of(known: Known) -> str:
         assert known.error is not None, "waited for one of the two"
         raise known.error.with_traceback(None)
     return known.id
+
+
+def _session_of(known: Known) -> str:
+    return _id_of(known).partition(".")[0]
 
 
 def _closed() -> ProgramError:

@@ -40,7 +40,6 @@ class Call(Generic[T]):
 
     Attributes:
         is_repeatable: The server does the same work once however often it is asked.
-        body: Left out of the repr, because retries are logged with it and it holds prompts.
         read_timeout_s: Longest silence until the reply; None takes the client's.
         has_timeout: The caller limited how long a stream may last.
     """
@@ -49,7 +48,7 @@ class Call(Generic[T]):
     path: str
     read: Callable[[httpx.Response], T]
     is_repeatable: bool = True
-    body: WireModel | None = field(default=None, repr=False)
+    body: WireModel | None = None
     params: Mapping[str, str | float] = field(default_factory=dict)
     read_timeout_s: float | None = None
     has_timeout: bool = False

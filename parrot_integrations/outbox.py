@@ -156,7 +156,6 @@ class Outbox:
 
     def _note(self, view: VariableView) -> None:
         if is_settled(view):
-            self._reporter.pop(view.name, None)
             self._slot(view.name).settle(view)
 
     def _not_delivered(self, delivery: Delivery, error: ParrotError) -> None:

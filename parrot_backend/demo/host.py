@@ -186,3 +186,7 @@ async def _listening(app: FastAPI) -> AsyncIterator[str]:
     finally:
         server.should_exit = True
         await serving
+
+
+if __name__ == "__main__":
+    main()

@@ -34,8 +34,8 @@ _COLUMNS = (
     "",
     "time",
     "spread",
-    "round trips\n(serial)",
-    "prompt\ntokens",
+    "round trips",
+    "prompt tokens\nnew + reused",
     "faster",
     "time /\nbound",
 )

@@ -30,7 +30,12 @@ class Reply:
 
 
 def render(parts: Sequence[PromptPart]) -> str:
-    """Return the prompt as text; a chat has one line ``<|role|>text`` for each message."""
+    """Return the prompt as text; a chat has one line ``<|role|>text`` for each message.
+
+    An assistant's message that has no text yet is what the reply will be; it gets no line.
+    """
+    if parts and parts[-1].kind is PartKind.ROLE and parts[-1].text == "assistant":
+        parts = parts[:-1]
     texts = [f"\n<|{part.text}|>" if part.kind is PartKind.ROLE else part.text for part in parts]
     is_chat = bool(parts) and parts[0].kind is PartKind.ROLE
     return "".join(texts)[1 if is_chat else 0 :]

@@ -13,18 +13,61 @@ from parrot_backend.engines.base import Engine
 from parrot_backend.server.config import EngineSettings
 from parrot_backend.server.supervisor import EngineSlot
 
+#: What clients call the model that ships with Parrot.
+_TINY_MODEL_NAME = "parrot-tiny"
+
 _CreateEngine = Callable[[EngineId], Engine]
 
 
 def create_slots(settings: EngineSettings) -> tuple[EngineSlot, ...]:
     """Return a slot for each engine; nothing is started yet."""
     makers: dict[str, Callable[[EngineSettings], _CreateEngine]] = {
+        "vllm": _vllm,
         "scripted": _scripted,
+        "openai": _openai,
     }
     create = makers[settings.engine](settings)
     return tuple(
         EngineSlot(f"{settings.engine}-{number}", create) for number in range(settings.replicas)
     )
+
+
+def _vllm(settings: EngineSettings) -> _CreateEngine:
+    from parrot_backend.engines.vllm import VllmConfig, VllmEngine
+    from parrot_backend.models import tiny_model_path
+
+    is_tiny = settings.model is None
+    name = settings.served_model_name or (_TINY_MODEL_NAME if is_tiny else None)
+    gib = settings.kv_cache_gib
+    config = VllmConfig(
+        model=settings.model or str(tiny_model_path()),
+        served_model_name=name,
+        max_model_len=settings.max_model_len,
+        kv_cache_bytes=None if gib is None else int(gib * 2**30),
+        **_given(
+            max_num_seqs=settings.max_num_seqs,
+            latency_capacity_tokens=settings.latency_capacity_tokens,
+        ),
+    )
+    return lambda engine_id: VllmEngine(engine_id, config)
+
+
+def _openai(settings: EngineSettings) -> _CreateEngine:
+    from parrot_backend.engines.openai_http import OpenAIConfig, OpenAIEngine
+
+    assert settings.openai_base_url is not None, "checked when the settings were loaded"
+    key = settings.openai_api_key
+    config = OpenAIConfig(
+        base_url=settings.openai_base_url,
+        api_key=None if key is None else key.get_secret_value(),
+        model=settings.model,
+        **_given(
+            max_model_len=settings.max_model_len,
+            max_requests=settings.max_num_seqs,
+            latency_capacity_tokens=settings.latency_capacity_tokens,
+        ),
+    )
+    return lambda engine_id: OpenAIEngine(engine_id, config)
 
 
 def _scripted(settings: EngineSettings) -> _CreateEngine:

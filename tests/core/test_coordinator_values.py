@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from parrot_backend.core.commands import AnswerWaiter, StreamText
+from parrot_backend.core.config import CoreConfig, SchedulerConfig
 from parrot_backend.core.criteria import ObjectiveClass
 from parrot_backend.core.events import RequestUsage, ValueRequested, VariableSet
 from parrot_backend.core.ids import VariableId, WaiterId
@@ -215,10 +216,11 @@ def test_objective_of_a_finished_call_does_not_change() -> None:
 
 
 def test_get_that_makes_a_call_urgent_lets_it_pass() -> None:
-    driver = audited_driver(make_engine(max_requests=1))
+    config = CoreConfig(SchedulerConfig(ordering="application"))
+    driver = audited_driver(make_engine(max_requests=1), config=config)
     driver.submit(*make_steps("running", "slow", "fast"))
     driver.get("fast", "w", LATENCY)
-    assert driver.request("fast").objective.objective_class is ObjectiveClass.LATENCY
+    assert started(driver.finish("running")) == ["fast#0~1"]
 
 
 # --- setting ---------------------------------------------------------------------------------

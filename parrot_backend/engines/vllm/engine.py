@@ -1,6 +1,6 @@
 """vLLM behind the engine seam: requests in, token ids to ``AsyncLLM``, its steps as outputs.
 
-vLLM itself is in ``compat``, its processes in ``processes``, the form of prompts in ``prompt``; this
+vLLM itself is in ``compat``, its processes in ``processes``, prompts in ``prompt``; this
 module joins them and owns the life of the engine.
 """
 

@@ -166,6 +166,27 @@ async def test_leaving_the_scope_answers_who_waits_in_other_tasks(
         await wait
 
 
+async def test_a_kept_session_is_not_closed(
+    fake: FakeParrot, async_client: P.AsyncParrotClient
+) -> None:
+    async with P.program(client=async_client, keep=True):
+        await Ask("one").aget()
+    assert fake.count("DELETE") == 0
+
+
+async def test_leaving_a_kept_program_still_ends_readers_and_answers_who_waits(
+    fake: FakeParrot, async_client: P.AsyncParrotClient
+) -> None:
+    fake.held = {"Ask-answer"}
+    async with P.program(client=async_client, keep=True):
+        answer, other = Ask("one"), Ask("other")
+        await other.aget()
+        wait = asyncio.create_task(answer.aget())
+        await asyncio.sleep(0)
+    with pytest.raises(P.ProgramError, match="program_closed"):
+        await wait
+
+
 async def test_awaiting_works_with_threads_too(fake: FakeParrot, client: P.ParrotClient) -> None:
     with P.program(client=client):
         first, second = Ask("one"), Ask("two")

@@ -72,6 +72,14 @@ def test_a_repeated_get_costs_no_request(fake: FakeParrot, program: P.Program) -
     assert fake.log == ["POST /v1/submit"]
 
 
+def test_a_get_of_a_known_value_ships_nothing(fake: FakeParrot, program: P.Program) -> None:
+    answer = Ask("one")
+    answer.get()
+    Ask("two")
+    answer.get()
+    assert fake.log == ["POST /v1/submit"]
+
+
 def test_later_calls_go_to_the_same_session(fake: FakeParrot, program: P.Program) -> None:
     first = Ask("one")
     first.get()
@@ -426,6 +434,18 @@ def test_a_get_after_a_connection_was_lost_asks_again(fake: FakeParrot, program:
         answer.get()
     fake.finish("Ask-answer", "late")
     assert answer.get() == "late"
+
+
+def test_a_failed_request_for_one_value_is_not_repeated_by_other_gets(
+    fake: FakeParrot, program: P.Program
+) -> None:
+    first = Ask("one")
+    Ask(first).get()
+    fake.mishaps = [httpx.ConnectError("no route")] * 5
+    with pytest.raises(P.ConnectionFailed):
+        first.get()
+    Ask("two").get()
+    assert fake.count("GET") == 5
 
 
 def test_a_defect_in_reading_answers_whoever_waits(

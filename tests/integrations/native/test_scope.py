@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 
 import httpx
 import pytest
@@ -85,9 +86,32 @@ def test_leaving_a_scope_answers_gets_in_other_threads(
         thread = threading.Thread(target=get, args=(Ask("one"),))
         thread.start()
         while not fake.sessions:
-            pass
+            time.sleep(0.002)
     thread.join(5)
     assert len(caught) == 1
+
+
+def test_leaving_a_scope_answers_them_even_if_the_server_does_not(
+    fake: FakeParrot, client: P.ParrotClient
+) -> None:
+    fake.held = {"Ask-answer"}
+    caught: list[P.ParrotError] = []
+
+    def get() -> None:
+        try:
+            answer.get()
+        except P.ProgramError as exc:
+            caught.append(exc)
+
+    with P.program(client=client):
+        answer, other = Ask("one"), Ask("other")
+        other.get()
+        thread = threading.Thread(target=get)
+        thread.start()
+        time.sleep(0.02)
+        fake.mishaps = [error_reply(500, "internal")]
+    thread.join(5)
+    assert [error.code for error in caught] == ["program_closed"]
 
 
 def test_a_session_that_is_being_opened_is_closed_too(

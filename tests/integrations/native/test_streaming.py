@@ -170,9 +170,11 @@ def test_asking_for_more_urgency_does_not_repeat_text(fake: FakeParrot, program:
     fake.say("Ask-answer", "Once")
     answer.slot.wait_until(lambda known: known.text == "Once", Deadline(5), "the text")
     stream = answer.stream(perf=P.LATENCY)
-    first = next(stream)
+    pieces = [next(stream)]
+    fake.say("Ask-answer", " upon")
+    pieces.append(next(stream))
     fake.finish("Ask-answer", "Once upon")
-    assert [first, *stream] == ["Once", " upon"]
+    assert [*pieces, *stream] == ["Once", " upon"]
 
 
 async def test_a_value_can_be_streamed_in_an_event_loop(

@@ -1,0 +1,141 @@
+"""Drives an engine for the tests: one reader of its outputs, and one record for each attempt."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from parrot_backend.core.criteria import UNANNOTATED, Objective, ObjectiveClass
+from parrot_backend.core.events import EngineInfo, RequestFailed, RequestFinished, TokensGenerated
+from parrot_backend.core.ids import AttemptId, SessionId
+from parrot_backend.core.prompt import PartKind, PromptPart
+from parrot_backend.core.sampling import Sampling
+from parrot_backend.engines.base import Engine, EngineDied, EngineOutput, EngineRequest
+
+LATENCY = Objective(ObjectiveClass.LATENCY)
+
+#: Longer than anything takes on a busy machine, shorter than a hanging test should.
+PATIENCE_S = 30.0
+
+
+def role(name: str) -> PromptPart:
+    return PromptPart(PartKind.ROLE, name)
+
+
+def constant(text: str) -> PromptPart:
+    return PromptPart(PartKind.CONSTANT, text)
+
+
+def value(text: str, token_ids: tuple[int, ...] | None = None) -> PromptPart:
+    return PromptPart(PartKind.VALUE, text, token_ids)
+
+
+@dataclass(eq=False)
+class Attempt:
+    """One attempt and all that was said of it."""
+
+    id: AttemptId
+    outputs: list[EngineOutput] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def terminals(self) -> list[EngineOutput]:
+        return [o for o in self.outputs if not isinstance(o, TokensGenerated)]
+
+    @property
+    def streamed(self) -> str:
+        return "".join(o.text for o in self.outputs if isinstance(o, TokensGenerated))
+
+    @property
+    def finished(self) -> RequestFinished:
+        (terminal,) = self.terminals
+        assert isinstance(terminal, RequestFinished), terminal
+        return terminal
+
+    @property
+    def failed(self) -> RequestFailed:
+        (terminal,) = self.terminals
+        assert isinstance(terminal, RequestFailed), terminal
+        return terminal
+
+
+class EngineDriver:
+    def __init__(self, engine: Engine, info: EngineInfo) -> None:
+        self.engine = engine
+        self.info = info
+        self.attempts: dict[AttemptId, Attempt] = {}
+        self.strays: list[EngineOutput] = []
+        self.end: BaseException | None = None
+        self._numbers = count()
+        self._reader = asyncio.create_task(self._read())
+
+    def start(
+        self,
+        prompt: str | Sequence[PromptPart],
+        *,
+        model: str | None = None,
+        objective: Objective = UNANNOTATED,
+        cache_salt: str | None = None,
+        **sampling: Any,
+    ) -> Attempt:
+        """Start a request; a plain string is one value. Greedy, 12 tokens, unless said."""
+        parts = (value(prompt),) if isinstance(prompt, str) else tuple(prompt)
+        attempt = Attempt(AttemptId(f"s.n{next(self._numbers)}#0~0"))
+        self.attempts[attempt.id] = attempt
+        how = Sampling(**{"max_tokens": 12, "temperature": 0.0, **sampling})
+        self.engine.start(
+            EngineRequest(attempt.id, SessionId("s"), model, parts, how, objective, cache_salt)
+        )
+        return attempt
+
+    async def run(self, prompt: str | Sequence[PromptPart], **options: Any) -> Attempt:
+        """Start a request and wait for its end."""
+        attempt = self.start(prompt, **options)
+        await self.terminal(attempt)
+        return attempt
+
+    async def terminal(self, *attempts: Attempt) -> None:
+        """Wait until each attempt has ended."""
+        for attempt in attempts:
+            await self._until(attempt, lambda one=attempt: bool(one.terminals))
+
+    async def first_output(self, attempt: Attempt) -> None:
+        """Wait until anything was said of an attempt."""
+        await self._until(attempt, lambda: bool(attempt.outputs))
+
+    async def ended(self) -> BaseException | None:
+        """Wait for the end of the outputs; return what was raised, None for a plain end."""
+        await asyncio.wait_for(asyncio.shield(self._reader), PATIENCE_S)
+        return self.end
+
+    async def close(self) -> None:
+        await self.engine.close()
+        await self.ended()
+
+    async def _until(self, attempt: Attempt, condition: Any) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():
+                assert not self._reader.done(), f"the outputs ended: {self.end!r}"
+                attempt.changed.clear()
+                either = {asyncio.ensure_future(attempt.changed.wait()), self._reader}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _read(self) -> None:
+        try:
+            async for output in self.engine.outputs():
+                attempt = self.attempts.get(output.attempt)
+                if attempt is None:
+                    self.strays.append(output)
+                    continue
+                attempt.outputs.append(output)
+                attempt.changed.set()
+        except EngineDied as exc:
+            self.end = exc
+
+
+async def open_driver(engine: Engine) -> EngineDriver:
+    """Open an engine and begin to read it."""
+    return EngineDriver(engine, await engine.open())
