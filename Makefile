@@ -34,7 +34,7 @@ check: setup
 ## bench: run every benchmark; each prints its claim, its baseline and the ratio
 bench: setup
 	@set -e; for file in $$(find benchmarks -name 'bench_*.py' | sort); do \
-		echo "== $$file"; $(BIN)/python "$$file"; \
+		echo "== $$file"; $(BIN)/python -m benchmarks.$$(basename "$$file" .py); \
 	done
 
 ## model: make the tiny model anew (the result is the same, byte for byte)

@@ -6,7 +6,7 @@ by call by at least the round trips it saves. The baseline is vLLM's own OpenAI 
 same engine; both modes alternate, each run begins with an empty prefix cache, and every call
 generates the same number of tokens in both.
 
-    python benchmarks/bench_chain.py [--calls 8] [--round-trips-ms 0 50 250]
+    python -m benchmarks.bench_chain [--calls 8] [--round-trips-ms 0 50 250]
         [--tokens 16 32 64] [--repeat 5] [--model PATH] [--save]
 """
 

@@ -7,7 +7,7 @@ side by side even call by call, so only one round trip is saved; losing results 
 baseline is vLLM's own OpenAI server on the very same engine; both modes alternate, each run begins
 with an empty prefix cache, and every call generates the same number of tokens in both.
 
-    python benchmarks/bench_map_reduce.py [--maps 4 8 16] [--at-once 4 0]
+    python -m benchmarks.bench_map_reduce [--maps 4 8 16] [--at-once 4 0]
         [--round-trips-ms 0 50 250] [--tokens 32] [--repeat 5] [--model PATH] [--save]
 """
 

@@ -5,7 +5,7 @@ lets exactly one waiting request be placed (the decision that is timed), and one
 submitted, so that the queue keeps its length. Half of the programs are latency-sensitive, half
 throughput; they share eight long prompt prefixes.
 
-    python benchmarks/bench_scheduler.py [--placement paper] [--save]
+    python -m benchmarks.bench_scheduler [--placement paper] [--save]
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The server runs in its own process with the scripted engine at zero delay, so al
 is ours: HTTP, checking, the core, and the way back. The baseline is a bare FastAPI application
 that parses the same body with the same model and answers with the same reply, nothing else.
 
-    python benchmarks/bench_server.py [--save]
+    python -m benchmarks.bench_server [--save]
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ come. The submit wants, besides what is being gotten, every *leaf*: each output 
 call reads. Such values are what a program gets sooner or later, so a later ``get`` is a local wait
 and costs no round trip: the paper's ``return code.get(...), test.get(...)`` is one request. A leaf
 inherits the kind of the criteria of the get that ships it. A later get that asks for more than
-the server was told, or for a variable between calls, opens a stream for that one variable.
+the server was told, or for variables between calls, opens a stream for just those.
 
 Readers are daemon threads: they never hold up the end of the interpreter. One ends when all that
 its stream reports is settled, when the session is closed, or when the connection is lost for good.
@@ -20,7 +20,6 @@ from collections.abc import Collection, Hashable, Mapping
 
 from parrot_backend.protocol import (
     InputSegment,
-    Sampling,
     Scalar,
     TextSegment,
     WireCriteria,
@@ -28,10 +27,10 @@ from parrot_backend.protocol import (
 )
 from parrot_integrations.couriers import Courier
 from parrot_integrations.deadline import Deadline
-from parrot_integrations.deliveries import Shipment, Watch
 from parrot_integrations.errors import ParrotError, ProgramError
-from parrot_integrations.graph import GraphRecorder
+from parrot_integrations.graph import CallOptions, GraphRecorder
 from parrot_integrations.outbox import Outbox
+from parrot_integrations.shipment import Shipment
 from parrot_integrations.templates import Argument, PromptTemplate
 from parrot_integrations.values import Known, Slot, ready_view
 
@@ -99,21 +98,11 @@ class Program:
         hint: str,
         template: PromptTemplate,
         arguments: Mapping[str, Argument],
-        *,
-        sampling: Sampling,
-        sampling_of_output: Mapping[str, Sampling],
-        model: str | None,
+        options: CallOptions,
     ) -> dict[str, str]:
         """Record a call and return the variable's name of each output placeholder."""
         with self._lock:
-            names = self._recorder.add_call(
-                hint,
-                template,
-                arguments,
-                sampling=sampling,
-                sampling_of_output=sampling_of_output,
-                model=model,
-            )
+            names = self._recorder.add_call(hint, template, arguments, options)
             self._slots.update((name, Slot()) for name in names.values())
         return names
 
@@ -147,13 +136,11 @@ class Program:
         with self._lock:
             unheard = self._outbox.unheard(names, criteria)
             delta = self._recorder.take()
-            if delta is not None:
-                wanted = dict.fromkeys(delta.leaves, WireCriteria(kind=criteria.kind))
-                wanted |= dict.fromkeys(unheard, criteria)
+            leaves = () if delta is None else delta.leaves
+            wanted = dict.fromkeys(leaves, WireCriteria(kind=criteria.kind))
+            wanted |= dict.fromkeys(unheard, criteria)
+            if delta is not None or wanted:
                 self._outbox.add(Shipment(delta, wanted, self._app, self._metadata))
-            else:
-                for name in unheard:
-                    self._outbox.add(Watch(name, criteria))
         self._outbox.pump(names)
 
     def set(self, name: str, value: str) -> None:

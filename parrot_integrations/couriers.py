@@ -1,6 +1,6 @@
 """Who carries a program's traffic: threads with a blocking client, or tasks with an awaiting one.
 
-Both read the stream of each delivery to its end and report what happens to the outbox, which
+Both read the stream of each shipment to its end and report what happens to the outbox, which
 decides everything. ``aget`` and its like work with threads too; ``get`` and its like need them,
 because a task cannot run while its own event loop is blocked.
 """
@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Protocol
 
 from parrot_integrations.async_client import AsyncParrotClient
 from parrot_integrations.client import ParrotClient
-from parrot_integrations.deliveries import Delivery, Shipment
 from parrot_integrations.errors import ParrotError, ProgramError, ServerFailed
 from parrot_integrations.settings import ClientSettings, resolve_settings
+from parrot_integrations.shipment import Shipment
 
 if TYPE_CHECKING:
     from parrot_integrations.outbox import Outbox
 
 
 class Courier(Protocol):
-    """Carries deliveries and single requests to the server."""
+    """Carries shipments and single requests to the server."""
 
     def connect(self) -> None:
         """Make sure that there is a server to talk to.
@@ -41,8 +41,8 @@ class Courier(Protocol):
             ProgramError: ``use_async``.
         """
 
-    def start(self, outbox: Outbox, delivery: Delivery) -> None:
-        """Begin to send a delivery and return at once."""
+    def start(self, outbox: Outbox, shipment: Shipment) -> None:
+        """Begin to send a shipment and return at once."""
 
     def set_variable(self, variable_id: str, value: str) -> None:
         """Set a variable, blocking."""
@@ -87,10 +87,10 @@ class ThreadCourier:
     def check_blocking(self) -> None:
         """Threads may always block."""
 
-    def start(self, outbox: Outbox, delivery: Delivery) -> None:
+    def start(self, outbox: Outbox, shipment: Shipment) -> None:
         """Start a thread that reads the stream."""
         threading.Thread(
-            target=self._carry, args=(outbox, delivery), name="parrot-reader", daemon=True
+            target=self._carry, args=(outbox, shipment), name="parrot-reader", daemon=True
         ).start()
 
     def set_variable(self, variable_id: str, value: str) -> None:
@@ -117,20 +117,16 @@ class ThreadCourier:
         """Close a session from a thread."""
         await asyncio.to_thread(self._client.close_session, session_id)
 
-    def _carry(self, outbox: Outbox, delivery: Delivery) -> None:
+    def _carry(self, outbox: Outbox, shipment: Shipment) -> None:
         error: ParrotError | None = None
         try:
-            if isinstance(delivery, Shipment):
-                events = self._client.submit_stream(delivery.request())
-            else:
-                events = self._client.stream_variable(delivery.variable_id, delivery.criteria)
-            for event in events:
-                outbox.receive(delivery, event)
+            for event in self._client.submit_stream(shipment.request()):
+                outbox.receive(shipment, event)
         except ParrotError as exc:
             error = exc
         except Exception as exc:  # noqa: BLE001 - outermost loop: whoever waits must be answered
             error = _reader_failed(exc)
-        outbox.finish(delivery, error)
+        outbox.finish(shipment, error)
 
 
 class TaskCourier:
@@ -154,9 +150,9 @@ class TaskCourier:
             "this program belongs to an event loop: await aget, astream, aset or acancel instead",
         )
 
-    def start(self, outbox: Outbox, delivery: Delivery) -> None:
+    def start(self, outbox: Outbox, shipment: Shipment) -> None:
         """Start a task that reads the stream."""
-        task = asyncio.get_running_loop().create_task(self._carry(outbox, delivery))
+        task = asyncio.get_running_loop().create_task(self._carry(outbox, shipment))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -193,24 +189,20 @@ class TaskCourier:
         if close_client:
             await self._client.aclose()
 
-    async def _carry(self, outbox: Outbox, delivery: Delivery) -> None:
+    async def _carry(self, outbox: Outbox, shipment: Shipment) -> None:
         error: ParrotError | None = None
         try:
-            if isinstance(delivery, Shipment):
-                events = self._client.submit_stream(delivery.request())
-            else:
-                events = self._client.stream_variable(delivery.variable_id, delivery.criteria)
-            async with aclosing(events):
+            async with aclosing(self._client.submit_stream(shipment.request())) as events:
                 async for event in events:
-                    outbox.receive(delivery, event)
+                    outbox.receive(shipment, event)
         except ParrotError as exc:
             error = exc
         except asyncio.CancelledError:
-            outbox.finish(delivery, ProgramError("program_closed", "the program was closed"))
+            outbox.finish(shipment, ProgramError("program_closed", "the program was closed"))
             raise
         except Exception as exc:  # noqa: BLE001 - outermost loop: whoever waits must be answered
             error = _reader_failed(exc)
-        outbox.finish(delivery, error)
+        outbox.finish(shipment, error)
 
 
 @lru_cache(maxsize=8)

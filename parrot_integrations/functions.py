@@ -21,6 +21,7 @@ from typing import Any, overload
 from parrot_backend.protocol import InputSegment, Sampling, TextSegment
 from parrot_integrations._program import Program
 from parrot_integrations.errors import ProgramError
+from parrot_integrations.graph import CallOptions
 from parrot_integrations.scope import choose_program
 from parrot_integrations.templates import Argument, PromptTemplate, chat_prompt, raw_prompt
 from parrot_integrations.variable import SemanticVariable
@@ -31,7 +32,7 @@ class TemplateFunction:
 
     Attributes:
         template: The prompt.
-        model: Name of the model; None is the server's default.
+        options: How its calls are generated.
     """
 
     __name__: str
@@ -41,20 +42,16 @@ class TemplateFunction:
         self,
         function: Callable[..., object],
         template: PromptTemplate,
-        sampling: Sampling,
-        sampling_of_output: Mapping[str, Sampling],
-        model: str | None,
+        options: CallOptions,
     ) -> None:
         functools.update_wrapper(self, function)
         self.template = template
-        self.model = model
+        self.options = options
         self._hint = function.__name__
-        self._sampling = sampling
-        self._sampling_of_output = dict(sampling_of_output)
         self._signature = inspect.signature(function)
         self._variables = _semantic_parameters(function, self._signature)
         _check_parameters(self._signature, template)
-        _check_outputs(template, self._sampling_of_output)
+        _check_outputs(template, options.sampling_of_output)
         self._result = _result_type(self._hint, template.outputs)
 
     def __call__(self, *args: object, **kwargs: object) -> Any:
@@ -78,9 +75,7 @@ class TemplateFunction:
             self._hint,
             self.template,
             {name: self._argument(program, name, value) for name, value in values.items()},
-            sampling=self._sampling,
-            sampling_of_output=self._sampling_of_output,
-            model=self.model,
+            self.options,
         )
         outputs = {o: SemanticVariable.of_output(program, name) for o, name in names.items()}
         return self._result(**outputs)
@@ -147,6 +142,7 @@ def SemanticFunction(  # noqa: N802 - the paper's name
     Raises:
         ProgramError: The template or the signature is wrong; the code says how.
     """
+    options = CallOptions(sampling or Sampling(), dict(outputs or {}), model)
 
     def decorate(function: Callable[..., object]) -> TemplateFunction:
         docstring = function.__doc__
@@ -157,7 +153,7 @@ def SemanticFunction(  # noqa: N802 - the paper's name
             )
         is_chat = chat or system is not None
         template = chat_prompt(docstring, system) if is_chat else raw_prompt(docstring)
-        return TemplateFunction(function, template, sampling or Sampling(), outputs or {}, model)
+        return TemplateFunction(function, template, options)
 
     return decorate if function is None else decorate(function)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from parrot_backend.protocol import (
     MAX_NAME_CHARS,
@@ -29,6 +29,21 @@ from parrot_integrations.templates import Argument, PromptTemplate
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-]+")
 #: Room for the number that makes a name unique.
 _MAX_BASE_CHARS = MAX_NAME_CHARS - 12
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """How a call is generated.
+
+    Attributes:
+        sampling: Parameters of its outputs.
+        sampling_of_output: Parameters of single outputs, by placeholder, instead.
+        model: None is the server's default.
+    """
+
+    sampling: Sampling = Sampling()  # noqa: RUF009 - immutable
+    sampling_of_output: Mapping[str, Sampling] = field(default_factory=dict)
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +94,17 @@ class GraphRecorder:
         hint: str,
         template: PromptTemplate,
         arguments: Mapping[str, Argument],
-        *,
-        sampling: Sampling,
-        sampling_of_output: Mapping[str, Sampling],
-        model: str | None,
+        options: CallOptions,
     ) -> dict[str, str]:
         """Record a call and return the variable's name of each output placeholder."""
         names = {output: self._unique(f"{hint}-{output}") for output in template.outputs}
         outputs = {
-            output: OutputSegment(variable=name, sampling=sampling_of_output.get(output))
+            output: OutputSegment(variable=name, sampling=options.sampling_of_output.get(output))
             for output, name in names.items()
         }
-        node = template.fill(self._unique(hint), arguments, outputs, sampling=sampling, model=model)
+        node = template.fill(
+            self._unique(hint), arguments, outputs, sampling=options.sampling, model=options.model
+        )
         used = [arguments[name] for name in template.inputs]
         self._add_node(node, used, names.values())
         return names

@@ -3,7 +3,7 @@
 Shipments reach the server in order: each is sent when the one before was accepted. One that could
 not be delivered stays, with its idempotency key, and is sent again when somebody wants a value;
 one that the server refuses fails its own variables and those of later shipments that read them.
-Every variable that a delivery reports is answered when it ends: by a view, or by an error.
+Every variable that a shipment reports is answered when it ends: by a view, or by an error.
 
 Readers call :meth:`Outbox.receive` and :meth:`Outbox.finish` from their threads or tasks.
 """
@@ -24,8 +24,8 @@ from parrot_backend.protocol import (
 from parrot_integrations._replies import StreamEvent, is_settled
 from parrot_integrations.couriers import Courier
 from parrot_integrations.criteria import adds_nothing
-from parrot_integrations.deliveries import Delivery, Shipment, Watch
 from parrot_integrations.errors import ParrotError, RequestRejected, ServerFailed
+from parrot_integrations.shipment import Shipment
 from parrot_integrations.values import Slot
 
 #: Refusals after which the session takes nothing any more.
@@ -33,7 +33,7 @@ _SESSION_IS_GONE = frozenset({"unknown_session", "session_closed"})
 
 
 class Outbox:
-    """Sends deliveries and sorts what comes back into slots; may be used from any thread.
+    """Sends shipments and sorts what comes back into slots; may be used from any thread.
 
     Attributes:
         session_id: Id of the session; None before the server has opened it.
@@ -46,9 +46,9 @@ class Outbox:
         self._slots = slots
         self._courier = courier
         self._lock = threading.RLock()
-        self._queue: deque[Delivery] = deque()
-        #: Which delivery reports a variable, and the strongest wish the server knows of.
-        self._reporter: dict[str, Delivery] = {}
+        self._queue: deque[Shipment] = deque()
+        #: Which shipment reports a variable, and the strongest wish the server knows of.
+        self._reporter: dict[str, Shipment] = {}
         self._told: dict[str, WireCriteria] = {}
         self._refused: dict[str, ParrotError] = {}
 
@@ -62,12 +62,12 @@ class Outbox:
                 and (name not in self._reporter or not adds_nothing(self._told[name], criteria))
             ]
 
-    def add(self, delivery: Delivery) -> None:
-        """Put a delivery at the end of the queue; :meth:`pump` sends it."""
+    def add(self, shipment: Shipment) -> None:
+        """Put a shipment at the end of the queue; :meth:`pump` sends it."""
         with self._lock:
-            self._queue.append(delivery)
-            for name, criteria in delivery.wanted.items():
-                self._reporter[name] = delivery
+            self._queue.append(shipment)
+            for name, criteria in shipment.wanted.items():
+                self._reporter[name] = shipment
                 self._told[name] = criteria
                 self._slots[name].reset_text()
 
@@ -83,7 +83,7 @@ class Outbox:
     def is_underway(self, name: str) -> bool:
         """Tell whether a variable is in a shipment that the server has yet to accept."""
         with self._lock:
-            return any(name in delivery.names for delivery in self._queue)
+            return any(name in shipment.names for shipment in self._queue)
 
     def opening(self) -> str | None:
         """Return a variable of the shipment that is on its way to open the session, if any."""
@@ -92,30 +92,30 @@ class Outbox:
                 return None
             return min(self._queue[0].names)
 
-    def receive(self, delivery: Delivery, event: StreamEvent) -> None:
-        """Take one event of a delivery's stream."""
+    def receive(self, shipment: Shipment, event: StreamEvent) -> None:
+        """Take one event of a shipment's stream."""
         with self._lock:
             match event:
                 case SubmitReply():
-                    self._accepted(delivery, event)
-                case StreamToken() if self._reports(delivery, event.variable):
+                    self._accepted(shipment, event)
+                case StreamToken() if self._reports(shipment, event.variable):
                     self._slot(event.variable).add_text(event.text)
-                case StreamReset() if self._reports(delivery, event.variable):
+                case StreamReset() if self._reports(shipment, event.variable):
                     self._slot(event.variable).reset_text()
                 case VariableView():
                     self._note(event)
 
-    def finish(self, delivery: Delivery, error: ParrotError | None) -> None:
-        """Take the end of a delivery's stream; whoever still waits on it is answered."""
+    def finish(self, shipment: Shipment, error: ParrotError | None) -> None:
+        """Take the end of a shipment's stream; whoever still waits on it is answered."""
         with self._lock:
-            delivery.is_running = False
+            shipment.is_running = False
             if isinstance(error, RequestRejected) and error.code in _SESSION_IS_GONE:
                 self.has_ended = True
-            if delivery in self._queue:
-                self._not_delivered(delivery, error or _incomplete())
+            if shipment in self._queue:
+                self._not_delivered(shipment, error or _incomplete())
                 return
-            for name in delivery.wanted:
-                if self._reports(delivery, name):
+            for name in shipment.wanted:
+                if self._reports(shipment, name):
                     del self._reporter[name]
                     self._slots[name].lose(error or _incomplete())
 
@@ -127,28 +127,26 @@ class Outbox:
                 slot.lose(error)
 
     def _send_first(self) -> None:
-        delivery = self._queue[0]
-        if isinstance(delivery, Shipment):
-            refusal = next(
-                (self._refused[n] for n in delivery.delta.inputs if n in self._refused), None
-            )
-            if refusal is not None:
-                self._refuse(delivery, refusal)
-                return
-        for name in delivery.wanted:
+        shipment = self._queue[0]
+        inputs = frozenset[str]() if shipment.delta is None else shipment.delta.inputs
+        refusal = next((self._refused[name] for name in inputs if name in self._refused), None)
+        if refusal is not None:
+            self._refuse(shipment, refusal)
+            return
+        for name in shipment.wanted:
             self._slots[name].retry()
-        delivery.session_id = self.session_id
-        self._courier.start(self, delivery)
-        delivery.is_running = True
-        if isinstance(delivery, Watch):
+        shipment.session_id = self.session_id
+        self._courier.start(self, shipment)
+        shipment.is_running = True
+        if shipment.delta is None:
             # It adds nothing to the session: what comes after need not wait for it.
             self._queue.popleft()
 
-    def _accepted(self, delivery: Delivery, reply: SubmitReply) -> None:
-        if delivery in self._queue:
-            self._queue.remove(delivery)
+    def _accepted(self, shipment: Shipment, reply: SubmitReply) -> None:
+        if shipment in self._queue:
+            self._queue.remove(shipment)
             self.session_id = reply.session_id
-            for name in delivery.names:
+            for name in shipment.names:
                 self._slots[name].accept(f"{reply.session_id}.{name}")
         for view in reply.variables.values():
             self._note(view)
@@ -158,26 +156,25 @@ class Outbox:
         if is_settled(view):
             self._slot(view.name).settle(view)
 
-    def _not_delivered(self, delivery: Delivery, error: ParrotError) -> None:
+    def _not_delivered(self, shipment: Shipment, error: ParrotError) -> None:
         if isinstance(error, RequestRejected):
-            self._refuse(delivery, error)
+            self._refuse(shipment, error)
             self.pump()
             return
         for waiting in self._queue:
             for name in waiting.names:
                 self._slots[name].lose(error)
 
-    def _refuse(self, delivery: Delivery, error: ParrotError) -> None:
-        self._queue.remove(delivery)
-        for name in delivery.wanted:
+    def _refuse(self, shipment: Shipment, error: ParrotError) -> None:
+        self._queue.remove(shipment)
+        for name in shipment.wanted:
             self._reporter.pop(name, None)
-        for name in delivery.names:
+        for name in shipment.names:
             self._slots[name].lose(error)
-        if isinstance(delivery, Shipment):
-            self._refused |= dict.fromkeys(delivery.delta.names, error)
+        self._refused |= dict.fromkeys(shipment.new_names, error)
 
-    def _reports(self, delivery: Delivery, variable: str) -> bool:
-        return self._reporter.get(_name(variable)) is delivery
+    def _reports(self, shipment: Shipment, variable: str) -> bool:
+        return self._reporter.get(_name(variable)) is shipment
 
     def _slot(self, variable: str) -> Slot:
         slot = self._slots.get(_name(variable))

@@ -59,20 +59,28 @@ class EngineState:
             return self.info.latency_capacity_tokens
         return self.info.capacity_tokens
 
+    def fits(self, need_tokens: int, num_requests: int = 1) -> bool:
+        """Tell whether slots and KV memory allow so many more tokens and requests.
+
+        An empty engine takes any single request: if it is too large, the engine will say so.
+        """
+        if not self.running and num_requests == 1:
+            return self.has_slot
+        if len(self.running) + num_requests > self.info.max_requests:
+            return False
+        return self.used_tokens + need_tokens <= self.info.capacity_tokens
+
     def admits(self, objective: ObjectiveClass, need_tokens: int, num_requests: int = 1) -> bool:
         """Tell whether requests of a class may run in addition to what runs.
 
-        The KV memory bounds everything. The latency capacity bounds latency-sensitive work among
-        itself, and all other work as long as latency-sensitive work runs; it does not make
-        latency-sensitive work wait for throughput work to drain. An empty engine takes any single
-        request: if it is too large, the engine will say so.
+        The latency capacity bounds latency-sensitive work among itself, and all other work as long
+        as latency-sensitive work runs; it does not make latency-sensitive work wait for throughput
+        work to drain.
         """
-        if not self.running and num_requests == 1:
-            return True
-        if len(self.running) + num_requests > self.info.max_requests:
+        if not self.fits(need_tokens, num_requests):
             return False
-        if self.used_tokens + need_tokens > self.info.capacity_tokens:
-            return False
+        if not self.running:
+            return num_requests == 1 or need_tokens <= self.capacity_tokens(objective)
         if objective is ObjectiveClass.LATENCY:
             bound = self.info.latency_capacity_tokens
             return not self.latency_tokens or self.latency_tokens + need_tokens <= bound

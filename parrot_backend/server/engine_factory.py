@@ -74,8 +74,8 @@ def _scripted(settings: EngineSettings) -> _CreateEngine:
     from parrot_backend.engines.scripted import ScriptedConfig, ScriptedEngine
 
     config = ScriptedConfig(
-        prefill_s_per_token=settings.prefill_us_per_token * 1e-6,
-        token_s=settings.token_ms * 1e-3,
+        prefill_s_per_token=settings.prefill_us_per_token / 1e6,
+        token_s=settings.token_ms / 1e3,
         **_given(
             models=_names(settings),
             max_model_len=settings.max_model_len,

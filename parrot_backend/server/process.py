@@ -60,6 +60,7 @@ def serve(
             log_config=None,
             access_log=False,
             server_header=False,
+            lifespan="on",
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_FLUSH_TIMEOUT_S,
         )

@@ -2,8 +2,8 @@
 
 Each slot has one task that runs one incarnation of its engine after the other. An incarnation ends
 when it dies, misbehaves, or the core gives it up; then the core hears ``EngineLost``, what is left
-is closed, and after a delay the next incarnation opens under a new id (``vllm-0``, ``vllm-0.1``,
-...). Which requests run again, and where, is the core's business.
+is closed, and after a delay the next one opens under a new id (``vllm-0``, then ``vllm-0.1``).
+Which requests run again, and where, is the core's business.
 """
 
 from __future__ import annotations
@@ -43,8 +43,7 @@ class SupervisorConfig:
     """How patient the supervisor is.
 
     Attributes:
-        open_timeout_s: An engine that is not open after this has failed. Loading a large model
-            and compiling its kernels takes minutes.
+        open_timeout_s: An engine that is not open after this has failed; large models take minutes.
         close_timeout_s: An engine that is not closed after this is left alone.
         restart_delay_s: Delay of the first restart; it doubles with each restart of the last hour.
         restart_max_delay_s: Longest delay.
@@ -133,8 +132,7 @@ class Supervisor:
     def _drive(self, engine: EngineId, act: Callable[[Engine], None]) -> None:
         life = self._lives.get(engine)
         if life is None or not life.is_up:
-            # It was lost in this very dispatch; the core hears of that next.
-            return
+            return  # lost in this very dispatch; the core hears of that next
         try:
             act(life.engine)
         except Exception as exc:

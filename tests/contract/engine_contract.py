@@ -7,6 +7,7 @@ The engine of most tests is the fixture ``driver``. Tests that end an engine mak
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from parrot_backend.core.events import TokensGenerated
 from parrot_backend.core.ids import AttemptId
@@ -14,7 +15,7 @@ from parrot_backend.engines.base import Engine
 from tests.contract.driver import EngineDriver, constant, open_driver, role, value
 
 #: A reply so long that a test has time to do something meanwhile.
-LONG = {"max_tokens": 400, "ignore_eos": True}
+LONG: dict[str, Any] = {"max_tokens": 400, "ignore_eos": True}
 
 
 class EngineContract:
@@ -35,7 +36,7 @@ class EngineContract:
         info = driver.info
         assert info.models
         assert info.max_requests >= 1
-        assert 1 < info.max_model_len
+        assert info.max_model_len > 1
         assert 1 <= info.latency_capacity_tokens <= info.capacity_tokens
 
     async def test_text_comes_before_one_terminal_output(self, driver: EngineDriver):

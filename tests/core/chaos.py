@@ -56,9 +56,17 @@ from tests.helpers.core_driver import CoreDriver, finished
 Op = tuple[int, int, int, int]
 _T = TypeVar("_T")
 
-_NUMBER = st.integers(0, 255)
-#: Scripts of any length Hypothesis likes; the first number of an operation says what it is.
-SCRIPTS = st.lists(st.tuples(_NUMBER, _NUMBER, _NUMBER, _NUMBER), max_size=60)
+
+def _ops(numbers: bytes) -> list[Op]:
+    return [(n[0], n[1], n[2], n[3]) for n in zip(*[iter(numbers)] * 4, strict=True)]
+
+
+#: Scripts of a length at which something happens.
+SCRIPTS = (
+    st.integers(5, 70)
+    .flatmap(lambda length: st.binary(min_size=4 * length, max_size=4 * length))
+    .map(_ops)
+)
 
 CRITERIA = (
     Criteria(CriteriaKind.LATENCY),
@@ -75,6 +83,8 @@ TRANSFORMS: tuple[tuple[Transform, ...], ...] = (
     (JsonField("a"),),
     (Split(",", 1), Strip()),
 )
+#: Past each of the core's limits now and then: on age, on silence, on idle sessions.
+WAITS_S = (0.5, 1.0, 1.0, 5.0, 5.0, 31.0, 31.0, 125.0, 601.0)
 PLACEMENTS = ("paper", "paper", "fcfs", "least_loaded")
 
 
@@ -112,7 +122,8 @@ class Chaos:
         )
 
     def play(self, script: Iterable[Op]) -> None:
-        """Play a whole script."""
+        """Play a whole script, with one engine to begin with."""
+        self._join(1, 0, 0)
         for op in script:
             self.step(op)
 
@@ -237,7 +248,10 @@ class Chaos:
             self.driver.send(event)
 
     def _get(self, a: int, b: int, c: int) -> None:
-        variable = pick(self._variables(), a)
+        being_made = [self.driver.request_of(attempt).output for attempt in self.driver.running]
+        variables = self._variables()
+        likely = [v for v in variables if v.id in being_made] if b % 2 else []
+        variable = pick(likely or variables, a)
         waiter = self._waiter(1)
         if variable is not None and waiter is not None:
             criteria = (None, *CRITERIA)[b % 5]
@@ -346,7 +360,8 @@ class Chaos:
         )
 
     def _lose(self, a: int, b: int, c: int) -> None:
-        engine = pick(list(self.driver.live_engines), a) or EngineId("unknown")
+        engines = list(self.driver.live_engines)
+        engine = pick(engines if len(engines) > 1 or b % 4 == 0 else [], a) or EngineId("unknown")
         self.driver.send(EngineLost(engine, "the script says so"))
 
     def _say(self, a: int, b: int, c: int) -> None:
@@ -378,7 +393,7 @@ class Chaos:
         assert snapshot(self.driver) == before
 
     def _wait(self, a: int, b: int, c: int) -> None:
-        self.driver.run_until(self.driver.now_s + (0.5, 1.0, 5.0, 31.0, 125.0, 601.0)[a % 6])
+        self.driver.run_until(self.driver.now_s + WAITS_S[a % len(WAITS_S)])
 
     # --- the end ---------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 
 import httpx
 
@@ -21,17 +21,22 @@ from parrot_backend.protocol import (
     StreamToken,
     SubmitReply,
     SubmitRequest,
-    VariableView,
-    WireModel,
 )
 from tests.helpers.fake_graph import FakeSession, failure
+from tests.helpers.fake_replies import (
+    TICK_S,
+    awaiting,
+    blocking,
+    error_reply,
+    event_bytes,
+    model_reply,
+    stream_reply,
+)
 
 #: What is given instead of an answer.
 Mishap = httpx.Response | Exception
 #: None for as long as a request waits, then its answer.
 Answers = Iterator[httpx.Response | None]
-#: How often waiting requests look for news.
-TICK_S = 0.002
 
 
 def echo(prompt: str) -> str:
@@ -109,7 +114,7 @@ class FakeParrot:
         for answer in self._answers(request):
             if answer is not None:
                 parts = answer.extensions.get("parts")
-                return answer if parts is None else _stream(_blocking(parts))
+                return answer if parts is None else stream_reply(blocking(parts))
             time.sleep(TICK_S)
         raise AssertionError("every request is answered")
 
@@ -118,7 +123,7 @@ class FakeParrot:
         for answer in self._answers(request):
             if answer is not None:
                 parts = answer.extensions.get("parts")
-                return answer if parts is None else _stream(_awaiting(parts))
+                return answer if parts is None else stream_reply(awaiting(parts))
             await asyncio.sleep(TICK_S)
         raise AssertionError("every request is answered")
 
@@ -179,7 +184,7 @@ class FakeParrot:
         variables = self.sessions[session_id].variables
         while body.wait and not all(variables[name].is_settled for name in names):
             yield None
-        yield _reply(self._submit_reply(session_id, names))
+        yield model_reply(self._submit_reply(session_id, names))
 
     def _get(self, variable: str, query: dict[str, str]) -> Answers:
         session_id, _, name = variable.partition(".")
@@ -194,7 +199,7 @@ class FakeParrot:
         while ticks > 0 and not found.is_settled:
             ticks -= 1
             yield None
-        yield _reply(found.view)
+        yield model_reply(found.view)
 
     def _set(self, variable: str, value: str) -> Answers:
         session_id, _, name = variable.partition(".")
@@ -204,7 +209,7 @@ class FakeParrot:
             return
         session.settle(name, value=value)
         session.evaluate()
-        yield _reply(session.variables[name].view)
+        yield model_reply(session.variables[name].view)
 
     def _cancel(self, session_id: str, names: list[str] | None) -> Answers:
         session = self.sessions[session_id]
@@ -228,7 +233,7 @@ class FakeParrot:
         num_left = self.breaks.pop(0) if self.breaks else 1_000_000
         variables = [self.sessions[session_id].variables[name] for name in names]
         heard = [0] * len(variables)
-        yield _event("session", self._submit_reply(session_id, names))
+        yield event_bytes(self._submit_reply(session_id, names))
         for _ in range(self.max_stream_ticks):
             is_over = all(variable.is_settled for variable in variables)
             news = [
@@ -241,7 +246,7 @@ class FakeParrot:
                 if num_left == 0:
                     raise httpx.ReadError("the stream broke off")
                 num_left -= 1
-                yield _event(_EVENT_OF[type(said)], said)
+                yield event_bytes(said)
             if is_over:
                 yield b"event: done\ndata: {}\n\n"
                 return
@@ -249,44 +254,3 @@ class FakeParrot:
                 raise httpx.ReadError("the stream broke off")
             yield None
         yield b"event: timeout\ndata: {}\n\n"
-
-
-_EVENT_OF: dict[type[WireModel], str] = {
-    StreamToken: "token",
-    StreamReset: "reset",
-    VariableView: "variable",
-}
-
-
-def error_reply(status: int, code: str, headers: dict[str, str] | None = None) -> httpx.Response:
-    """Return an error as the server words it."""
-    body = {"error": {"code": code, "message": f"told {code}", "context": {"limit": 1}}}
-    return httpx.Response(status, json=body, headers=headers)
-
-
-def _reply(model: WireModel) -> httpx.Response:
-    return httpx.Response(200, content=model.model_dump_json())
-
-
-def _event(name: str, data: WireModel) -> bytes:
-    return f"event: {name}\ndata: {data.model_dump_json()}\n\n".encode()
-
-
-def _stream(content: Iterator[bytes] | AsyncIterator[bytes]) -> httpx.Response:
-    return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=content)
-
-
-def _blocking(parts: Iterator[bytes | None]) -> Iterator[bytes]:
-    for part in parts:
-        if part is None:
-            time.sleep(TICK_S)
-        else:
-            yield part
-
-
-async def _awaiting(parts: Iterator[bytes | None]) -> AsyncIterator[bytes]:
-    for part in parts:
-        if part is None:
-            await asyncio.sleep(TICK_S)
-        else:
-            yield part

@@ -1,4 +1,8 @@
-"""An engine for the server's tests: answers at once, or does what a test tells it."""
+"""An engine that the server's tests move step by step.
+
+``ScriptedEngine`` answers by itself; here a test says when a word comes, when a call ends, and what
+goes wrong. Without ``is_held`` it answers at once.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from parrot_backend.core.criteria import ObjectiveClass
 from parrot_backend.core.engine_state import EngineState
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.scheduling.placement import ClusterView, Placement
@@ -31,10 +30,5 @@ class LeastLoadedPlacement:
 
 
 def _with_room(request: Request, view: ClusterView) -> list[EngineState]:
-    # Objectives are ignored: to these policies every request is a throughput request on an engine
-    # bounded by its memory alone.
-    return [
-        engine
-        for engine in view.candidates(request)
-        if engine.admits(ObjectiveClass.THROUGHPUT, request.need_tokens)
-    ]
+    # Objectives are ignored: an engine is bounded by its slots and memory alone.
+    return [engine for engine in view.candidates(request) if engine.fits(request.need_tokens)]

@@ -50,10 +50,3 @@ async def async_client(fake: FakeParrot) -> AsyncIterator[P.AsyncParrotClient]:
 def program(client: P.ParrotClient) -> Iterator[P.Program]:
     with P.program(client=client) as program:
         yield program
-
-
-@pytest.fixture
-async def async_program(async_client: P.AsyncParrotClient) -> AsyncIterator[P.Program]:
-    """Not current in the test, which runs in another context: use ``async with`` there."""
-    async with P.program(client=async_client) as program:
-        yield program

@@ -20,7 +20,8 @@ from parrot_backend.protocol import (
     WantedOutput,
 )
 from parrot_integrations.settings import resolve_settings
-from tests.helpers.fake_parrot import FakeParrot, error_reply
+from tests.helpers.fake_parrot import FakeParrot
+from tests.helpers.fake_replies import error_reply
 
 URL = "http://parrot.test"
 REQUEST = SubmitRequest(

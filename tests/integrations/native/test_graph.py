@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pytest
 
 from parrot_backend.protocol import (
@@ -16,7 +14,7 @@ from parrot_backend.protocol import (
     TransformNode,
     VariableDeclaration,
 )
-from parrot_integrations.graph import GraphDelta, GraphRecorder
+from parrot_integrations.graph import CallOptions, GraphDelta, GraphRecorder
 from parrot_integrations.templates import raw_prompt
 
 ASK = raw_prompt("Ask {{input:x}} {{output:a}}")
@@ -24,9 +22,7 @@ ASK = raw_prompt("Ask {{input:x}} {{output:a}}")
 
 def call(recorder: GraphRecorder, hint: str = "f", x: str | None = None) -> str:
     argument = TextSegment(text="t") if x is None else InputSegment(variable=x)
-    names = recorder.add_call(
-        hint, ASK, {"x": argument}, sampling=Sampling(), sampling_of_output={}, model=None
-    )
+    names = recorder.add_call(hint, ASK, {"x": argument}, CallOptions())
     return names["a"]
 
 
@@ -82,14 +78,12 @@ def test_a_call_becomes_a_node_with_its_names_filled_in() -> None:
 
 def test_sampling_of_one_output_goes_with_its_segment() -> None:
     recorder = GraphRecorder()
-    greedy: Mapping[str, Sampling] = {"a": Sampling(temperature=0)}
+    greedy = CallOptions(sampling_of_output={"a": Sampling(temperature=0)})
     recorder.add_call(
         "f",
         ASK,
         {"x": TextSegment(text="t")},
-        sampling=Sampling(),
-        sampling_of_output=greedy,
-        model="m",
+        greedy,
     )
     node = taken(recorder).nodes[0]
     assert isinstance(node, CallNode)

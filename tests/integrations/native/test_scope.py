@@ -12,7 +12,8 @@ import pytest
 
 import parrot_integrations as P
 from parrot_integrations import couriers
-from tests.helpers.fake_parrot import FakeParrot, error_reply
+from tests.helpers.fake_parrot import FakeParrot
+from tests.helpers.fake_replies import error_reply
 
 
 @P.SemanticFunction

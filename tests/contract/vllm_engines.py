@@ -1,0 +1,38 @@
+"""vLLM engines for the tests: the tiny model, a short context, little memory."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from parrot_backend.core.ids import EngineId
+from parrot_backend.engines.vllm import VllmConfig, VllmEngine
+from parrot_backend.models import tiny_model_path
+
+MAX_NUM_SEQS = 8
+BLOCK_SIZE = 32
+
+CONFIG = VllmConfig(
+    model=str(tiny_model_path()),
+    served_model_name="tiny",
+    max_model_len=1_024,
+    max_num_seqs=MAX_NUM_SEQS,
+    kv_cache_bytes=64 * 2**20,
+)
+
+
+def make_engine(config: VllmConfig = CONFIG) -> VllmEngine:
+    return VllmEngine(EngineId("vllm"), config)
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs; one that has ended but was not waited for does not."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def send(pid: int, number: signal.Signals) -> None:
+    os.kill(pid, number)

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from typing import Any
+
+from parrot_backend.core.ids import EngineId
+from parrot_backend.engines.openai_http import OpenAIConfig, OpenAIEngine
+from parrot_backend.engines.scripted import ScriptedConfig, ScriptedEngine
+from parrot_backend.engines.vllm import VllmConfig, VllmEngine
+from parrot_backend.models import tiny_model_path
+from parrot_backend.server.config import load_settings
+from parrot_backend.server.engine_factory import create_slots
+
+
+def config_of(kind: type[Any], **flags: Any) -> Any:
+    """Return the configuration of the engine that the flags lead to."""
+    slot = create_slots(load_settings(flags).engines)[0]
+    engine: Any = slot.create(EngineId("e"))
+    assert kind is type(engine)
+    return engine._config
+
+
+def test_each_replica_is_a_slot_of_its_own():
+    slots = create_slots(load_settings({"engine": "scripted", "replicas": 3}).engines)
+
+    assert [slot.name for slot in slots] == ["scripted-0", "scripted-1", "scripted-2"]
+
+
+def test_what_is_not_set_is_left_to_the_engine():
+    assert config_of(ScriptedEngine, engine="scripted") == ScriptedConfig()
+
+
+def test_scripted_delays_become_seconds():
+    config = config_of(
+        ScriptedEngine, engine="scripted", prefill_us_per_token=5.0, token_ms=20.0, max_num_seqs=3
+    )
+
+    assert (config.prefill_s_per_token, config.token_s, config.max_requests) == (5e-6, 0.02, 3)
+
+
+def test_without_a_model_vllm_gets_the_one_that_ships_with_parrot():
+    config = config_of(VllmEngine)
+
+    assert config == VllmConfig(str(tiny_model_path()), served_model_name="parrot-tiny")
+
+
+def test_vllm_gets_what_is_set():
+    config = config_of(VllmEngine, model="m", max_model_len=99, kv_cache_gib=0.5, max_num_seqs=7)
+
+    assert config == VllmConfig("m", max_model_len=99, kv_cache_bytes=2**29, max_num_seqs=7)
+
+
+async def test_a_remote_server_gets_its_address_and_key():
+    flags = {"openai_base_url": "http://127.0.0.1:1/v1", "openai_api_key": "sk-1", "model": "m"}
+
+    config = config_of(OpenAIEngine, engine="openai", **flags)
+
+    assert config == OpenAIConfig("http://127.0.0.1:1/v1", api_key="sk-1", model="m")
