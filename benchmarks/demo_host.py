@@ -81,7 +81,7 @@ class Measured:
             row[f"{name}_round_trips"] = run.round_trips
             row[f"{name}_computed_tokens"] = run.computed_tokens
             row[f"{name}_reused_tokens"] = run.reused_tokens
-        row["saved_round_trips_s"] = self.saved_round_trips_s
+        row["saved_round_trips_s"] = round(self.saved_round_trips_s, 4)
         return row
 
 

@@ -79,12 +79,14 @@ class Program:
     def declare_constant(self, key: Hashable, hint: str, value: str) -> str:
         """Return the name of a constant, recording it on first use; ``key`` identifies it."""
         with self._lock:
-            if key not in self._constants:
-                name = self._recorder.add_external(hint, value)
-                self._constants[key] = name
-                self._slots[name] = Slot()
-                self._slots[name].settle(ready_view(name, value))
-            return self._constants[key]
+            known = self._constants.get(key)
+            if known is not None and not self._outbox.is_refused(known):
+                return known
+            name = self._recorder.add_external(hint, value)
+            self._constants[key] = name
+            self._slots[name] = Slot()
+            self._slots[name].settle(ready_view(name, value))
+            return name
 
     def declare_external(self, hint: str, slot: Slot) -> str:
         """Record an external variable without a value, known by ``slot``; return its name."""

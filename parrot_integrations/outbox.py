@@ -85,6 +85,11 @@ class Outbox:
         with self._lock:
             return any(name in shipment.names for shipment in self._queue)
 
+    def is_refused(self, name: str) -> bool:
+        """Tell whether the server refused the shipment that brought a variable."""
+        with self._lock:
+            return name in self._refused
+
     def opening(self) -> str | None:
         """Return a variable of the shipment that is on its way to open the session, if any."""
         with self._lock:
@@ -123,7 +128,7 @@ class Outbox:
         """Answer everybody who still waits, because nothing more will be sent or read."""
         with self._lock:
             self._queue.clear()
-            for slot in self._slots.values():
+            for slot in tuple(self._slots.values()):
                 slot.lose(error)
 
     def _send_first(self) -> None:

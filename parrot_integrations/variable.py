@@ -11,6 +11,7 @@ Externals and outputs belong to one program, externals from their first use on.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator, Iterator
 
 from parrot_backend.protocol import (
@@ -48,6 +49,8 @@ class SemanticVariable:
         self.slot = Slot()
         self._name = name
         self._is_output = False
+        #: Held while an external joins a program or becomes a constant.
+        self._binding = threading.Lock()
         if value is not None:
             self.slot.settle(ready_view(name or "constant", _checked_text(value)))
 
@@ -71,12 +74,13 @@ class SemanticVariable:
 
     def name_in(self, program: Program, hint: str) -> str:
         """Return its name in a program, declaring it there on first use."""
-        view = self.slot.known.view
-        if self.program is None and view is not None:
-            return program.declare_constant(self, self._name or hint, view.value or "")
-        if self.program is None:
-            self._name = program.declare_external(self._name or hint, self.slot)
-            self.program = program
+        with self._binding:
+            view = self.slot.known.view
+            if self.program is None and view is not None:
+                return program.declare_constant(self, self._name or hint, view.value or "")
+            if self.program is None:
+                self._name = program.declare_external(self._name or hint, self.slot)
+                self.program = program
         assert self._name is not None, "a variable of a program has a name"
         return self._name
 
@@ -92,8 +96,6 @@ class SemanticVariable:
             if is_blocking:
                 program.check_blocking()
             program.want([name], perf)
-
-    # --- getting ------------------------------------------------------------------------------
 
     def get(self, perf: WireCriteria = LATENCY, timeout_s: float | None = None) -> str:
         """Return the value, waiting for it.
@@ -155,27 +157,21 @@ class SemanticVariable:
                 return
             known = await self.slot.await_until(known.is_outdated_by, deadline, repr(self))
 
-    # --- setting and cancelling ---------------------------------------------------------------
-
     def set(self, value: str) -> None:
         """Set an external variable; before it was sent this costs nothing.
 
         Raises:
             ProgramError: It has a value, or a call makes it.
         """
-        self._check_settable(value)
-        if self.program is None:
-            self.slot.settle(ready_view(self._name or "constant", value))
-        else:
-            self.program.set(self.place()[1], value)
+        if not self._set_unbound(value):
+            program, name = self.place()
+            program.set(name, value)
 
     async def aset(self, value: str) -> None:
         """Set an external variable; as :meth:`set`."""
-        self._check_settable(value)
-        if self.program is None:
-            self.slot.settle(ready_view(self._name or "constant", value))
-        else:
-            await self.program.aset(self.place()[1], value)
+        if not self._set_unbound(value):
+            program, name = self.place()
+            await program.aset(name, value)
 
     def cancel(self) -> None:
         """Give up the value, and on the server all work that only it needs.
@@ -195,8 +191,6 @@ class SemanticVariable:
         if self.slot.known.view is None:
             program, name = self.place()
             await program.acancel(name)
-
-    # --- transforms, computed on the server ---------------------------------------------------
 
     def strip(self) -> SemanticVariable:
         """Return the text without white space at its ends."""
@@ -230,12 +224,17 @@ class SemanticVariable:
         output = program.add_transform(f"{name}-{what}", content, (transform,))
         return self.of_output(program, output)
 
-    def _check_settable(self, value: str) -> None:
+    def _set_unbound(self, value: str) -> bool:
+        """Turn an external that nobody used yet into a constant; False if it has a program."""
         _checked_text(value)
         if self._is_output:
             raise ProgramError("variable_has_producer", f"a call makes the value of {self!r}")
-        if self.slot.known.view is not None:
-            raise ProgramError("variable_already_set", f"{self!r} has a value already")
+        with self._binding:
+            if self.slot.known.view is not None:
+                raise ProgramError("variable_already_set", f"{self!r} has a value already")
+            if self.program is None:
+                self.slot.settle(ready_view(self._name or "constant", value))
+            return self.program is None
 
 
 def _checked_text(value: str) -> str:

@@ -43,6 +43,8 @@ class CoreConfig:
         max_unfinished_calls: Requests the whole server holds before it says ``saturated``.
         max_attempts: Tries of one request, counting the first.
         session_ttl_s: An idle session is forgotten after this.
+        closed_session_ttl_s: The same for a session that takes nothing more: its values are only
+            kept for whoever asks again.
         engine_stall_s: An engine with work that says nothing for so long is given up.
         no_engine_s: How long a request waits when no engine can serve it at all.
         tokens_per_char: First estimate of prompt lengths; learnt from finished requests.
@@ -54,6 +56,7 @@ class CoreConfig:
     max_unfinished_calls: int = 50_000
     max_attempts: int = 3
     session_ttl_s: float = 600.0
+    closed_session_ttl_s: float = 60.0
     engine_stall_s: float = 120.0
     no_engine_s: float = 30.0
     tokens_per_char: float = 0.25

@@ -71,7 +71,7 @@ class Coordinator:
     @property
     def num_waiting(self) -> int:
         """Ready requests that no engine has taken yet."""
-        return len(self._fleet.scheduler.queue)
+        return self._fleet.scheduler.num_waiting
 
     @property
     def num_unfinished_calls(self) -> int:
@@ -154,11 +154,14 @@ class Coordinator:
         delta = session.graph.plan(event, self._config.max_nodes_per_session)
         self._check(delta)
         self._book.accept(session, event)
-        if event.is_new:
-            self._set_session_timer(session)
         session.is_closed = event.close
-        session.graph.apply(delta, now_s)
+        if event.is_new or event.close:
+            self._set_session_timer(session)
+        lengthened = session.graph.apply(delta, now_s)
         self._number(session, delta)
+        for node in lengthened:
+            if isinstance(node, Request):
+                self._fleet.scheduler.update(node, lambda: None)
         for wanted in event.wanted:
             session.annotate(wanted.variable, wanted.criteria)
         self._deduce(session)
@@ -227,7 +230,10 @@ class Coordinator:
             return
         session, variable = left
         session.touched_s = now_s
-        if event.cancel and not variable.waiters:
+        if not event.cancel or variable.waiters:
+            return
+        session.annotations.pop(variable.id, None)
+        if not session.is_wanted_downstream(variable):
             self._give_up(session, [variable], "the client went away", now_s)
 
     def _cancel(self, event: CancelRequested, now_s: float) -> None:
@@ -235,7 +241,7 @@ class Coordinator:
         if event.variables is None:
             targets = list(session.graph.variables.values())
         else:
-            targets = [self._book.find_variable(v)[1] for v in event.variables]
+            targets = [session.find(variable) for variable in event.variables]
         session.touched_s = now_s
         self._give_up(session, targets, "cancelled by the client", now_s)
 
@@ -286,14 +292,17 @@ class Coordinator:
             return
         if _is_busy(session):
             session.touched_s = now_s
-        if now_s - session.touched_s >= self._config.session_ttl_s:
+        if now_s - session.touched_s >= self._ttl_s(session):
             self._end_session(session, "the session was idle for too long", now_s)
         else:
             self._set_session_timer(session)
 
     def _set_session_timer(self, session: Session) -> None:
-        due_s = session.touched_s + self._config.session_ttl_s
-        self._emit(SetTimer(SessionTimer(session.id), due_s))
+        self._emit(SetTimer(SessionTimer(session.id), session.touched_s + self._ttl_s(session)))
+
+    def _ttl_s(self, session: Session) -> float:
+        closed_s, open_s = self._config.closed_session_ttl_s, self._config.session_ttl_s
+        return min(closed_s, open_s) if session.is_closed else open_s
 
 
 def _is_busy(session: Session) -> bool:

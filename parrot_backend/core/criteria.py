@@ -32,6 +32,12 @@ class Criteria:
     ttft_s: float | None = None
     tpot_s: float | None = None
 
+    @property
+    def is_latency_sensitive(self) -> bool:
+        """True for the kind latency, and for anything with a target."""
+        targets = (self.deadline_s, self.ttft_s, self.tpot_s)
+        return self.kind is CriteriaKind.LATENCY or any(t is not None for t in targets)
+
 
 class ObjectiveClass(IntEnum):
     """How the scheduler treats a request; a smaller number is served first."""

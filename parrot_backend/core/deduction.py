@@ -17,7 +17,7 @@ import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from parrot_backend.core.criteria import Criteria, CriteriaKind, Objective, ObjectiveClass
+from parrot_backend.core.criteria import Criteria, Objective, ObjectiveClass
 from parrot_backend.core.graph import SessionGraph
 from parrot_backend.core.ids import NodeId, TaskGroupId, VariableId
 from parrot_backend.core.nodes import Node, Request
@@ -35,7 +35,7 @@ def deduce_objectives(
     stages = _Stages(graph)
     for variable, criteria in annotations.items():
         producer = graph.variables[variable].producer
-        if producer is not None and criteria.kind is CriteriaKind.LATENCY:
+        if producer is not None and criteria.is_latency_sensitive:
             stages.walk(graph.nodes[producer])
     classes = stages.classes()
     deadlines = _deadlines(graph, annotations)

@@ -82,12 +82,15 @@ class EngineState:
         if not self.running:
             return num_requests == 1 or need_tokens <= self.capacity_tokens(objective)
         if objective is ObjectiveClass.LATENCY:
-            bound = self.info.latency_capacity_tokens
-            return not self.latency_tokens or self.latency_tokens + need_tokens <= bound
+            if not self.latency_tokens and num_requests == 1:
+                return True
+            return self.latency_tokens + need_tokens <= self.info.latency_capacity_tokens
         return self.used_tokens + need_tokens <= self.capacity_tokens()
 
-    def add(self, attempt: AttemptId, need_tokens: int, is_latency: bool) -> None:
+    def add(self, attempt: AttemptId, need_tokens: int, *, is_latency: bool, now_s: float) -> None:
         """Account for an attempt that starts here."""
+        if not self.running:
+            self.last_output_s = now_s  # time without work is not silence
         self.running[attempt] = RunningRequest(need_tokens, is_latency)
         self.used_tokens += need_tokens
         if is_latency:

@@ -33,6 +33,7 @@ class Fleet:
         # Models of all engines that ever joined: one whose engines are down is still a model.
         self._models: dict[str, None] = {}
         self._tokens_per_char = config.tokens_per_char
+        self._no_engine_due_s: float | None = None
 
     # --- engines ---------------------------------------------------------------------------
 
@@ -44,14 +45,26 @@ class Fleet:
         """
         if info.engine in self.scheduler.engines:
             raise RequestError("engine_exists", f"engine {info.engine!r} has already joined")
+        is_first = not self._models
         self._models.update(dict.fromkeys(info.models))
         self.scheduler.add_engine(info, now_s)
+        for request in list(self.scheduler.waiting()):
+            if is_first and request.model is None:
+                self.scheduler.withdraw(request)
+                self.enqueue(request, now_s)
+            elif self.scheduler.serves(request.model):
+                request.unserved_since_s = None
 
-    def lose(self, engine: EngineId) -> list[Request]:
+    def lose(self, engine: EngineId, now_s: float) -> list[Request]:
         """Remove an engine and return the requests that ran there, without their attempts."""
         if engine not in self.scheduler.engines:
             return []
-        return [self._running.pop(a) for a in self.scheduler.remove_engine(engine).running]
+        orphans = [self._running.pop(a) for a in self.scheduler.remove_engine(engine).running]
+        for request in self.scheduler.waiting():
+            if request.unserved_since_s is None and not self.scheduler.serves(request.model):
+                request.unserved_since_s = now_s
+                self._await_engines(request)
+        return orphans
 
     def check_model(self, model: str | None) -> None:
         """Reject a model that no engine ever served.
@@ -83,24 +96,40 @@ class Fleet:
     # --- requests --------------------------------------------------------------------------
 
     def enqueue(self, request: Request, now_s: float) -> None:
-        """Queue a ready request."""
+        """Queue a ready request. One without a model gets the default, as soon as there is one."""
+        if request.model is None:
+            request.model = next(iter(self._models), None)
         request.prefixes = prefix_chain(_seed(request), request.parts, self._tokens_per_char)
         request.prompt_tokens = request.prefixes[-1].tokens if request.prefixes else 0
         self.scheduler.enqueue(request)
-        self.await_engine(request, now_s)
+        is_served = self.scheduler.serves(request.model)
+        request.unserved_since_s = None if is_served else now_s
+        self._await_engines(request)
 
-    def await_engine(self, request: Request, now_s: float) -> None:
-        """Set a timer if no engine can serve a queued request."""
-        if not self.is_served(request):
-            self._emit(SetTimer(NoEngineTimer(), now_s + self._config.no_engine_s))
+    def overdue(self, now_s: float) -> list[Request]:
+        """Return the queued requests that have waited too long for any engine to serve them.
 
-    def is_served(self, request: Request) -> bool:
-        """Tell whether any live engine serves the request's model."""
-        return any(e.serves(request.model) for e in self.scheduler.engines.values())
+        To be called when the timer has fired; sets the next one.
+        """
+        self._no_engine_due_s = None
+        limit_s = self._config.no_engine_s
+        late = []
+        for request in self.scheduler.waiting():
+            since_s = request.unserved_since_s
+            if since_s is not None and now_s - since_s >= limit_s:
+                late.append(request)
+            else:
+                self._await_engines(request)
+        return late
 
-    def unserved(self) -> list[Request]:
-        """Return the queued requests that no live engine serves, in serving order."""
-        return [request for request in self.scheduler.queue if not self.is_served(request)]
+    def _await_engines(self, request: Request) -> None:
+        """See to it that a timer fires when a request has waited too long for an engine."""
+        if request.unserved_since_s is None:
+            return
+        due_s = request.unserved_since_s + self._config.no_engine_s
+        if self._no_engine_due_s is None or due_s < self._no_engine_due_s:
+            self._no_engine_due_s = due_s
+            self._emit(SetTimer(NoEngineTimer(), due_s))
 
     def stop(self, request: Request) -> None:
         """Take a request out, wherever it is, and abort it if it runs."""
@@ -151,8 +180,7 @@ class Fleet:
             engine = self.scheduler.engines[engine_id]
             if not engine.is_watched:
                 engine.is_watched = True
-                engine.last_output_s = now_s
-                due_s = now_s + self._config.engine_stall_s
+                due_s = engine.last_output_s + self._config.engine_stall_s
                 self._emit(SetTimer(EngineTimer(engine_id), due_s))
             self._emit(_start_command(request, request.attempt, engine_id, reason))
 

@@ -14,7 +14,7 @@ from graphlib import CycleError, TopologicalSorter
 from parrot_backend.core.events import CallSpec, GraphSubmitted, NodeSpec, TransformSpec
 from parrot_backend.core.ids import NodeId, SessionId, VariableId, name_of, variable_id
 from parrot_backend.core.nodes import Node, Request, TransformNode
-from parrot_backend.core.prompt import Input, Output, Role, Segment, Text
+from parrot_backend.core.prompt import InPlace, Input, Output, PromptSegment
 from parrot_backend.core.transforms import check_transform
 from parrot_backend.core.variable import Variable, VariableState
 from parrot_backend.errors import RequestError
@@ -70,8 +70,12 @@ class SessionGraph:
             self._check_all_set(variables.values())
         return GraphDelta(tuple(variables.values()), _in_topological_order(nodes))
 
-    def apply(self, delta: GraphDelta, now_s: float) -> None:
-        """Add a planned delta: variables, nodes, and the links between them."""
+    def apply(self, delta: GraphDelta, now_s: float) -> list[Node]:
+        """Add a planned delta: variables, nodes, and the links between them.
+
+        Returns:
+            Unfinished nodes that now have a longer way to go than before.
+        """
         for variable in delta.variables:
             self.variables[variable.id] = variable
         for node in delta.nodes:
@@ -82,7 +86,7 @@ class SessionGraph:
             node.depth = 1 + max((p.depth for p in self.predecessors(node)), default=-1)
             for used in node.inputs:
                 self.variables[used].consumers.append(node.id)
-        self._lengthen_paths(delta.nodes)
+        return self._lengthen_paths(delta.nodes)
 
     def predecessors(self, node: Node) -> Iterator[Node]:
         """Yield the producers of a node's inputs, in order of use; may repeat none."""
@@ -96,15 +100,18 @@ class SessionGraph:
         for node in variable.consumers:
             yield self.nodes[node]
 
-    def _lengthen_paths(self, nodes: Iterable[Node]) -> None:
+    def _lengthen_paths(self, nodes: Iterable[Node]) -> list[Node]:
         # Only unfinished ancestors matter: what has ended is never ordered again.
-        stack = [node for node in nodes]
+        lengthened: dict[NodeId, Node] = {}
+        stack = list(nodes)
         while stack:
             node = stack.pop()
             for before in self.predecessors(node):
                 if before.remaining < node.remaining + 1 and not before.has_ended:
                     before.remaining = node.remaining + 1
+                    lengthened[before.id] = before
                     stack.append(before)
+        return list(lengthened.values())
 
     def _check_names(self, specs: tuple[NodeSpec, ...]) -> None:
         seen = set[str]()
@@ -130,8 +137,8 @@ class SessionGraph:
         )
 
     def _requests(self, spec: CallSpec, tenant: str) -> Iterator[Request]:
-        before: list[Role | Text | Input] = []
-        own: list[VariableId] = []
+        before: list[PromptSegment] = []
+        num_outputs = 0
         for segment in spec.segments:
             if not isinstance(segment, Output):
                 before.append(segment)
@@ -139,7 +146,7 @@ class SessionGraph:
             if not before:
                 raise RequestError("empty_prompt", f"call {spec.name!r} has no prompt")
             yield Request(
-                id=NodeId(f"{self.session}.{spec.name}#{len(own)}"),
+                id=NodeId(f"{self.session}.{spec.name}#{num_outputs}"),
                 inputs=_inputs_of(before),
                 output=segment.variable,
                 session=self.session,
@@ -147,11 +154,10 @@ class SessionGraph:
                 model=spec.model,
                 segments=tuple(before),
                 sampling=segment.sampling,
-                continues=frozenset(own),
             )
-            before.append(Input(segment.variable))
-            own.append(segment.variable)
-        if not own:
+            before.append(InPlace(segment.variable))
+            num_outputs += 1
+        if not num_outputs:
             raise RequestError(
                 "template_without_output", f"call {spec.name!r} generates nothing: add an output"
             )
@@ -199,13 +205,14 @@ class SessionGraph:
                 )
 
 
-def _inputs_of(segments: Iterable[Segment]) -> tuple[VariableId, ...]:
+def _inputs_of(segments: Iterable[PromptSegment]) -> tuple[VariableId, ...]:
     """Return the distinct variables read; check their transforms."""
     inputs: dict[VariableId, None] = {}
     for segment in segments:
         if isinstance(segment, Input):
             for transform in segment.transforms:
                 check_transform(transform)
+        if isinstance(segment, Input | InPlace):
             inputs[segment.variable] = None
     return tuple(inputs)
 

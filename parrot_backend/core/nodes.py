@@ -13,7 +13,7 @@ from parrot_backend.core.criteria import UNANNOTATED, Objective
 from parrot_backend.core.events import RequestUsage
 from parrot_backend.core.ids import AttemptId, EngineId, NodeId, SessionId, VariableId
 from parrot_backend.core.prefix import PrefixChain
-from parrot_backend.core.prompt import Input, PromptPart, Role, Text
+from parrot_backend.core.prompt import Input, PromptPart, PromptSegment, Text
 from parrot_backend.core.sampling import Sampling
 from parrot_backend.core.transforms import Transform
 
@@ -93,11 +93,11 @@ class Request(Node):
 
     Attributes:
         segments: Everything before the output.
-        continues: Inputs that were generated in the same prompt; their tokens are reused.
         order: Position among all requests of the server, by submission.
         session_order: Position of its session among all sessions.
         parts: The resolved prompt, from READY on.
         prefixes: Hashes of the resolved prompt at its boundaries, from READY on.
+        unserved_since_s: Since when no live engine serves it, while it is queued.
         prompt_tokens: Estimated length of the resolved prompt.
         attempt: The running attempt.
         reason: Why the engine was chosen, for people.
@@ -107,15 +107,15 @@ class Request(Node):
     session: SessionId
     tenant: str
     model: str | None
-    segments: tuple[Role | Text | Input, ...]
+    segments: tuple[PromptSegment, ...]
     sampling: Sampling
-    continues: frozenset[VariableId] = frozenset()
     order: int = 0
     session_order: int = 0
     objective: Objective = UNANNOTATED
     parts: tuple[PromptPart, ...] = ()
     prefixes: PrefixChain = ()
     prompt_tokens: int = 0
+    unserved_since_s: float | None = None
     attempt: AttemptId | None = None
     attempts: int = 0
     engine: EngineId | None = None

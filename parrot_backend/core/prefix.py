@@ -36,19 +36,23 @@ def prefix_chain(seed: str, parts: tuple[PromptPart, ...], tokens_per_char: floa
         parts: The resolved prompt. Roles are covered by the boundary of the text that follows.
         tokens_per_char: Estimate that turns lengths into tokens.
     """
-    digest = blake2b(seed.encode(), digest_size=_DIGEST_BYTES)
+    digest = blake2b(digest_size=_DIGEST_BYTES)
+    _update(digest, b"s", seed)
     chars = 0
     boundaries: list[PrefixBoundary] = []
     for part in parts:
-        tag = b"r" if part.kind is PartKind.ROLE else b"t"
-        data = part.text.encode("utf-8", "surrogatepass")
-        # The length makes the split into parts unambiguous.
-        digest.update(b"%c%d:" % (tag, len(data)))
-        digest.update(data)
+        _update(digest, b"r" if part.kind is PartKind.ROLE else b"t", part.text)
         chars += len(part.text)
         if part.kind is not PartKind.ROLE:
             boundaries.append(PrefixBoundary(digest.digest(), int(chars * tokens_per_char)))
     return tuple(boundaries)
+
+
+def _update(digest: blake2b, tag: bytes, text: str) -> None:
+    data = text.encode("utf-8", "surrogatepass")
+    # The length makes the split into parts unambiguous.
+    digest.update(b"%c%d:" % (tag, len(data)))
+    digest.update(data)
 
 
 @dataclass(frozen=True, slots=True)

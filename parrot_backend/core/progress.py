@@ -88,20 +88,14 @@ class Progress:
 
     def lose_engine(self, engine: EngineId, reason: str, now_s: float) -> None:
         """An engine is gone: what ran there is tried again elsewhere."""
-        for request in self._fleet.lose(engine):
+        for request in self._fleet.lose(engine, now_s):
             self._retry(request, "engine_lost", f"engine {engine} was lost: {reason}", now_s)
-        for request in self._fleet.unserved()[:1]:
-            self._fleet.await_engine(request, now_s)
 
     def fail_unserved(self, now_s: float) -> None:
         """Fail the requests that have waited too long for any engine to serve them."""
         limit_s = self._config.no_engine_s
-        for request in self._fleet.unserved():
-            assert request.ready_s is not None
-            if now_s - request.ready_s >= limit_s:
-                self.fail(request, "no_engine", f"no engine serves it since {limit_s:g} s", now_s)
-        for request in self._fleet.unserved()[:1]:
-            self._fleet.await_engine(request, now_s)
+        for request in self._fleet.overdue(now_s):
+            self.fail(request, "no_engine", f"no engine served it for {limit_s:g} s", now_s)
 
     def fail(self, request: Request, code: str, message: str, now_s: float) -> None:
         """Fail a request's variable and all that depends on it."""

@@ -38,6 +38,13 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True)
+class InPlace:
+    """An earlier output of the same call, where it was generated."""
+
+    variable: VariableId
+
+
+@dataclass(frozen=True, slots=True)
 class Output:
     """The place where a variable is generated."""
 
@@ -46,6 +53,9 @@ class Output:
 
 
 Segment = Role | Text | Input | Output
+
+#: What may stand before an output once a call is split into requests.
+PromptSegment = Role | Text | Input | InPlace
 
 
 class PartKind(Enum):

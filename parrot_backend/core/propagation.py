@@ -8,13 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from parrot_backend.core.events import RequestUsage
 from parrot_backend.core.graph import SessionGraph
 from parrot_backend.core.ids import VariableId, name_of
 from parrot_backend.core.nodes import Node, NodeState, Request, TransformNode
-from parrot_backend.core.prompt import Input, PartKind, PromptPart, Role, Segment, Text
-from parrot_backend.core.transforms import TransformError, apply_transforms
+from parrot_backend.core.prompt import (
+    InPlace,
+    Input,
+    PartKind,
+    PromptPart,
+    PromptSegment,
+    Role,
+    Text,
+)
+from parrot_backend.core.transforms import MAX_VALUE_CHARS, TransformError, apply_transforms
 from parrot_backend.core.variable import Variable, VariableState
 from parrot_backend.errors import Failure
 
@@ -156,13 +165,12 @@ class Propagation:
         node.ready_s = self._now_s
         try:
             if isinstance(node, TransformNode):
-                text = "".join(part.text for part in self._parts(node.segments, frozenset()))
-                value = apply_transforms(text, node.transforms)
+                value = apply_transforms(_joined(self._parts(node.segments)), node.transforms)
                 node.move(NodeState.FINISHED)
                 node.finished_s = self._now_s
                 return value
             assert isinstance(node, Request)
-            node.parts = self._parts(node.segments, node.continues)
+            node.parts = self._parts(node.segments)
         except TransformError as exc:
             self.fail(self._graph.variables[node.output], "transform_failed", str(exc))
             return None
@@ -170,22 +178,34 @@ class Propagation:
         self.effects.ready.append(node)
         return None
 
-    def _parts(
-        self, segments: Iterable[Segment], continues: frozenset[VariableId]
-    ) -> tuple[PromptPart, ...]:
-        return tuple(self._part(segment, continues) for segment in segments)
+    def _parts(self, segments: Iterable[PromptSegment]) -> tuple[PromptPart, ...]:
+        return tuple(self._part(segment) for segment in segments)
 
-    def _part(self, segment: Segment, continues: frozenset[VariableId]) -> PromptPart:
-        if isinstance(segment, Role):
-            return PromptPart(PartKind.ROLE, segment.role)
-        if isinstance(segment, Text):
-            return PromptPart(PartKind.CONSTANT, segment.text)
-        assert isinstance(segment, Input)
-        variable = self._graph.variables[segment.variable]
-        assert variable.value is not None, f"{name_of(variable.id)} is not ready"
-        text = apply_transforms(variable.value, segment.transforms)
-        is_in_place = segment.variable in continues and not segment.transforms
-        return PromptPart(PartKind.VALUE, text, variable.token_ids if is_in_place else None)
+    def _part(self, segment: PromptSegment) -> PromptPart:
+        match segment:
+            case Role(role):
+                return PromptPart(PartKind.ROLE, role)
+            case Text(text):
+                return PromptPart(PartKind.CONSTANT, text)
+            case Input(variable, transforms):
+                text = apply_transforms(self._value(variable), transforms)
+                return PromptPart(PartKind.VALUE, text)
+            case InPlace(variable):
+                token_ids = self._graph.variables[variable].token_ids
+                return PromptPart(PartKind.VALUE, self._value(variable), token_ids)
+        assert_never(segment)
+
+    def _value(self, variable: VariableId) -> str:
+        value = self._graph.variables[variable].value
+        assert value is not None, f"{name_of(variable)} is not ready"
+        return value
+
+
+def _joined(parts: Iterable[PromptPart]) -> str:
+    texts = [part.text for part in parts]
+    if sum(map(len, texts)) > MAX_VALUE_CHARS:
+        raise TransformError(f"the text would be longer than {MAX_VALUE_CHARS} characters")
+    return "".join(texts)
 
 
 def _growing(items: list[Variable], start: int) -> Iterable[Variable]:

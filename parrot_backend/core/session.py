@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 from parrot_backend.core.criteria import Criteria, CriteriaKind
 from parrot_backend.core.graph import SessionGraph
-from parrot_backend.core.ids import SessionId, VariableId
+from parrot_backend.core.ids import SessionId, VariableId, name_of
+from parrot_backend.core.variable import Variable
+from parrot_backend.errors import RequestError
 
 Label = str | int | float | bool | None
 
@@ -18,6 +20,7 @@ class Session:
     Attributes:
         annotations: What the user wants of which variable, in order of first mention.
         order: Position among all sessions of the server.
+        submit_keys: Tenant and idempotency key of each submit that had one.
         is_closed: Nothing may be added or set any more.
         touched_s: Time of the last event that concerned it.
     """
@@ -31,7 +34,34 @@ class Session:
     touched_s: float
     graph: SessionGraph
     annotations: dict[VariableId, Criteria] = field(default_factory=dict)
+    submit_keys: list[tuple[str, str]] = field(default_factory=list)
     is_closed: bool = False
+
+    def find(self, variable: VariableId) -> Variable:
+        """Return a variable of this session.
+
+        Raises:
+            RequestError: ``unknown_variable``.
+        """
+        found = self.graph.variables.get(variable)
+        if found is None:
+            raise RequestError("unknown_variable", f"no variable {name_of(variable)!r}")
+        return found
+
+    def is_wanted_downstream(self, variable: Variable) -> bool:
+        """Tell whether anything that depends on a variable is annotated or waited for."""
+        seen = {variable.id}
+        stack = [variable]
+        while stack:
+            for node in self.graph.consumers(stack.pop()):
+                if node.output in seen:
+                    continue
+                seen.add(node.output)
+                dependant = self.graph.variables[node.output]
+                if dependant.waiters or dependant.id in self.annotations:
+                    return True
+                stack.append(dependant)
+        return False
 
     def annotate(self, variable: VariableId, criteria: Criteria) -> bool:
         """Record what is wanted of a variable; return whether that changed anything.

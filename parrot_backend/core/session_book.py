@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from parrot_backend.core.events import GraphSubmitted
 from parrot_backend.core.graph import SessionGraph
-from parrot_backend.core.ids import SessionId, VariableId, name_of, session_of
+from parrot_backend.core.ids import SessionId, VariableId, session_of
 from parrot_backend.core.session import Session
 from parrot_backend.core.variable import Variable
 from parrot_backend.errors import RequestError
@@ -50,10 +50,7 @@ class SessionBook:
             RequestError: ``unknown_session`` or ``unknown_variable``.
         """
         session = self.find(session_of(variable))
-        found = session.graph.variables.get(variable)
-        if found is None:
-            raise RequestError("unknown_variable", f"no variable {name_of(variable)!r}")
-        return session, found
+        return session, session.find(variable)
 
     def earlier_submit(self, submission: GraphSubmitted) -> Session | None:
         """Return the session of an equal submit that was accepted before.
@@ -112,8 +109,10 @@ class SessionBook:
         if submission.idempotency_key is not None:
             key = (submission.tenant, submission.idempotency_key)
             self._submits[key] = (session.id, submission.digest)
+            session.submit_keys.append(key)
 
     def forget(self, session: Session) -> None:
         """Remove a session and the keys that led to it."""
         del self._sessions[session.id]
-        self._submits = {k: v for k, v in self._submits.items() if v[0] != session.id}
+        for key in session.submit_keys:
+            del self._submits[key]

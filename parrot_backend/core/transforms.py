@@ -18,6 +18,9 @@ from parrot_backend.errors import RequestError
 
 MAX_PATTERN_CHARS = 1024
 
+#: Longest text a transform may make: a few of them could double a text into all memory.
+MAX_VALUE_CHARS = 8 * 2**20
+
 
 @dataclass(frozen=True, slots=True)
 class Strip:
@@ -82,7 +85,7 @@ def check_transform(transform: Transform) -> None:
             raise RequestError("invalid_transform", f"pattern over {MAX_PATTERN_CHARS} characters")
         try:
             groups = _compile(transform.pattern).groups
-        except re2.error as exc:
+        except (re2.error, UnicodeError) as exc:
             raise RequestError("invalid_transform", f"not an RE2 pattern: {exc}") from exc
         if not 0 <= transform.group <= groups:
             raise RequestError(
@@ -101,7 +104,14 @@ def apply_transforms(text: str, transforms: tuple[Transform, ...]) -> str:
         TransformError: A transform does not apply to this value.
     """
     for transform in transforms:
-        text = _apply(text, transform)
+        try:
+            text = _apply(text, transform)
+            # JSON can spell half a surrogate pair, which is not text and fits in no reply.
+            text.encode()
+        except ValueError as exc:
+            raise TransformError(f"{type(transform).__name__}: {exc}") from exc
+        if len(text) > MAX_VALUE_CHARS:
+            raise TransformError(f"the text is longer than {MAX_VALUE_CHARS} characters")
     return text
 
 

@@ -64,10 +64,13 @@ class Commands:
 
     Attributes:
         ended: There is no more input.
+        is_serving: There is something to end in good order; before that, the end of the input
+            kills the process group at once, in the middle of vLLM's start.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.ended = asyncio.Event()
+        self.is_serving = False
         self._loop = loop
         self._lines: asyncio.Queue[str] = asyncio.Queue()
         threading.Thread(target=self._read, name="commands", daemon=True).start()
@@ -79,7 +82,8 @@ class Commands:
     def _read(self) -> None:
         for line in sys.stdin:
             self._loop.call_soon_threadsafe(self._lines.put_nowait, line.strip())
-        watchdog = threading.Timer(_END_TIMEOUT_S, os.killpg, (os.getpgrp(), signal.SIGKILL))
+        patience_s = _END_TIMEOUT_S if self.is_serving else 0.0
+        watchdog = threading.Timer(patience_s, os.killpg, (os.getpgrp(), signal.SIGKILL))
         watchdog.daemon = True
         watchdog.start()
         self._loop.call_soon_threadsafe(self.ended.set)
@@ -146,6 +150,7 @@ async def _serve(model: str | None, commands: Commands, replies: IO[str]) -> Non
         async with _listening(vllm_app) as vllm_url, _listening(parrot_app) as parrot_url:
             await parrot_app.state.service.supervisor.joined()
             urls = {"vllm_url": vllm_url, "parrot_url": parrot_url}
+            commands.is_serving = True
             _reply(replies, event="ready", model=info.models[0], **urls)
             async for command in commands:
                 await _obey(command, engine, replies)

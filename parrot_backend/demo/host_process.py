@@ -25,7 +25,7 @@ _LOG_TAIL_LINES = 12
 
 
 class HostFailed(Exception):  # noqa: N818 - says what happened
-    """The host did not start, or has ended; the message says why and where the log is."""
+    """The host did not start, or has ended; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ async def start_host(
     try:
         ready = await _read_reply(process, log)
         if ready.get("event") != "ready":
-            raise HostFailed(f"the engine did not start: {ready.get('message')} (log: {log})")
+            raise HostFailed(f"the engine did not start: {ready.get('message')}")
         info = HostInfo(ready["parrot_url"], ready["vllm_url"], ready["model"], process.pid)
         yield Host(process, log, info)
     finally:
@@ -103,7 +103,7 @@ async def _read_reply(process: asyncio.subprocess.Process, log: Path) -> dict[st
     assert process.stdout is not None, "started with a pipe"
     line = await process.stdout.readline()
     if not line:
-        raise HostFailed(f"the server process has ended; the end of {log}:\n{_tail(log)}")
+        raise HostFailed(f"the server process has ended; its log ends with:\n{_tail(log)}")
     reply: dict[str, Any] = json.loads(line)
     return reply
 

@@ -28,6 +28,8 @@ from parrot_backend.demo.report import Setup, print_files, print_results, write_
 from parrot_backend.demo.summary import ProgramSummary, summarise
 from parrot_integrations import ParrotError
 
+LOG_NAME = "server.log"
+
 _CHUNKS = 8
 _WARM_UP_TOKENS = 4
 
@@ -63,7 +65,10 @@ def run(options: DemoOptions, console: Console | None = None) -> int:
         asyncio.run(_demo(options, console))
     except (HostFailed, ParrotError, httpx.HTTPError, OSError) as exc:
         reason = str(exc) or type(exc).__name__
-        Console(stderr=True).print(Text(f"The demo failed: {reason}", style="red"))
+        errors = Console(stderr=True)
+        errors.print(Text(f"The demo failed: {reason}", style="red"))
+        if (options.out / LOG_NAME).exists():
+            errors.print(Text(f"The server's log is {options.out / LOG_NAME}."))
         return 1
     except KeyboardInterrupt:
         Console(stderr=True).print("Stopped; the server and its engine have ended, too.")
@@ -76,7 +81,7 @@ async def _demo(options: DemoOptions, console: Console) -> None:
     arguments = [] if options.model is None else ["--model", options.model]
     async with AsyncExitStack() as stack:
         with waiting(console, "starting vLLM, with its own server and Parrot in front of it"):
-            starting = start_host(arguments, options.out / "server.log")
+            starting = start_host(arguments, options.out / LOG_NAME)
             host = await stack.enter_async_context(starting)
         summaries = await _measure(host, options, console)
         setup = Setup(host.info.model, options.max_tokens, options.round_trip_s, options.repeat)

@@ -78,7 +78,7 @@ class DelayedStream(httpx.AsyncByteStream):
     async def aclose(self) -> None:
         """Stop reading and close the reply."""
         self._reading.cancel()
-        await asyncio.wait([self._reading])
+        await asyncio.gather(self._reading, return_exceptions=True)
         await self._inner.aclose()
 
     async def _read_ahead(self) -> None:

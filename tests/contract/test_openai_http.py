@@ -14,7 +14,7 @@ from parrot_backend.core.ids import EngineId
 from parrot_backend.engines.base import EngineDied
 from parrot_backend.engines.openai_http import OpenAIConfig, OpenAIEngine
 from parrot_backend.errors import EngineError
-from tests.contract.driver import EngineDriver, constant, open_driver, role, value
+from tests.contract.driver import PATIENCE_S, EngineDriver, constant, open_driver, role, value
 from tests.contract.engine_contract import LONG, EngineContract
 from tests.helpers.fake_openai import FakeOpenAI
 from tests.helpers.streaming_asgi import StreamingASGITransport
@@ -250,12 +250,12 @@ class TestHealth:
         assert isinstance(error, EngineDied)
         assert "http://fake/v1 does not answer" in str(error)
 
-    async def test_a_server_that_comes_back_is_not(self, server: FakeOpenAI):
-        driver = await open_driver(make(server, probe_interval_s=0.05))
-        server.is_down = True
-        await asyncio.sleep(0.12)
-        server.is_down = False
-        await asyncio.sleep(0.2)
+    async def test_a_server_that_misses_a_probe_now_and_then_is_not(self, server: FakeOpenAI):
+        driver = await open_driver(make(server, probe_interval_s=0.01))
+        server.probe_faults = [True, True, False, True, True, False]
+        async with asyncio.timeout(PATIENCE_S):
+            while server.probe_faults:
+                await asyncio.sleep(0.01)
         assert driver.end is None
         assert (await driver.run("still there?")).finished.text
         await driver.close()

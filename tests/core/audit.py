@@ -6,10 +6,10 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+import pickle
+import pickletools
+from collections import Counter
 from collections.abc import Iterator
-from enum import Enum
-from types import MappingProxyType
 
 from parrot_backend.core.commands import AnswerWaiter, Command, StartRequest
 from parrot_backend.core.config import CoreConfig
@@ -231,49 +231,19 @@ def _resolved(core: Coordinator, segment: Segment) -> PromptPart:
 NOBODY = AttemptId("nobody.x#0~1")
 
 
-def snapshot(driver: CoreDriver) -> object:
-    """Return the whole state as plain data, equal for equal states.
+def snapshot(driver: CoreDriver) -> bytes:
+    """Return the whole state as bytes, which are equal as long as nothing changes.
 
     An ignored event is handled first, so that scratch space of the last event does not count.
     """
     driver.coordinator.handle(TokensGenerated(NOBODY, "", 0), driver.now_s)
-    return _plain(driver.coordinator, {})
+    return pickle.dumps(driver.coordinator)
 
 
 def mentions(driver: CoreDriver, session: str) -> list[str]:
-    """Return the strings anywhere in the state that are a session's id or contain it."""
-    found: list[str] = []
-    todo = deque([snapshot(driver)])
-    while todo:
-        item = todo.popleft()
-        if isinstance(item, str):
-            if item == session or f"{session}." in item:
-                found.append(item)
-        elif isinstance(item, tuple):
-            todo.extend(item)
-    return found
-
-
-def _plain(item: object, seen: dict[int, int]) -> object:
-    if item is None or isinstance(item, bool | int | float | str | bytes):
-        return item
-    if isinstance(item, Enum):
-        return str(item)
-    if isinstance(item, type) or callable(item):
-        return getattr(item, "__qualname__", type(item).__qualname__)
-    if id(item) in seen:
-        return ("seen", seen[id(item)])
-    seen[id(item)] = len(seen)
-    if isinstance(item, dict | MappingProxyType):
-        return ("dict", *((_plain(k, seen), _plain(v, seen)) for k, v in item.items()))
-    if isinstance(item, set | frozenset):
-        return ("set", *sorted(_plain(member, seen) for member in item))  # type: ignore[type-var]
-    if isinstance(item, list | tuple | deque):
-        return (type(item).__name__, *(_plain(member, seen) for member in item))
-    return (type(item).__name__, *((n, _plain(getattr(item, n), seen)) for n in _fields(item)))
-
-
-def _fields(item: object) -> list[str]:
-    slots = [name for kind in type(item).__mro__ for name in getattr(kind, "__slots__", ())]
-    own = list(getattr(item, "__dict__", ()))
-    return [name for name in dict.fromkeys([*slots, *own]) if hasattr(item, name)]
+    """Return the strings anywhere in the state that are a session's id or begin with it."""
+    state = snapshot(driver)
+    if session.encode() not in state:
+        return []
+    strings = [arg for _, arg, _ in pickletools.genops(state) if isinstance(arg, str)]
+    return [s for s in strings if s == session or s.startswith(f"{session}.")]

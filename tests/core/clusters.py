@@ -32,7 +32,7 @@ def make_loaded_engine(
         max_requests=max_requests,
     )
     for number, (tokens, is_latency) in enumerate(running):
-        engine.add(AttemptId(f"{name}-{number}"), tokens, is_latency)
+        engine.add(AttemptId(f"{name}-{number}"), tokens, is_latency=is_latency, now_s=0.0)
     return engine
 
 

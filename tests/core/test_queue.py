@@ -201,7 +201,7 @@ def test_old_request_that_gets_another_objective_stays_old() -> None:
     old, young = make_request("old", order=2), make_request("young", ready_s=20.0, order=1)
     queue = make_queue(old, young)
     queue.promote_old(40.0)
-    queue.change_objective(old, lambda: setattr(old, "objective", make_objective(T)))
+    queue.update(old, lambda: setattr(old, "objective", make_objective(T)))
     assert ids(queue) == ["old", "young"]
 
 
@@ -234,7 +234,7 @@ def test_removed_old_request_is_gone() -> None:
 
 
 def change(queue: WaitingQueue, request: Request, objective: Objective) -> None:
-    queue.change_objective(request, lambda: setattr(request, "objective", objective))
+    queue.update(request, lambda: setattr(request, "objective", objective))
 
 
 def test_stronger_objective_moves_a_request_forward() -> None:

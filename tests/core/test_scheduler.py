@@ -72,13 +72,13 @@ def test_what_has_no_room_stays_in_the_queue() -> None:
     scheduler = make_scheduler("a")
     requests = [thr(str(i), i) for i in range(11)]
     assert set(schedule(scheduler, *requests)) == {str(i) for i in range(10)}
-    assert [r.id for r in scheduler.queue] == ["10"]
+    assert [r.id for r in scheduler.waiting()] == ["10"]
 
 
 def test_what_is_placed_leaves_the_queue() -> None:
     scheduler = make_scheduler("a")
     schedule(scheduler, thr("r", 0))
-    assert len(scheduler.queue) == 0
+    assert scheduler.num_waiting == 0
 
 
 def test_no_more_requests_than_slots() -> None:
@@ -333,7 +333,7 @@ def test_queued_request_moves_with_its_objective() -> None:
     slow, fast = thr("slow", 1, need_tokens=300), thr("fast", 2, need_tokens=300)
     schedule(scheduler, slow, fast)
     scheduler.set_objective(fast, LATENCY)
-    assert [r.id for r in scheduler.queue] == ["fast", "slow"]
+    assert [r.id for r in scheduler.waiting()] == ["fast", "slow"]
 
 
 def test_request_that_is_not_queued_just_gets_its_objective() -> None:

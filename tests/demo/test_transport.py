@@ -41,7 +41,7 @@ async def test_a_request_and_its_reply_take_one_round_trip():
     reply = await http.get("http://server/")
     took_s = asyncio.get_running_loop().time() - begin_s
     assert reply.text == "one two"
-    assert ROUND_TRIP_S <= took_s < 1.5 * ROUND_TRIP_S
+    assert ROUND_TRIP_S <= took_s < 2 * ROUND_TRIP_S
     assert transport.round_trips == 1
 
 
@@ -51,14 +51,16 @@ async def test_pieces_of_a_stream_keep_their_distance_and_are_not_delayed_twice(
     begin_s = loop.time()
     async with http.stream("GET", "http://server/") as reply:
         arrivals_s = [loop.time() - begin_s async for _ in reply.aiter_raw()]
-    assert arrivals_s == pytest.approx([ROUND_TRIP_S, ROUND_TRIP_S + 0.1], abs=0.05)
+    first_s, second_s = arrivals_s
+    assert ROUND_TRIP_S <= first_s < 2 * ROUND_TRIP_S
+    assert ROUND_TRIP_S + 0.1 <= second_s < 2 * ROUND_TRIP_S + 0.1
 
 
 async def test_requests_side_by_side_wait_side_by_side():
     transport, http = client(Pieces())
     begin_s = asyncio.get_running_loop().time()
     await asyncio.gather(*(http.get("http://server/") for _ in range(8)))
-    assert asyncio.get_running_loop().time() - begin_s < 2 * ROUND_TRIP_S
+    assert asyncio.get_running_loop().time() - begin_s < 3 * ROUND_TRIP_S
     assert transport.round_trips == 8
 
 

@@ -39,6 +39,7 @@ class FakeOpenAI:
         ends_early: Leave out the last chunks and the end mark.
         answer_with: Answer every completion with this status and body.
         is_down: Break every connection.
+        probe_faults: Whether to break the connection of each of the next requests for the models.
         cached_tokens: What the usage tells, None leaves the details out.
         bodies: Bodies of the requests so far.
         headers: Their headers.
@@ -55,13 +56,15 @@ class FakeOpenAI:
     ends_early: bool = False
     answer_with: tuple[int, str] | None = None
     is_down: bool = False
+    probe_faults: list[bool] = field(default_factory=list)
     cached_tokens: int | None = None
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     num_left: int = 0
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
-        if self.is_down:
+        is_probe = scope["path"].endswith("/models")
+        if self.is_down or (is_probe and self.probe_faults and self.probe_faults.pop(0)):
             raise ConnectionCutError
         routes = [
             Route("/v1/models", self._list_models),

@@ -31,4 +31,4 @@ class LeastLoadedPlacement:
 
 def _with_room(request: Request, view: ClusterView) -> list[EngineState]:
     # Objectives are ignored: an engine is bounded by its slots and memory alone.
-    return [engine for engine in view.candidates(request) if engine.fits(request.need_tokens)]
+    return [engine for engine in view.candidates([request]) if engine.fits(request.need_tokens)]

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from parrot_backend.core.engine_state import EngineState
+from parrot_backend.core.ids import TaskGroupId
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.scheduling.placement import ClusterView, Placement
 
@@ -27,40 +28,28 @@ class PaperPlacement:
 
     def place(self, request: Request, view: ClusterView) -> list[Placement]:
         """Place the request as the module says."""
-        engines = view.candidates(request)
-        return (
-            self._place_group(request, engines, view)
-            or self._place_sharing(request, engines, view)
-            or self._place_alone(request, engines, view)
-        )
+        if request.objective.group is not None:
+            placements = self._place_group(request.objective.group, view)
+        else:
+            placements = self._place_sharing(request, view)
+        return placements or self._place_alone(request, view)
 
-    def _place_group(
-        self, request: Request, engines: list[EngineState], view: ClusterView
-    ) -> list[Placement]:
-        group = request.objective.group
-        if group is None:
-            return []
-        members = [m for m in view.queue.group_members(group) if m.model == request.model]
-        engine = find_engine(members, engines, view)
+    def _place_group(self, group: TaskGroupId, view: ClusterView) -> list[Placement]:
+        members = view.queue.group_members(group)
+        engine = find_engine(members, view.candidates(members), view)
         reason = f"one engine for the {len(members)} ready requests of task group {group}"
         return [] if engine is None else [Placement(m, engine.id, reason) for m in members]
 
-    def _place_sharing(
-        self, request: Request, engines: list[EngineState], view: ClusterView
-    ) -> list[Placement]:
-        if request.objective.group is not None:
-            return []
+    def _place_sharing(self, request: Request, view: ClusterView) -> list[Placement]:
         sharing, tokens = view.queue.sharing_prefix(request, view.max_shared)
-        sharing = [r for r in sharing if r.model == request.model]
         if len(sharing) < 2:
             return []
-        engine = find_engine(sharing, engines, view, tokens)
+        engine = find_engine(sharing, view.candidates(sharing), view, tokens)
         reason = f"{len(sharing)} queued requests share a prefix of about {tokens} tokens"
         return [] if engine is None else [Placement(r, engine.id, reason) for r in sharing]
 
-    def _place_alone(
-        self, request: Request, engines: list[EngineState], view: ClusterView
-    ) -> list[Placement]:
+    def _place_alone(self, request: Request, view: ClusterView) -> list[Placement]:
+        engines = view.candidates([request])
         holding = set(view.prefixes.engines_with(request.prefixes))
         engine = find_engine([request], [e for e in engines if e.id in holding], view)
         if engine is not None:

@@ -26,8 +26,8 @@ class ClusterView:
     """What a policy may look at. It changes nothing.
 
     Attributes:
-        engines: Engines that have a free slot, in order of joining.
-        queue: All ready requests, the one to be placed among them.
+        engines: Live engines that serve the model, in order of joining.
+        queue: The ready requests for the model, the one to be placed among them.
         prefixes: Which engine holds which prefix.
         max_shared: How many requests that share a prefix are placed together at most.
     """
@@ -37,15 +37,18 @@ class ClusterView:
     prefixes: PrefixIndex
     max_shared: int
 
-    def candidates(self, request: Request) -> list[EngineState]:
-        """Filter: engines that serve the request's model and did not fail it before.
+    def candidates(self, requests: Sequence[Request]) -> list[EngineState]:
+        """Filter: engines with a free slot that failed none of the requests before.
 
-        When every engine that serves it failed it before, all of those are candidates again.
+        A single request that failed on every engine there is may try them all again.
         """
-        serving = [engine for engine in self.engines if engine.serves(request.model)]
-        if not request.avoided:
-            return serving
-        return [e for e in serving if e.id not in request.avoided] or serving
+        free = [engine for engine in self.engines if engine.has_slot]
+        avoided = {engine for request in requests for engine in request.avoided}
+        if not avoided:
+            return free
+        if len(requests) == 1 and all(engine.id in avoided for engine in self.engines):
+            return free
+        return [engine for engine in free if engine.id not in avoided]
 
     def need_tokens(
         self, engine: EngineState, requests: Sequence[Request], shared_tokens: int = 0

@@ -74,6 +74,10 @@ class WaitingQueue:
     def __getitem__(self, position: int) -> Request:
         return self._requests[self._sorted[position][1]]
 
+    def key(self, position: int) -> OrderKey:
+        """Return what the request at a position is ordered by."""
+        return self._sorted[position][0]
+
     def __iter__(self) -> Iterator[Request]:
         for _, node_id in self._sorted:
             yield self._requests[node_id]
@@ -102,7 +106,7 @@ class WaitingQueue:
             if boundary.tokens >= self._min_prefix_tokens:
                 _discard(self._prefixes, boundary.hash, request.id)
 
-    def change_objective(self, request: Request, change: Callable[[], None]) -> None:
+    def update(self, request: Request, change: Callable[[], None]) -> None:
         """Apply a change that affects a queued request's place, and move it accordingly."""
         is_old = request.id not in self._young
         _discard(self._groups, request.objective.group, request.id)

@@ -1,8 +1,8 @@
-"""The scheduler: queue and engines in, placements out."""
+"""The scheduler: ready requests and engines in, placements out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from parrot_backend.core.config import PlacementName, SchedulerConfig
 from parrot_backend.core.criteria import Objective, ObjectiveClass
@@ -24,14 +24,29 @@ PLACEMENTS: dict[PlacementName, Callable[[], PlacementPolicy]] = {
 
 
 class Scheduler:
-    """Owns the queue, the engines' accounts and the prefix index."""
+    """Owns the queues (one per model), the engines' accounts and the prefix index."""
 
     def __init__(self, config: SchedulerConfig, prefix_config: PrefixIndexConfig) -> None:
         self._config = config
+        self._min_prefix_tokens = prefix_config.min_tokens
         self._policy = PLACEMENTS[config.placement]()
+        self._queues: dict[str | None, WaitingQueue] = {}
         self.prefixes = PrefixIndex(prefix_config)
-        self.queue = WaitingQueue(ordering_of(config), config.max_wait_s, prefix_config.min_tokens)
         self.engines: dict[EngineId, EngineState] = {}
+
+    @property
+    def num_waiting(self) -> int:
+        """Ready requests that are not placed."""
+        return sum(map(len, self._queues.values()))
+
+    def waiting(self) -> Iterator[Request]:
+        """Yield the ready requests, model by model, each in serving order."""
+        for queue in self._queues.values():
+            yield from queue
+
+    def serves(self, model: str | None) -> bool:
+        """Tell whether any engine serves a model."""
+        return any(engine.serves(model) for engine in self.engines.values())
 
     def add_engine(self, info: EngineInfo, now_s: float) -> None:
         """Begin to place on an engine."""
@@ -45,12 +60,28 @@ class Scheduler:
 
     def enqueue(self, request: Request) -> None:
         """Take in a ready request."""
-        self.queue.add(request)
+        queue = self._queues.get(request.model)
+        if queue is None:
+            ordering = ordering_of(self._config)
+            queue = WaitingQueue(ordering, self._config.max_wait_s, self._min_prefix_tokens)
+            self._queues[request.model] = queue
+        queue.add(request)
 
-    def withdraw(self, request: Request) -> None:
-        """Take a request out of the queue again, if it is there."""
-        if request in self.queue:
-            self.queue.remove(request)
+    def withdraw(self, request: Request) -> bool:
+        """Take a request out of its queue again; return whether it was there."""
+        queue = self._queues.get(request.model)
+        if queue is None or request not in queue:
+            return False
+        self._remove(request)
+        return True
+
+    def update(self, request: Request, change: Callable[[], None]) -> None:
+        """Apply a change that may affect a request's place in its queue, if it is in one."""
+        queue = self._queues.get(request.model)
+        if queue is not None and request in queue:
+            queue.update(request, change)
+        else:
+            change()
 
     def set_objective(self, request: Request, objective: Objective) -> None:
         """Change a request's objective, and its place in the queue if it has one."""
@@ -58,10 +89,7 @@ class Scheduler:
         def change() -> None:
             request.objective = objective
 
-        if request in self.queue:
-            self.queue.change_objective(request, change)
-        else:
-            change()
+        self.update(request, change)
 
     def release(self, engine: EngineId, attempt: AttemptId) -> None:
         """Give back what an ended attempt took."""
@@ -72,44 +100,92 @@ class Scheduler:
     ) -> list[Placement]:
         """Place as many ready requests as have room, in serving order.
 
-        A blocked request may be passed over for a later one, but not when it is old, and not by
-        requests for the same model when it is latency-sensitive: what is freed must reach it.
+        Of requests for one model, a blocked one may be passed over for a later one, but not when
+        it is old, and not when it is latency-sensitive: what is freed must reach it.
 
         Args:
             now_s: The time, for ageing.
             name_attempt: Gives each placed request the id of its attempt.
         """
-        self.queue.promote_old(now_s)
         made: list[Placement] = []
-        open_engines = [engine for engine in self.engines.values() if engine.has_slot]
-        reserved = set[str | None]()
-        position = 0
-        while open_engines and position < min(len(self.queue), self._config.max_backfill + 1):
-            request = self.queue[position]
-            placements = [] if request.model in reserved else self._place(request, open_engines)
-            if not placements:
-                if self.queue.is_old(request):
-                    break
-                if request.objective.objective_class is ObjectiveClass.LATENCY:
-                    reserved.add(request.model)
-                position += 1
-                continue
-            self._commit(placements, name_attempt)
-            made += placements
-            open_engines = [engine for engine in open_engines if engine.has_slot]
+        cursors = self._cursors(now_s)
+        while cursors:
+            cursor = min(cursors, key=_Cursor.key) if len(cursors) > 1 else cursors[0]
+            request = cursor.request
+            placements = self._place(request, cursor)
+            if placements:
+                self._commit(placements, name_attempt, now_s)
+                made += placements
+            else:
+                cursor.pass_over(request)
+            cursors = [cursor for cursor in cursors if self._may_go_on(cursor)]
         return made
 
-    def _place(self, request: Request, engines: list[EngineState]) -> list[Placement]:
-        view = ClusterView(engines, self.queue, self.prefixes, self._config.max_shared)
+    def _cursors(self, now_s: float) -> list[_Cursor]:
+        cursors = []
+        for model, queue in self._queues.items():
+            queue.promote_old(now_s)
+            cursor = _Cursor(model, queue, self._config.max_backfill)
+            if self._may_go_on(cursor):
+                cursors.append(cursor)
+        return cursors
+
+    def _may_go_on(self, cursor: _Cursor) -> bool:
+        return not cursor.is_at_end and any(
+            engine.has_slot and engine.serves(cursor.model) for engine in self.engines.values()
+        )
+
+    def _place(self, request: Request, cursor: _Cursor) -> list[Placement]:
+        alive = [engine for engine in self.engines.values() if engine.serves(cursor.model)]
+        view = ClusterView(alive, cursor.queue, self.prefixes, self._config.max_shared)
         return self._policy.place(request, view)
 
     def _commit(
-        self, placements: list[Placement], name_attempt: Callable[[Request], AttemptId]
+        self,
+        placements: list[Placement],
+        name_attempt: Callable[[Request], AttemptId],
+        now_s: float,
     ) -> None:
         for request, engine_id, _ in placements:
             engine = self.engines[engine_id]
-            resident = self.prefixes.resident_tokens(engine_id, request.prefixes)
+            need = request.need_tokens
+            need -= self.prefixes.resident_tokens(engine_id, request.prefixes)
             is_latency = request.objective.objective_class is ObjectiveClass.LATENCY
-            self.queue.remove(request)
-            engine.add(name_attempt(request), request.need_tokens - resident, is_latency)
+            self._remove(request)
+            engine.add(name_attempt(request), need, is_latency=is_latency, now_s=now_s)
             self.prefixes.record(engine_id, request.prefixes)
+
+    def _remove(self, request: Request) -> None:
+        queue = self._queues[request.model]
+        queue.remove(request)
+        if not queue:
+            del self._queues[request.model]
+
+
+class _Cursor:
+    """How far one scheduling pass has come in the queue of one model."""
+
+    def __init__(self, model: str | None, queue: WaitingQueue, max_passed: int) -> None:
+        self.model = model
+        self.queue = queue
+        self._max_passed = max_passed
+        self._passed = 0
+
+    @property
+    def is_at_end(self) -> bool:
+        """Nothing is left that may be placed in this pass."""
+        return self._passed > self._max_passed or self._passed >= len(self.queue)
+
+    @property
+    def request(self) -> Request:
+        """The next request to be placed."""
+        return self.queue[self._passed]
+
+    def key(self) -> tuple[float, ...]:
+        """Serving order of the next request among those of all models."""
+        return self.queue.key(self._passed)
+
+    def pass_over(self, blocked: Request) -> None:
+        """Leave a blocked request behind; the pass ends if nobody may overtake it."""
+        is_latency = blocked.objective.objective_class is ObjectiveClass.LATENCY
+        self._passed += self._max_passed + 1 if is_latency or self.queue.is_old(blocked) else 1

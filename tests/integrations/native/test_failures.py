@@ -166,6 +166,16 @@ def test_after_a_refused_submit_independent_calls_go_on(
     assert Ask("two").get() == "<Q: two A: >"
 
 
+def test_a_constant_of_a_refused_submit_can_be_used_again(
+    fake: FakeParrot, program: P.Program
+) -> None:
+    task = P.SemanticVariable("snake")
+    fake.mishaps = [error_reply(422, "unknown_model")]
+    with pytest.raises(P.RequestRejected):
+        Ask(task).get()
+    assert Ask(task).get() == "<Q: snake A: >"
+
+
 def test_a_lost_connection_is_resumed_behind_the_users_back(
     fake: FakeParrot, program: P.Program
 ) -> None:
