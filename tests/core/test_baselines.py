@@ -42,11 +42,6 @@ FCFS: dict[str, Case] = {
         request(need_tokens=5000),
         "b",
     ),
-    "the first of the model": (
-        [engine("a"), engine("b", models=("n",))],
-        request(model="n"),
-        "b",
-    ),
     "the first that did not fail it": (
         [engine("a"), engine("b")],
         request(avoided=["a"]),
@@ -60,11 +55,6 @@ LEAST_LOADED: dict[str, Case] = {
     "the oldest of equals": ([engine("b"), engine("a")], request(), "b"),
     "with room": ([engine("a", 950), engine("b", 1, 1)], request(), "b"),
     "none with room": ([engine("a", 950)], request(), None),
-    "of the model": (
-        [engine("a"), engine("b", 1, models=("n",))],
-        request(model="n"),
-        "b",
-    ),
     "that did not fail it": (
         [engine("a"), engine("b", 1)],
         request(avoided=["a"]),

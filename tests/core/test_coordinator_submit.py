@@ -77,9 +77,15 @@ def test_start_says_everything_an_engine_needs() -> None:
     assert start.reason != ""
 
 
-def test_model_none_stays_none() -> None:
-    driver = audited_driver(make_engine())
-    assert of_type(driver.submit(make_step("a")), StartRequest)[0].model is None
+def test_model_none_is_the_default_of_the_first_engine() -> None:
+    driver = audited_driver(make_engine("e0", models=("m", "n")), make_engine("e1", models=("k",)))
+    assert of_type(driver.submit(make_step("a")), StartRequest)[0].model == "m"
+
+
+def test_call_without_model_that_came_before_any_engine_gets_the_default_then() -> None:
+    driver = audited_driver()
+    driver.submit(make_step("a"))
+    assert of_type(driver.join(make_engine(models=("m",))), StartRequest)[0].model == "m"
 
 
 def test_whole_graph_in_one_submit_is_started_in_the_right_order() -> None:

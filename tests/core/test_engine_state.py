@@ -13,7 +13,7 @@ L, G, T = ObjectiveClass.LATENCY, ObjectiveClass.TASK_GROUP, ObjectiveClass.THRO
 
 
 def loaded(*running: tuple[int, bool], max_requests: int = 4) -> EngineState:
-    """Return an engine of 1000 tokens, 300 under latency, that runs (tokens, is_latency=is_latency, now_s=0.0)."""
+    """Return an engine of 1000 tokens, 300 under latency, that runs (tokens, is_latency)."""
     engine = make_engine_state(
         capacity_tokens=1000, latency_capacity_tokens=300, max_requests=max_requests
     )

@@ -8,7 +8,7 @@ from parrot_backend.core.events import CallSpec, GraphSubmitted, NodeSpec
 from parrot_backend.core.graph import SessionGraph
 from parrot_backend.core.ids import NodeId
 from parrot_backend.core.nodes import NodeState, Request, TransformNode
-from parrot_backend.core.prompt import Input, Role, Text
+from parrot_backend.core.prompt import InPlace, Input, Role, Text
 from parrot_backend.core.transforms import Format, RegexGroup, Split
 from parrot_backend.core.variable import VariableState
 from parrot_backend.errors import RequestError
@@ -203,19 +203,13 @@ def test_later_request_has_the_earlier_output_and_the_text_between() -> None:
         Text("Tell a joke about "),
         Input(var("topic")),
         Role("assistant"),
-        Input(var("joke")),
+        InPlace(var("joke")),
         Text(" Explain: "),
     )
 
 
 def test_later_request_waits_for_the_earlier_output() -> None:
     assert step_of(joke(), "tell", 1).inputs == (var("topic"), var("joke"))
-
-
-def test_later_request_knows_which_inputs_it_continues() -> None:
-    graph = joke()
-    assert step_of(graph, "tell", 0).continues == frozenset()
-    assert step_of(graph, "tell", 1).continues == {var("joke")}
 
 
 def test_each_output_has_its_own_sampling() -> None:
@@ -231,7 +225,7 @@ def test_text_after_the_last_output_is_in_no_prompt() -> None:
 
 def test_outputs_side_by_side_are_generated_in_order() -> None:
     graph = make_graph(make_call("b", "p", write("c"), write("d"), write("e")))
-    assert step_of(graph, "b", 2).segments == (Text("p"), Input(var("c")), Input(var("d")))
+    assert step_of(graph, "b", 2).segments == (Text("p"), InPlace(var("c")), InPlace(var("d")))
 
 
 def test_producer_of_each_output_is_its_request() -> None:
@@ -376,4 +370,4 @@ def test_number_of_requests_leaves_out_transforms() -> None:
 def test_input_written_again_after_its_output_is_not_generated_in_place() -> None:
     graph = make_graph(make_call("b", "p", write("a"), " again: ", read("a"), write("c")))
     node = step_of(graph, "b", 1)
-    assert node.segments == (Text("p"), Input(var("a")), Text(" again: "), Input(var("a")))
+    assert node.segments == (Text("p"), InPlace(var("a")), Text(" again: "), Input(var("a")))

@@ -93,12 +93,6 @@ CHOICES: dict[str, Choice] = {
     "too large and none is idle": Choice(
         [with_throughput("a")], make_request("r", need_tokens=5000), None
     ),
-    "only engines of the model": Choice(
-        [idle("a"), make_loaded_engine("b", (900, THROUGHPUT_LOAD), models=("n",))],
-        make_request("r", model="n"),
-        "b",
-    ),
-    "no engine of the model": Choice([idle("a")], make_request("r", model="n"), None),
     "an engine that failed it is avoided": Choice(
         [idle("a"), with_throughput("b", 600)], make_request("r", avoided=["a"]), "b"
     ),
@@ -137,12 +131,6 @@ CACHED: dict[str, Choice] = {
     ),
     "what is held needs no room again": Choice(
         [with_throughput("a", 950)], make_request("r", prefixes=PREFIX), "a", {"a": PREFIX}
-    ),
-    "the holder does not serve the model": Choice(
-        [idle("a"), make_loaded_engine("b", models=("n",))],
-        make_request("r", prefixes=PREFIX, model="n"),
-        "b",
-        {"a": PREFIX},
     ),
     "the holder failed it before": Choice(
         [idle("a"), idle("b")],
@@ -222,12 +210,6 @@ def test_last_member_is_placed_alone() -> None:
     group = members(3)
     view = make_view(idle("a"), queued=group[2:])
     assert placed(PaperPlacement().place(group[2], view)) == {"g2": "a"}
-
-
-def test_members_of_another_model_are_placed_for_themselves() -> None:
-    group = [*members(2), *[make_request("n", objective=GROUP, model="n", order=9)]]
-    view = make_view(idle("a"), make_loaded_engine("b", models=("n",)), queued=group)
-    assert placed(PaperPlacement().place(group[2], view)) == {"n": "b"}
 
 
 def test_group_with_a_shared_prefix_needs_it_once() -> None:

@@ -56,7 +56,7 @@ class Reply:
             cached_tokens=step.cached_tokens,
             engine_s=step.engine_s,
         )
-        ids = self._ids_of_text(text, step) if False else self._token_ids
+        ids = self._ids_of_text(text, step) if finish_reason == "stop" else self._token_ids
         return RequestFinished(
             attempt=self._attempt,
             text=text,
