@@ -163,7 +163,7 @@ class Coordinator:
             if isinstance(node, Request):
                 self._fleet.scheduler.update(node, lambda: None)
         for wanted in event.wanted:
-            session.annotate(wanted.variable, wanted.criteria)
+            session.annotate(session.find(wanted.variable), wanted.criteria)
         self._deduce(session)
         propagation = Propagation(session.graph, now_s)
         propagation.admit(delta.nodes)
@@ -196,7 +196,7 @@ class Coordinator:
         for wanted in event.wanted:
             own_id = variable_id(session.id, name_of(wanted.variable))
             variable = session.graph.variables[own_id]
-            changed |= session.annotate(own_id, wanted.criteria)
+            changed |= session.annotate(variable, wanted.criteria)
             if wanted.waiter is not None:
                 self._progress.attach(variable, wanted.waiter, is_streaming=wanted.stream)
         if changed:
@@ -205,7 +205,7 @@ class Coordinator:
     def _request_value(self, event: ValueRequested, now_s: float) -> None:
         session, variable = self._book.find_variable(event.variable)
         session.touched_s = now_s
-        if event.criteria is not None and session.annotate(variable.id, event.criteria):
+        if event.criteria is not None and session.annotate(variable, event.criteria):
             self._deduce(session)
         self._progress.attach(variable, event.waiter, is_streaming=event.stream)
 

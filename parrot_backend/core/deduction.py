@@ -26,7 +26,9 @@ from parrot_backend.core.nodes import Node, Request
 def deduce_objectives(
     graph: SessionGraph, annotations: Mapping[VariableId, Criteria]
 ) -> dict[NodeId, Objective]:
-    """Return the objective of every request that some annotated variable needs.
+    """Return the objective of every unfinished request that some annotated variable needs.
+
+    What has ended is looked at only where it stands beside unfinished requests in a stage.
 
     Args:
         graph: The session's graph; not changed.
@@ -58,13 +60,13 @@ class _Stages:
     Attributes:
         serial: Requests that were alone in a stage of some walk.
         parallel: Member sets of the wider stages.
-        done: Nodes upstream of which nothing new can be found by a walk that is only there.
+        fronts: What was pending whenever a walk entered a new stage with nothing left beside it.
     """
 
     graph: SessionGraph
     serial: dict[NodeId, None] = field(default_factory=dict)
     parallel: list[list[Request]] = field(default_factory=list)
-    done: set[NodeId] = field(default_factory=set)
+    fronts: set[frozenset[tuple[NodeId, int]]] = field(default_factory=set)
 
     def walk(self, producer: Node) -> None:
         """Sort the ancestors of one latency variable into stages."""
@@ -74,23 +76,41 @@ class _Stages:
         # Popping by falling topological index, all readers of a node come before the node.
         heap = [(-producer.index, producer.id)]
         while heap:
+            here = stage[heap[0][1]]
+            if here > deepest:
+                if self._was_here(heap, stage, deepest):
+                    break
+                deepest = here
             node = self.graph.nodes[heapq.heappop(heap)[1]]
-            here = stage[node.id]
-            is_front = not heap and here > deepest
-            deepest = max(deepest, here)
             if isinstance(node, Request):
                 members.setdefault(here, []).append(node)
-            if is_front:
-                # All that is upstream hangs on this node alone, whatever the walk came from.
-                if node.id in self.done:
-                    break
-                self.done.add(node.id)
+            if node.has_ended:
+                continue  # so has all that is upstream
             step = 1 if isinstance(node, Request) else 0
             for before in self.graph.predecessors(node):
                 if before.id not in stage:
                     heapq.heappush(heap, (-before.index, before.id))
                 stage[before.id] = max(stage.get(before.id, 0), here + step)
         self._keep(members)
+
+    def _was_here(
+        self, heap: list[tuple[int, NodeId]], stage: dict[NodeId, int], deepest: int
+    ) -> bool:
+        """Tell whether an earlier walk came to the same front, and note it if not.
+
+        When everything pending is deeper than everything visited, the rest of the walk depends on
+        nothing but what is pending, with its relative depth: it would find the same again.
+        """
+        pending = [(node_id, stage[node_id] - deepest) for _, node_id in heap]
+        if min(depth for _, depth in pending) <= 0:
+            return False
+        shallowest = min(depth for _, depth in pending)
+        front = frozenset((node_id, depth - shallowest) for node_id, depth in pending)
+        if front in self.fronts:
+            # The front itself was sorted into stages by that walk, together with its surroundings.
+            return True
+        self.fronts.add(front)
+        return False
 
     def _keep(self, members: dict[int, list[Request]]) -> None:
         for requests in members.values():
@@ -149,7 +169,7 @@ def _needed(graph: SessionGraph, annotations: Mapping[VariableId, Criteria]) -> 
     ]
     while stack:
         node = stack.pop()
-        if node.id not in found:
+        if node.id not in found and not node.has_ended:
             found[node.id] = node
             stack.extend(graph.predecessors(node))
     return list(found.values())
@@ -167,7 +187,7 @@ def _deadlines(
         stack = [] if producer is None else [graph.nodes[producer]]
         while stack:
             node = stack.pop()
-            if node.id not in found:
+            if node.id not in found and not node.has_ended:
                 found[node.id] = deadline_s
                 stack.extend(graph.predecessors(node))
     return found

@@ -22,6 +22,7 @@ class EngineState:
     """Load of one engine as the coordinator accounts for it.
 
     Attributes:
+        order: Position among all engines that ever joined.
         running: What each running attempt takes.
         used_tokens: Sum of the running attempts' needs.
         latency_tokens: The part of it that latency-sensitive attempts take.
@@ -30,6 +31,7 @@ class EngineState:
     """
 
     info: EngineInfo
+    order: int = 0
     running: dict[AttemptId, RunningRequest] = field(default_factory=dict)
     used_tokens: int = 0
     latency_tokens: int = 0
@@ -49,6 +51,11 @@ class EngineState:
     def has_slot(self) -> bool:
         """Tell whether one more request may run."""
         return len(self.running) < self.info.max_requests
+
+    @property
+    def free_slots(self) -> int:
+        """How many more requests may run."""
+        return self.info.max_requests - len(self.running)
 
     def capacity_tokens(self, added: ObjectiveClass | None = None) -> int:
         """Return the token capacity now, or as it would be with a request of a class added.

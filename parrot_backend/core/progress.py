@@ -135,6 +135,7 @@ class Progress:
             if variable.failure is not None and variable.producer is not None:
                 node = session.graph.nodes[variable.producer]
                 self.num_unfinished -= isinstance(node, Request)
+            session.annotations.pop(variable.id, None)  # it has all that was wished for it
             for waiter in variable.waiters:
                 self._answer(variable, waiter)
             variable.waiters.clear()

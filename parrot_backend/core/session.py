@@ -63,15 +63,17 @@ class Session:
                 stack.append(dependant)
         return False
 
-    def annotate(self, variable: VariableId, criteria: Criteria) -> bool:
-        """Record what is wanted of a variable; return whether that changed anything.
+    def annotate(self, variable: Variable, criteria: Criteria) -> bool:
+        """Record what is wanted of an unsettled variable; return whether that changed anything.
 
         The stronger wish wins whatever the order: latency over throughput, and of each target the
         tighter one.
         """
-        before = self.annotations.get(variable)
+        if variable.is_settled:
+            return False
+        before = self.annotations.get(variable.id)
         after = criteria if before is None else stronger_criteria(before, criteria)
-        self.annotations[variable] = after
+        self.annotations[variable.id] = after
         return after != before
 
 

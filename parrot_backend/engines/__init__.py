@@ -1,1 +1,5 @@
-"""Engines: what runs a request. ``base`` is the seam; each other module is one way to do it."""
+"""Engines: what runs a request.
+
+``base`` is the seam. ``scripted``, ``openai_http`` and ``vllm`` are the ways to do it; the other
+modules are what they share.
+"""

@@ -51,7 +51,8 @@ def make_view(
         prefixes.add_engine(engine.id)
     for name, chain in (held or {}).items():
         prefixes.record(EngineId(name), chain)
-    return ClusterView(engines, queue, prefixes, max_shared)
+    free = [engine for engine in engines if engine.has_slot]
+    return ClusterView(engines, free, queue, prefixes, max_shared)
 
 
 def placed(placements: list[Placement]) -> dict[str, str]:

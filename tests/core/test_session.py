@@ -9,6 +9,7 @@ import pytest
 from parrot_backend.core.criteria import Criteria, CriteriaKind
 from parrot_backend.core.graph import SessionGraph
 from parrot_backend.core.session import Session, stronger_criteria
+from parrot_backend.core.variable import Variable
 from tests.helpers.builders import LATENCY, SESSION, THROUGHPUT, var
 
 LAT, THR = CriteriaKind.LATENCY, CriteriaKind.THROUGHPUT
@@ -60,31 +61,31 @@ def test_order_of_three_wishes_does_not_matter() -> None:
 
 
 def test_first_wish_changes_something() -> None:
-    assert make_session().annotate(var("x"), THROUGHPUT)
+    assert make_session().annotate(Variable(var("x")), THROUGHPUT)
 
 
 def test_stronger_wish_changes_something() -> None:
     session = make_session()
-    session.annotate(var("x"), THROUGHPUT)
-    assert session.annotate(var("x"), LATENCY)
+    session.annotate(Variable(var("x")), THROUGHPUT)
+    assert session.annotate(Variable(var("x")), LATENCY)
     assert session.annotations == {var("x"): LATENCY}
 
 
 def test_weaker_wish_changes_nothing() -> None:
     session = make_session()
-    session.annotate(var("x"), LATENCY)
-    assert not session.annotate(var("x"), THROUGHPUT)
+    session.annotate(Variable(var("x")), LATENCY)
+    assert not session.annotate(Variable(var("x")), THROUGHPUT)
     assert session.annotations == {var("x"): LATENCY}
 
 
 def test_same_wish_changes_nothing() -> None:
     session = make_session()
-    session.annotate(var("x"), LATENCY)
-    assert not session.annotate(var("x"), LATENCY)
+    session.annotate(Variable(var("x")), LATENCY)
+    assert not session.annotate(Variable(var("x")), LATENCY)
 
 
 def test_wishes_are_kept_in_order_of_first_mention() -> None:
     session = make_session()
     for name in ("b", "a", "b"):
-        session.annotate(var(name), LATENCY)
+        session.annotate(Variable(var(name)), LATENCY)
     assert list(session.annotations) == [var("b"), var("a")]

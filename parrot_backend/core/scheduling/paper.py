@@ -35,6 +35,10 @@ class PaperPlacement:
         return placements or self._place_alone(request, view)
 
     def _place_group(self, group: TaskGroupId, view: ClusterView) -> list[Placement]:
+        # Looking at the members of a group that is too large anyway would cost its size each time.
+        slots = max((engine.free_slots for engine in view.free), default=0)
+        if view.queue.group_size(group) > slots:
+            return []
         members = view.queue.group_members(group)
         engine = find_engine(members, view.candidates(members), view)
         reason = f"one engine for the {len(members)} ready requests of task group {group}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -26,29 +26,31 @@ class ClusterView:
     """What a policy may look at. It changes nothing.
 
     Attributes:
-        engines: Live engines that serve the model, in order of joining.
+        engines: Live engines of all models.
+        free: Those that serve the model and have a free slot, in order of joining.
         queue: The ready requests for the model, the one to be placed among them.
         prefixes: Which engine holds which prefix.
         max_shared: How many requests that share a prefix are placed together at most.
     """
 
-    engines: Sequence[EngineState]
+    engines: Collection[EngineState]
+    free: Sequence[EngineState]
     queue: WaitingQueue
     prefixes: PrefixIndex
     max_shared: int
 
-    def candidates(self, requests: Sequence[Request]) -> list[EngineState]:
+    def candidates(self, requests: Sequence[Request]) -> Sequence[EngineState]:
         """Filter: engines with a free slot that failed none of the requests before.
 
         A single request that failed on every engine there is may try them all again.
         """
-        free = [engine for engine in self.engines if engine.has_slot]
         avoided = {engine for request in requests for engine in request.avoided}
         if not avoided:
-            return free
-        if len(requests) == 1 and all(engine.id in avoided for engine in self.engines):
-            return free
-        return [engine for engine in free if engine.id not in avoided]
+            return self.free
+        model = requests[0].model
+        if len(requests) == 1 and all(e.id in avoided for e in self.engines if e.serves(model)):
+            return self.free
+        return [engine for engine in self.free if engine.id not in avoided]
 
     def need_tokens(
         self, engine: EngineState, requests: Sequence[Request], shared_tokens: int = 0

@@ -130,6 +130,10 @@ class WaitingQueue:
         """Tell whether a queued request was moved to the front for its age."""
         return request.id not in self._young
 
+    def group_size(self, group: TaskGroupId) -> int:
+        """Return how many members of a task group are queued."""
+        return len(self._groups.get(group, ()))
+
     def group_members(self, group: TaskGroupId) -> list[Request]:
         """Return the queued members of a task group, in order of becoming ready."""
         return [self._requests[node] for node in self._groups.get(group, ())]

@@ -33,6 +33,9 @@ class Scheduler:
         self._queues: dict[str | None, WaitingQueue] = {}
         self.prefixes = PrefixIndex(prefix_config)
         self.engines: dict[EngineId, EngineState] = {}
+        # Kept apart, because in a busy server few engines have a slot and every decision asks.
+        self._free: dict[EngineId, EngineState] = {}
+        self._num_joined = 0
 
     @property
     def num_waiting(self) -> int:
@@ -50,12 +53,16 @@ class Scheduler:
 
     def add_engine(self, info: EngineInfo, now_s: float) -> None:
         """Begin to place on an engine."""
-        self.engines[info.engine] = EngineState(info, last_output_s=now_s)
+        engine = EngineState(info, self._num_joined, last_output_s=now_s)
+        self._num_joined += 1
+        self.engines[info.engine] = engine
+        self._note_slots(engine)
         self.prefixes.add_engine(info.engine)
 
     def remove_engine(self, engine: EngineId) -> EngineState:
         """Stop placing on an engine, and return its last account."""
         self.prefixes.remove_engine(engine)
+        self._free.pop(engine, None)
         return self.engines.pop(engine)
 
     def enqueue(self, request: Request) -> None:
@@ -93,7 +100,9 @@ class Scheduler:
 
     def release(self, engine: EngineId, attempt: AttemptId) -> None:
         """Give back what an ended attempt took."""
-        self.engines[engine].remove(attempt)
+        state = self.engines[engine]
+        state.remove(attempt)
+        self._note_slots(state)
 
     def schedule(
         self, now_s: float, name_attempt: Callable[[Request], AttemptId]
@@ -109,7 +118,7 @@ class Scheduler:
         """
         made: list[Placement] = []
         cursors = self._cursors(now_s)
-        while cursors:
+        while cursors and self._free:
             cursor = min(cursors, key=_Cursor.key) if len(cursors) > 1 else cursors[0]
             request = cursor.request
             placements = self._place(request, cursor)
@@ -118,26 +127,37 @@ class Scheduler:
                 made += placements
             else:
                 cursor.pass_over(request)
-            cursors = [cursor for cursor in cursors if self._may_go_on(cursor)]
+            if cursor.is_at_end or not self._free_engines(cursor.model):
+                cursors.remove(cursor)
         return made
 
     def _cursors(self, now_s: float) -> list[_Cursor]:
         cursors = []
         for model, queue in self._queues.items():
             queue.promote_old(now_s)
-            cursor = _Cursor(model, queue, self._config.max_backfill)
-            if self._may_go_on(cursor):
-                cursors.append(cursor)
+            if self._free_engines(model):
+                cursors.append(_Cursor(model, queue, self._config.max_backfill))
         return cursors
 
-    def _may_go_on(self, cursor: _Cursor) -> bool:
-        return not cursor.is_at_end and any(
-            engine.has_slot and engine.serves(cursor.model) for engine in self.engines.values()
-        )
+    def _free_engines(self, model: str | None) -> list[EngineState]:
+        free = [engine for engine in self._free.values() if engine.serves(model)]
+        free.sort(key=_join_order)
+        return free
+
+    def _note_slots(self, engine: EngineState) -> None:
+        if engine.has_slot:
+            self._free[engine.id] = engine
+        else:
+            self._free.pop(engine.id, None)
 
     def _place(self, request: Request, cursor: _Cursor) -> list[Placement]:
-        alive = [engine for engine in self.engines.values() if engine.serves(cursor.model)]
-        view = ClusterView(alive, cursor.queue, self.prefixes, self._config.max_shared)
+        view = ClusterView(
+            self.engines.values(),
+            self._free_engines(cursor.model),
+            cursor.queue,
+            self.prefixes,
+            self._config.max_shared,
+        )
         return self._policy.place(request, view)
 
     def _commit(
@@ -153,6 +173,7 @@ class Scheduler:
             is_latency = request.objective.objective_class is ObjectiveClass.LATENCY
             self._remove(request)
             engine.add(name_attempt(request), need, is_latency=is_latency, now_s=now_s)
+            self._note_slots(engine)
             self.prefixes.record(engine_id, request.prefixes)
 
     def _remove(self, request: Request) -> None:
@@ -160,6 +181,10 @@ class Scheduler:
         queue.remove(request)
         if not queue:
             del self._queues[request.model]
+
+
+def _join_order(engine: EngineState) -> int:
+    return engine.order
 
 
 class _Cursor:

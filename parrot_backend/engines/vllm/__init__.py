@@ -2,5 +2,6 @@
 
 from parrot_backend.engines.vllm.config import VllmConfig
 from parrot_backend.engines.vllm.engine import VllmEngine
+from parrot_backend.engines.vllm.processes import prewarm
 
-__all__ = ["VllmConfig", "VllmEngine"]
+__all__ = ["VllmConfig", "VllmEngine", "prewarm"]

@@ -22,7 +22,6 @@ from parrot_backend.errors import EngineError
 
 SUPPORTED_VERSIONS = "0.32"
 
-_GIB = 2**30
 _SAMPLING_NAMES = frozenset(field.name for field in fields(Sampling))
 
 
@@ -65,7 +64,7 @@ def create_client(config: VllmConfig, record: LoadRecord, cores: CoreProcesses) 
     is_cpu = current_platform.is_cpu()
     if is_cpu:
         _inspect_in_process(config)
-    arguments = AsyncEngineArgs(**_engine_arguments(config, is_cpu))
+    arguments = AsyncEngineArgs(**config.engine_arguments(is_cpu))
     vllm_config = arguments.create_engine_config()
     with cores.owning():
         return AsyncLLM.from_vllm_config(
@@ -74,22 +73,27 @@ def create_client(config: VllmConfig, record: LoadRecord, cores: CoreProcesses) 
 
 
 async def begin(client: Any) -> asyncio.Task[None]:
-    """Let a client work in this event loop; return the task that ends when the engine does."""
+    """Let a client work in this event loop; return the task that ends when the engine does.
+
+    Raises:
+        EngineError: ``engine_start_failed``: the engine ended before it began.
+    """
+    from vllm.v1.engine.exceptions import EngineDeadError
+
     client._run_output_handler()
-    await client.get_supported_tasks()
+    try:
+        await client.get_supported_tasks()
+    except EngineDeadError as exc:
+        raise EngineError("engine_start_failed", f"vLLM's core died at once: {exc}") from exc
     handler: asyncio.Task[None] = client.output_handler
     return handler
 
 
-def max_model_len(client: Any) -> int:
-    """Return the longest prompt plus output, in tokens."""
-    return int(client.vllm_config.model_config.max_model_len)
-
-
-def capacity_tokens(client: Any) -> int:
-    """Return how many tokens the KV cache holds; one of its blocks is never used."""
-    cache = client.vllm_config.cache_config
-    return (int(cache.num_gpu_blocks) - 1) * int(cache.block_size)
+def limits(client: Any) -> tuple[int, int]:
+    """Return the longest prompt plus output, and what the KV cache holds, both in tokens."""
+    model, cache = client.vllm_config.model_config, client.vllm_config.cache_config
+    # One block is never used.
+    return int(model.max_model_len), (int(cache.num_gpu_blocks) - 1) * int(cache.block_size)
 
 
 def num_unfinished(client: Any) -> int:
@@ -161,29 +165,11 @@ def shut_down(client: Any, timeout_s: float) -> None:
         client: The ``AsyncLLM``.
         timeout_s: Processes that have not ended after this are killed.
     """
+    handler: asyncio.Task[None] | None = client.output_handler
+    if handler is not None and num_unfinished(client) == 0:
+        # It would log an error about the end that is wanted; and there is nobody to tell of it.
+        handler.get_loop().call_soon_threadsafe(handler.cancel)
     client.shutdown(timeout=timeout_s)
-
-
-def _engine_arguments(config: VllmConfig, is_cpu: bool) -> dict[str, Any]:
-    eager = is_cpu if config.enforce_eager is None else config.enforce_eager
-    given = {
-        "served_model_name": config.model_name,
-        "max_model_len": config.max_model_len,
-        "block_size": config.block_size or (32 if is_cpu else None),
-        "max_num_batched_tokens": config.max_num_batched_tokens,
-        "kv_cache_memory_bytes": config.kv_cache_bytes or (_GIB if is_cpu else None),
-        "gpu_memory_utilization": config.gpu_memory_utilization,
-    }
-    return {
-        "model": config.model,
-        "dtype": config.dtype,
-        "seed": config.seed,
-        "max_num_seqs": config.max_num_seqs,
-        "enforce_eager": eager,
-        "scheduling_policy": "priority",
-        "enable_prefix_caching": True,
-        **{name: value for name, value in given.items() if value is not None},
-    }
 
 
 def _inspect_in_process(config: VllmConfig) -> None:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+#: The least block that vLLM's kernels for CPUs take.
+_CPU_BLOCK_TOKENS = 32
+_CPU_KV_CACHE_BYTES = 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,15 +19,15 @@ class VllmConfig:
         served_model_name: Name that requests use; None takes ``model``.
         dtype: Number format of weights and activations.
         max_model_len: Longest prompt plus output, in tokens.
-        block_size: Tokens per KV block, the grain of prefix sharing. None: 32 on CPUs, the least
-            that vLLM's kernels there take; a larger one measured no faster (within noise).
+        block_size: Tokens per KV block, the grain of prefix sharing. None: 32 on CPUs; 64 and 128
+            measured no faster there (a step of 8 requests with 2,000 tokens each: 25 to 28 ms).
         max_num_seqs: Requests in one batch.
         max_num_batched_tokens: Tokens in one step.
         kv_cache_bytes: Size of the KV cache. None: 1 GiB on CPUs, where vLLM would take nearly all
             memory; elsewhere what ``gpu_memory_utilization`` leaves.
         gpu_memory_utilization: Share of the GPU's memory that vLLM may use.
-        latency_capacity_tokens: See ``EngineInfo``; the time per token of Llama 7B on an A100 rises
-            steeply beyond this (Source: the paper's section 8.1, capacity against latency).
+        latency_capacity_tokens: See ``EngineInfo``. Beyond this the time per token of the paper's
+            13B model on an A100 rises steeply (Source: paper, figure 10).
         enforce_eager: Run without compiled graphs. None: on CPUs, where compiling takes longer
             than it saves.
         seed: Seed of sampling without a seed of its own.
@@ -53,3 +58,29 @@ class VllmConfig:
     def model_name(self) -> str:
         """The name that requests use."""
         return self.served_model_name or self.model
+
+    def engine_arguments(self, is_cpu: bool) -> dict[str, Any]:
+        """Return the arguments of ``AsyncEngineArgs``.
+
+        Args:
+            is_cpu: Whether the engine will run on CPUs.
+        """
+        given = {
+            "max_model_len": self.max_model_len,
+            "block_size": self.block_size or (_CPU_BLOCK_TOKENS if is_cpu else None),
+            "max_num_batched_tokens": self.max_num_batched_tokens,
+            "kv_cache_memory_bytes": self.kv_cache_bytes
+            or (_CPU_KV_CACHE_BYTES if is_cpu else None),
+            "gpu_memory_utilization": self.gpu_memory_utilization,
+        }
+        return {
+            "model": self.model,
+            "served_model_name": self.model_name,
+            "dtype": self.dtype,
+            "seed": self.seed,
+            "max_num_seqs": self.max_num_seqs,
+            "enforce_eager": is_cpu if self.enforce_eager is None else self.enforce_eager,
+            "scheduling_policy": "priority",
+            "enable_prefix_caching": True,
+            **{name: value for name, value in given.items() if value is not None},
+        }

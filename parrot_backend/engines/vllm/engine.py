@@ -24,9 +24,9 @@ from parrot_backend.engines.vllm.records import CoreDead, LoadRecord, Rejected
 from parrot_backend.engines.vllm.reply import Reply
 from parrot_backend.errors import EngineError
 
-#: Longer prompts are tokenised in a thread, because the event loop would stand still for
-#: milliseconds (about 1 ms per 10,000 characters).
-_LONG_PROMPT_CHARS = 20_000
+#: Longer prompts are tokenised in a thread, because the event loop would stand still meanwhile:
+#: about 3 ms for so many characters.
+_LONG_PROMPT_CHARS = 10_000
 
 
 class VllmEngine:
@@ -40,8 +40,7 @@ class VllmEngine:
     def __init__(self, engine_id: EngineId, config: VllmConfig) -> None:
         self._id = engine_id
         self._config = config
-        self._is_cpu_build = processes.is_cpu_build()
-        self._cores = CoreProcesses(is_forked=self._is_cpu_build)
+        self._cores = CoreProcesses(is_forked=processes.is_cpu_build())
         self._record = LoadRecord()
         self._stream = OutputStream()
         self._tasks = AttemptTasks(self._stream)
@@ -70,8 +69,7 @@ class VllmEngine:
         Raises:
             EngineError: ``engine_start_failed`` with the cause.
         """
-        if self._is_cpu_build:
-            processes.start_fork_server(self._config.cpu_threads, self._config.log_level)
+        processes.prewarm(self._config)
         # A thread cannot be cancelled; if this is, ``close`` ends what the thread waits for.
         self._building = asyncio.ensure_future(asyncio.to_thread(self._build))
         await asyncio.wait({self._building})
@@ -79,12 +77,12 @@ class VllmEngine:
         self._client = self._building.result()
         handler = await compat.begin(self._client)
         self._watch = asyncio.create_task(self._await_death(handler), name=f"watch {self._id}")
-        self._max_model_len = compat.max_model_len(self._client)
+        self._max_model_len, capacity_tokens = compat.limits(self._client)
         return EngineInfo(
             engine=self._id,
             models=(self._config.model_name,),
             max_model_len=self._max_model_len,
-            capacity_tokens=compat.capacity_tokens(self._client),
+            capacity_tokens=capacity_tokens,
             latency_capacity_tokens=self._config.latency_capacity_tokens,
             max_requests=self._config.max_num_seqs,
         )
