@@ -107,6 +107,10 @@ STATUS_OF_CODE: dict[str, int] = {
 }
 
 
+#: A chain of n failed calls would otherwise hold n * n names.
+_MAX_PATH = 32
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """Why a variable has no value: the root cause and the way it travelled.
@@ -115,7 +119,8 @@ class Failure:
         code: Stable code of the root cause.
         message: The root cause in one sentence.
         origin: Name of the variable at which it first went wrong.
-        path: Names of the variables from the origin to this one, both included.
+        path: Names of the variables from the origin to this one, both included; of a long way the
+            middle is left out.
     """
 
     code: str
@@ -125,4 +130,8 @@ class Failure:
 
     def extended(self, name: str) -> Failure:
         """Return the same failure as seen by a dependant called ``name``."""
-        return Failure(self.code, self.message, self.origin, (*self.path, name))
+        path = (*self.path, name)
+        if len(path) > _MAX_PATH:
+            half = _MAX_PATH // 2
+            path = (*path[:half], "...", *path[-half + 1 :])
+        return Failure(self.code, self.message, self.origin, path)

@@ -7,6 +7,7 @@ before what it reads.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -18,6 +19,9 @@ from parrot_backend.core.prompt import InPlace, Input, Output, PromptSegment
 from parrot_backend.core.transforms import check_transform
 from parrot_backend.core.variable import Variable, VariableState
 from parrot_backend.errors import RequestError
+
+#: Each output holds all that stands before it, so a call costs the square of its outputs.
+MAX_OUTPUTS_PER_CALL = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,8 @@ class SessionGraph:
                 ``invalid_transform``, ``graph_too_large`` or ``variable_not_set``.
         """
         self._check_names(submission.nodes)
+        for spec in submission.nodes:
+            _check_outputs(spec)
         nodes = [node for spec in submission.nodes for node in self._expand(spec, submission)]
         if len(self.nodes) + len(nodes) > max_nodes:
             raise RequestError(
@@ -101,16 +107,20 @@ class SessionGraph:
             yield self.nodes[node]
 
     def _lengthen_paths(self, nodes: Iterable[Node]) -> list[Node]:
-        # Only unfinished ancestors matter: what has ended is never ordered again.
         lengthened: dict[NodeId, Node] = {}
-        stack = list(nodes)
-        while stack:
-            node = stack.pop()
+        # By falling topological index, so that each node is final when its turn comes.
+        heap = [(-node.index, node.id) for node in nodes]
+        heapq.heapify(heap)
+        while heap:
+            node = self.nodes[heapq.heappop(heap)[1]]
             for before in self.predecessors(node):
-                if before.remaining < node.remaining + 1 and not before.has_ended:
-                    before.remaining = node.remaining + 1
+                # What has ended is never ordered again.
+                if before.remaining > node.remaining or before.has_ended:
+                    continue
+                before.remaining = node.remaining + 1
+                if before.id not in lengthened:
                     lengthened[before.id] = before
-                    stack.append(before)
+                    heapq.heappush(heap, (-before.index, before.id))
         return list(lengthened.values())
 
     def _check_names(self, specs: tuple[NodeSpec, ...]) -> None:
@@ -157,10 +167,6 @@ class SessionGraph:
             )
             before.append(InPlace(segment.variable))
             num_outputs += 1
-        if not num_outputs:
-            raise RequestError(
-                "template_without_output", f"call {spec.name!r} generates nothing: add an output"
-            )
 
     def _new_variables(
         self, submission: GraphSubmitted, nodes: list[Node]
@@ -203,6 +209,18 @@ class SessionGraph:
                     f"variable {variable.name!r} has no value and no call makes it, but the "
                     "session is to be closed",
                 )
+
+
+def _check_outputs(spec: NodeSpec) -> None:
+    if isinstance(spec, TransformSpec):
+        return
+    outputs = sum(isinstance(segment, Output) for segment in spec.segments)
+    if not outputs:
+        message = f"call {spec.name!r} generates nothing: add an output"
+        raise RequestError("template_without_output", message)
+    if outputs > MAX_OUTPUTS_PER_CALL:
+        message = f"call {spec.name!r} has {outputs} outputs, {MAX_OUTPUTS_PER_CALL} are allowed"
+        raise RequestError("graph_too_large", message, limit=MAX_OUTPUTS_PER_CALL)
 
 
 def _inputs_of(segments: Iterable[PromptSegment]) -> tuple[VariableId, ...]:

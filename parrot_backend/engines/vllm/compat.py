@@ -49,10 +49,7 @@ def check_version() -> None:
 def create_client(config: VllmConfig, record: LoadRecord, cores: CoreProcesses) -> Any:
     """Start an engine and return its ``AsyncLLM``. Blocks; for a thread without an event loop.
 
-    Args:
-        config: The engine.
-        record: Gets the engine's load.
-        cores: Gets the processes it starts.
+    From then on ``record`` tells the engine's load, and ``cores`` has its processes.
     """
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.platforms import current_platform
@@ -97,7 +94,7 @@ def limits(client: Any) -> tuple[int, int]:
 
 
 def num_unfinished(client: Any) -> int:
-    """Return how many requests the client has given to the engine and not got back."""
+    """Return how many requests the engine has not finished."""
     return int(client.get_num_unfinished_requests())
 
 
@@ -116,8 +113,8 @@ async def generate(
         client: The ``AsyncLLM``.
         attempt: Id of the request.
         prompt_ids: The prompt.
-        sampling: How to sample, but for the number of tokens.
-        max_tokens: How many tokens to generate at most.
+        sampling: How to sample.
+        max_tokens: Replaces the one in ``sampling``.
         priority: A smaller number is served first.
         cache_salt: Keeps the prefix caches of tenants apart.
 
@@ -192,7 +189,7 @@ def _stat_logger_factory(record: LoadRecord) -> Any:
     class Recorder(StatLoggerBase):
         """Writes what vLLM tells after each step into the record."""
 
-        def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
+        def __init__(self, *_: Any) -> None:
             """Take what vLLM gives every logger."""
 
         def record(

@@ -150,14 +150,19 @@ class VllmEngine:
         if self._watch is not None:
             self._watch.cancel()
         await self._tasks.cancel_all()
-        if self._building is not None:
-            if not self._building.done():
-                await asyncio.to_thread(self._cores.kill)
-                await asyncio.wait({self._building})
-            if self._building.exception() is None:
-                client = self._building.result()
-                await asyncio.to_thread(compat.shut_down, client, self._config.close_timeout_s)
-        await asyncio.to_thread(self._cores.kill)
+        try:
+            if self._building is not None:
+                await self._end_client(self._building)
+        finally:
+            await asyncio.to_thread(self._cores.kill)
+
+    async def _end_client(self, building: asyncio.Future[Any]) -> None:
+        if not building.done():
+            await asyncio.to_thread(self._cores.kill)
+            await asyncio.wait({building})
+        if building.exception() is None:
+            timeout_s = self._config.close_timeout_s
+            await asyncio.to_thread(compat.shut_down, building.result(), timeout_s)
 
     # --- one attempt -------------------------------------------------------------------------
 
