@@ -52,7 +52,7 @@ class VllmConfig:
     seed: int = 0
     cpu_threads: int | None = None
     log_level: str = "ERROR"
-    close_timeout_s: float = 2.0
+    close_timeout_s: float = 3.0
 
     @property
     def model_name(self) -> str:
