@@ -59,6 +59,8 @@ class Outbox:
                 name
                 for name in names
                 if name not in self._refused
+                # It may have come since the caller looked, and its reporter be gone.
+                and self._slots[name].known.view is None
                 and (name not in self._reporter or not adds_nothing(self._told[name], criteria))
             ]
 

@@ -36,7 +36,7 @@ class TestVersions:
     @pytest.fixture(autouse=True)
     def no_fork_server(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(processes, "is_cpu_build", lambda: False)
-        for name in ("VLLM_LOGGING_LEVEL", "VLLM_NO_USAGE_STATS"):
+        for name in ("VLLM_LOGGING_LEVEL", "VLLM_NO_USAGE_STATS", "VLLM_RPC_BASE_PATH"):
             monkeypatch.setenv(name, "1")
 
     async def open_error(self) -> EngineError:

@@ -10,13 +10,17 @@ vLLM.
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
+import shutil
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import connection, forkserver
 from multiprocessing.context import (
@@ -61,13 +65,16 @@ def prewarm(config: VllmConfig) -> None:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", config.log_level)
     # vLLM would tell its makers what runs where.
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_RPC_BASE_PATH", _scratch())
     if not is_cpu_build():
         return
     # Core and worker in one process: two hops less for each step, and one process less to start.
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     multiprocessing.set_forkserver_preload(list(_PRELOAD))
     num_threads = config.cpu_threads or max(1, _num_processors() - 1)
-    with _environment_default("OMP_NUM_THREADS", str(num_threads)):
+    with _environment(
+        OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", str(num_threads)), TMPDIR=_scratch()
+    ):
         forkserver.ensure_running()
 
 
@@ -171,14 +178,27 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, name="end with parent", daemon=True).start()
 
 
+@cache
+def _scratch() -> str:
+    """Return a folder for vLLM's sockets and the like, which it leaves behind when it is killed.
+
+    It is removed when this process ends.
+    """
+    path = tempfile.mkdtemp(prefix="parrot-vllm-")
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
+
+
 @contextmanager
-def _environment_default(name: str, value: str) -> Iterator[None]:
-    """Set an environment variable within, for children, unless it is set."""
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = value
+def _environment(**variables: str) -> Iterator[None]:
+    """Set environment variables for the processes that start within."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        del os.environ[name]
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
