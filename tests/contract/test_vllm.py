@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -241,24 +243,27 @@ class TestDeath:
 
     @pytest.mark.parametrize("start", ["fork", "spawn"])
     async def test_a_core_does_not_outlive_its_parent(self, start: str):
-        parent = subprocess.Popen(
-            [sys.executable, "-c", _PARENT, start],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        assert parent.stdout is not None
-        pids = [int(pid) for pid in (await asyncio.to_thread(parent.stdout.readline)).split()]
-        assert pids
-        assert all(is_alive(pid) for pid in pids)
-        parent.kill()
-        parent.wait()
-        parent.stdout.close()
-        for _ in range(50):
-            if not any(is_alive(pid) for pid in pids):
-                break
-            await asyncio.sleep(0.1)
-        assert not any(is_alive(pid) for pid in pids)
+        # A process that is killed leaves its files in here.
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            parent = subprocess.Popen(
+                [sys.executable, "-c", _PARENT, start],
+                cwd=ROOT,
+                env={**os.environ, "TMPDIR": folder},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+            assert parent.stdout is not None
+            pids = [int(pid) for pid in (await asyncio.to_thread(parent.stdout.readline)).split()]
+            assert pids
+            assert all(is_alive(pid) for pid in pids)
+            parent.kill()
+            parent.wait()
+            parent.stdout.close()
+            for _ in range(50):
+                if not any(is_alive(pid) for pid in pids):
+                    break
+                await asyncio.sleep(0.1)
+            assert not any(is_alive(pid) for pid in pids)
 
 
 #: Runs a request and waits to be killed. Processes are spawned where vLLM is built for GPUs.

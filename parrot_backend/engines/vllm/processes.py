@@ -136,7 +136,6 @@ class _ForkedProcess(ForkServerProcess):
         _OWNER.get().add(self)
 
     def run(self) -> None:
-        _end_with_parent()
         super().run()
 
 
@@ -148,7 +147,6 @@ class _SpawnedProcess(SpawnProcess):
         _OWNER.get().add(self)
 
     def run(self) -> None:
-        _end_with_parent()
         super().run()
 
 
