@@ -136,6 +136,7 @@ class _ForkedProcess(ForkServerProcess):
         _OWNER.get().add(self)
 
     def run(self) -> None:
+        _end_with_parent()
         super().run()
 
 
@@ -147,6 +148,7 @@ class _SpawnedProcess(SpawnProcess):
         _OWNER.get().add(self)
 
     def run(self) -> None:
+        _end_with_parent()
         super().run()
 
 
