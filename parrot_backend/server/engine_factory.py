@@ -5,6 +5,7 @@ Each kind is imported when it is wanted, so that a server without vLLM does not 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -33,7 +34,7 @@ def create_slots(settings: EngineSettings) -> tuple[EngineSlot, ...]:
 
 
 def _vllm(settings: EngineSettings) -> _CreateEngine:
-    from parrot_backend.engines.vllm import VllmConfig, VllmEngine
+    from parrot_backend.engines.vllm import VllmConfig, VllmEngine, prewarm
     from parrot_backend.models import tiny_model_path
 
     is_tiny = settings.model is None
@@ -47,8 +48,11 @@ def _vllm(settings: EngineSettings) -> _CreateEngine:
         **_given(
             max_num_seqs=settings.max_num_seqs,
             latency_capacity_tokens=settings.latency_capacity_tokens,
+            cpu_threads=_threads_of_each(settings.replicas),
         ),
     )
+    # The server's own imports go on meanwhile.
+    prewarm(config)
     return lambda engine_id: VllmEngine(engine_id, config)
 
 
@@ -84,6 +88,13 @@ def _scripted(settings: EngineSettings) -> _CreateEngine:
         ),
     )
     return lambda engine_id: ScriptedEngine(engine_id, config)
+
+
+def _threads_of_each(replicas: int) -> int | None:
+    """Return the compute threads of each of several engines; a single one takes its default."""
+    if replicas == 1:
+        return None
+    return max(1, ((os.cpu_count() or 1) - 1) // replicas)
 
 
 def _names(settings: EngineSettings) -> tuple[str, ...] | None:

@@ -76,6 +76,7 @@ def prewarm(config: VllmConfig) -> None:
         OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", str(num_threads)), TMPDIR=_scratch()
     ):
         forkserver.ensure_running()
+    _end_fork_server_at_exit()
 
 
 class CoreProcesses:
@@ -136,7 +137,7 @@ class _ForkedProcess(ForkServerProcess):
         _OWNER.get().add(self)
 
     def run(self) -> None:
-        _end_with_parent()
+        _belong_to_parent()
         super().run()
 
 
@@ -148,7 +149,7 @@ class _SpawnedProcess(SpawnProcess):
         _OWNER.get().add(self)
 
     def run(self) -> None:
-        _end_with_parent()
+        _belong_to_parent()
         super().run()
 
 
@@ -166,6 +167,16 @@ def _num_processors() -> int:
     return os.cpu_count() or 1
 
 
+def _belong_to_parent() -> None:
+    """End with the parent, and leave the signals of a terminal to it.
+
+    Ctrl-C goes to a whole process group: a core in ours would end while the server still drains.
+    """
+    if os.name == "posix":
+        os.setpgid(0, 0)
+    _end_with_parent()
+
+
 def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None, "runs in a child"
@@ -176,6 +187,22 @@ def _end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="end with parent", daemon=True).start()
+
+
+@cache
+def _end_fork_server_at_exit() -> None:
+    """See to it that the fork server is gone when this process is.
+
+    Left alone, it ends when it notices, some seconds later, with all of vLLM to tear down.
+    """
+    atexit.register(_end_fork_server)
+
+
+def _end_fork_server() -> None:
+    server: Any = forkserver._forkserver
+    if server._forkserver_pid is not None:
+        os.kill(server._forkserver_pid, signal.SIGKILL)
+        server._stop()
 
 
 @cache
