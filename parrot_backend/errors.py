@@ -103,6 +103,7 @@ STATUS_OF_CODE: dict[str, int] = {
     "idempotency_conflict": 409,
     "body_too_large": 413,
     "graph_too_large": 413,
+    "session_too_large": 413,
     "saturated": 429,
 }
 

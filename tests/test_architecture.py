@@ -94,7 +94,7 @@ def _raised_codes() -> set[str]:
 
 
 #: Raised only inside the process, never to a client.
-_INTERNAL_CODES = {"engine_exists", "engine_start_failed"}
+_INTERNAL_CODES = {"engine_exists", "engine_start_failed", "invalid_engine"}
 
 
 def test_every_code_that_is_raised_is_documented() -> None:

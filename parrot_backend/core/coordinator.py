@@ -219,6 +219,7 @@ class Coordinator:
             raise RequestError(
                 "variable_already_set", f"variable {variable.name!r} is {variable.state.value}"
             )
+        session.graph.check_room(len(event.value))
         session.touched_s = now_s
         propagation = Propagation(session.graph, now_s)
         propagation.resolve(variable, event.value)
@@ -233,6 +234,7 @@ class Coordinator:
         if not event.cancel or variable.waiters:
             return
         session.annotations.pop(variable.id, None)
+        self._deduce(session)
         if not session.is_wanted_downstream(variable):
             self._give_up(session, [variable], "the client went away", now_s)
 

@@ -21,6 +21,12 @@ from parrot_backend.errors import RequestError
 #: Weight of one finished request in the learnt number of tokens per character.
 _LENGTH_LEARNING_RATE = 0.1
 
+#: Of a shorter prompt, what a chat template adds would count for too much.
+_MIN_LEARNING_CHARS = 256
+
+#: Tokens per character of any real text and tokenizer; a report beyond is not believed.
+_TOKENS_PER_CHAR_RANGE = (0.05, 1.0)
+
 
 class Fleet:
     """Queue, engines and running attempts of the whole server."""
@@ -41,8 +47,11 @@ class Fleet:
         """Add an engine.
 
         Raises:
-            RequestError: ``engine_exists`` if this incarnation has joined before.
+            RequestError: ``engine_exists`` if this incarnation has joined before,
+                ``invalid_engine`` if it could never run anything.
         """
+        if min(info.max_requests, len(info.models)) < 1:
+            raise RequestError("invalid_engine", f"engine {info.engine!r} has no slots or models")
         if info.engine in self.scheduler.engines:
             raise RequestError("engine_exists", f"engine {info.engine!r} has already joined")
         is_first = not self._models
@@ -162,8 +171,9 @@ class Fleet:
         assert request.engine is not None
         assert request.usage is not None
         chars = sum(len(part.text) for part in request.parts)
-        if chars and request.usage.prompt_tokens:
-            seen = request.usage.prompt_tokens / chars
+        if chars >= _MIN_LEARNING_CHARS and request.usage.prompt_tokens:
+            least, most = _TOKENS_PER_CHAR_RANGE
+            seen = min(most, max(least, request.usage.prompt_tokens / chars))
             self._tokens_per_char += _LENGTH_LEARNING_RATE * (seen - self._tokens_per_char)
         continued = (*request.parts, PromptPart(PartKind.VALUE, text))
         chain = prefix_chain(_seed(request), continued, self._tokens_per_char)
@@ -186,7 +196,7 @@ class Fleet:
 
 
 def _seed(request: Request) -> str:
-    return f"{request.tenant}/{request.model or ''}"
+    return f"{len(request.tenant)}:{request.tenant}/{request.model or ''}"
 
 
 def _next_attempt(request: Request) -> AttemptId:

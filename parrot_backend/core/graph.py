@@ -23,6 +23,9 @@ from parrot_backend.errors import RequestError
 #: Each output holds all that stands before it, so a call costs the square of its outputs.
 MAX_OUTPUTS_PER_CALL = 128
 
+#: Most text that the values of one session may hold together.
+MAX_SESSION_CHARS = 64 * 2**20
+
 
 @dataclass(frozen=True, slots=True)
 class GraphDelta:
@@ -43,12 +46,14 @@ class SessionGraph:
     Attributes:
         variables: By id, in order of submission.
         nodes: By id, in topological order.
+        text_chars: Length of all values together.
     """
 
     def __init__(self, session: SessionId) -> None:
         self.session = session
         self.variables: dict[VariableId, Variable] = {}
         self.nodes: dict[NodeId, Node] = {}
+        self.text_chars = 0
         self._node_names: set[str] = set()
 
     def plan(self, submission: GraphSubmitted, max_nodes: int) -> GraphDelta:
@@ -57,7 +62,8 @@ class SessionGraph:
         Raises:
             RequestError: ``duplicate_variable``, ``duplicate_call``, ``unknown_variable``,
                 ``cycle_in_graph``, ``template_without_output``, ``empty_prompt``,
-                ``invalid_transform``, ``graph_too_large`` or ``variable_not_set``.
+                ``invalid_transform``, ``graph_too_large``, ``session_too_large`` or
+                ``variable_not_set``.
         """
         self._check_names(submission.nodes)
         for spec in submission.nodes:
@@ -72,6 +78,7 @@ class SessionGraph:
             )
         variables = self._new_variables(submission, nodes)
         self._check_references(submission, nodes, variables)
+        self.check_room(sum(len(v.value) for v in variables.values() if v.value is not None))
         if submission.close:
             self._check_all_set(variables.values())
         return GraphDelta(tuple(variables.values()), _in_topological_order(nodes))
@@ -84,6 +91,7 @@ class SessionGraph:
         """
         for variable in delta.variables:
             self.variables[variable.id] = variable
+            self.text_chars += len(variable.value or "")
         for node in delta.nodes:
             node.index = len(self.nodes)
             node.created_s = now_s
@@ -93,6 +101,19 @@ class SessionGraph:
             for used in node.inputs:
                 self.variables[used].consumers.append(node.id)
         return self._lengthen_paths(delta.nodes)
+
+    def check_room(self, num_chars: int) -> None:
+        """Check that the session may hold so much more text.
+
+        Raises:
+            RequestError: ``session_too_large``.
+        """
+        if self.text_chars + num_chars > MAX_SESSION_CHARS:
+            raise RequestError(
+                "session_too_large",
+                f"the values of the session would have more than {MAX_SESSION_CHARS} characters",
+                limit=MAX_SESSION_CHARS,
+            )
 
     def predecessors(self, node: Node) -> Iterator[Node]:
         """Yield the producers of a node's inputs, in order of use; may repeat none."""

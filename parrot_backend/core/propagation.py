@@ -23,9 +23,14 @@ from parrot_backend.core.prompt import (
     Role,
     Text,
 )
-from parrot_backend.core.transforms import MAX_VALUE_CHARS, TransformError, apply_transforms
+from parrot_backend.core.transforms import (
+    MAX_PROMPT_CHARS,
+    MAX_VALUE_CHARS,
+    TransformError,
+    apply_transforms,
+)
 from parrot_backend.core.variable import Variable, VariableState
-from parrot_backend.errors import Failure
+from parrot_backend.errors import Failure, RequestError
 
 
 @dataclass(slots=True)
@@ -74,6 +79,8 @@ class Propagation:
         """Give a variable its value and activate what waited for it."""
         variable.token_ids, variable.usage = token_ids, usage
         variable.finish_reason = finish_reason
+        if variable.producer is None or isinstance(self._graph.nodes[variable.producer], Request):
+            self._graph.text_chars += len(text)  # that of a transform is counted already
         values = [(variable, text)]
         while values:
             settled, value = values.pop()
@@ -166,13 +173,20 @@ class Propagation:
         try:
             if isinstance(node, TransformNode):
                 value = apply_transforms(_joined(self._parts(node.segments)), node.transforms)
+                self._graph.check_room(len(value))
+                self._graph.text_chars += len(value)
                 node.move(NodeState.FINISHED)
                 node.finished_s = self._now_s
                 return value
             assert isinstance(node, Request)
             node.parts = self._parts(node.segments)
-        except TransformError as exc:
+        except (TransformError, RequestError) as exc:
             self.fail(self._graph.variables[node.output], "transform_failed", str(exc))
+            return None
+        chars = sum(len(part.text) for part in node.parts)
+        if chars > MAX_PROMPT_CHARS:
+            message = f"the prompt has {chars} characters"
+            self.fail(self._graph.variables[node.output], "prompt_too_long", message)
             return None
         node.move(NodeState.READY)
         self.effects.ready.append(node)

@@ -21,6 +21,9 @@ MAX_PATTERN_CHARS = 1024
 #: Longest text a transform may make: a few of them could double a text into all memory.
 MAX_VALUE_CHARS = 8 * 2**20
 
+#: Longest prompt that is put together at all; no model takes a part of that.
+MAX_PROMPT_CHARS = 8 * 2**20
+
 
 @dataclass(frozen=True, slots=True)
 class Strip:

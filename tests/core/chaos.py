@@ -13,7 +13,7 @@ from typing import TypeVar
 import pytest
 from hypothesis import strategies as st
 
-from parrot_backend.core.commands import AbortRequest
+from parrot_backend.core.commands import AbortRequest, AnswerWaiter
 from parrot_backend.core.config import CoreConfig, SchedulerConfig
 from parrot_backend.core.criteria import Criteria, CriteriaKind
 from parrot_backend.core.events import (
@@ -259,7 +259,9 @@ class Chaos:
 
     def _leave(self, a: int, b: int, c: int) -> None:
         waiter = pick([w for v in self._variables() for w in v.waiters], a) or WaiterId("nobody")
-        self.driver.send(WaiterLeft(waiter, cancel=b % 2 == 0))
+        commands = self.driver.send(WaiterLeft(waiter, cancel=b % 2 == 0))
+        # Who goes takes nothing away from anybody else.
+        assert [c for c in commands if isinstance(c, AnswerWaiter)] == []
 
     def _cancel(self, a: int, b: int, c: int) -> None:
         session = pick(list(self.driver.coordinator.sessions), a)

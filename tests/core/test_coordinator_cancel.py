@@ -7,6 +7,7 @@ import itertools
 import pytest
 
 from parrot_backend.core.commands import AbortRequest, AnswerWaiter
+from parrot_backend.core.criteria import ObjectiveClass
 from parrot_backend.core.events import CancelRequested, RequestFailed, TokensGenerated
 from parrot_backend.core.ids import SessionId
 from parrot_backend.core.variable import VariableState
@@ -15,6 +16,7 @@ from tests.core.audit import audited_driver, snapshot
 from tests.helpers.builders import (
     LATENCY,
     SESSION,
+    THROUGHPUT,
     make_call,
     make_engine,
     make_step,
@@ -318,6 +320,21 @@ def test_leaving_with_cancel_does_not_stop_what_is_wanted_downstream() -> None:
     driver.submit(*make_steps("a", "b: a"), wanted=wanted)
     driver.leave("w-a", cancel=True)
     assert driver.running_outputs == ["a"]
+
+
+def test_failed_dependant_does_not_keep_what_nobody_wants_any_more() -> None:
+    driver = driver_with("a", "b", "c: a b", wanted="a c")
+    driver.fail("b")
+    driver.leave("w-a", cancel=True)
+    assert aborted(driver) == ["a#0~1"]
+
+
+def test_wish_of_who_left_with_cancel_no_longer_counts() -> None:
+    driver = audited_driver()
+    wanted = [make_wanted("a", LATENCY, "w-a"), make_wanted("b", THROUGHPUT, "w-b")]
+    driver.submit(*make_steps("a", "b: a"), wanted=wanted)
+    driver.leave("w-a", cancel=True)
+    assert driver.request("a").objective.objective_class is ObjectiveClass.THROUGHPUT
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(["w-a", "w-b", "w-c"])))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from parrot_backend.core.commands import (
@@ -28,10 +30,13 @@ from parrot_backend.core.variable import VariableState
 from parrot_backend.errors import RequestError
 from tests.core.audit import audited_driver, snapshot
 from tests.helpers.builders import (
+    make_call,
     make_engine,
     make_step,
     make_steps,
     make_wanted,
+    read,
+    write,
 )
 from tests.helpers.core_driver import CoreDriver, finished, of_type, started
 
@@ -99,10 +104,11 @@ def test_graph_may_use_several_models() -> None:
     assert engines_of(driver.finish("a")) == ["e1"]
 
 
-def test_engine_without_slots_gets_nothing() -> None:
-    driver = audited_driver(make_engine(max_requests=0))
-    driver.submit(make_step("a"))
-    assert driver.coordinator.num_waiting == 1
+def test_engine_without_slots_may_not_join() -> None:
+    driver = audited_driver()
+    with pytest.raises(RequestError, match="slots"):
+        driver.join(make_engine(max_requests=0))
+    assert driver.coordinator.engines == {}
 
 
 def test_engine_without_capacity_runs_one_request_at_a_time() -> None:
@@ -473,6 +479,15 @@ def test_loss_of_another_engine_does_not_prolong_the_wait() -> None:
     assert code_of(driver) == "no_engine"
 
 
+def test_call_whose_only_engine_has_no_slots_is_answered_all_the_same() -> None:
+    driver = audited_driver()
+    with contextlib.suppress(RequestError):
+        driver.join(make_engine(max_requests=0))
+    driver.submit(make_step("a"), wanted=[make_wanted("a", waiter="w")])
+    driver.run_until(1000.0)
+    assert "w" in driver.answers
+
+
 # --- silent engines ------------------------------------------------------------------------------
 
 
@@ -606,6 +621,37 @@ def test_usage_without_prompt_tokens_teaches_nothing() -> None:
     driver.finish("a", usage=RequestUsage(prompt_tokens=0, completion_tokens=1))
     driver.submit(make_step("b", prompt="y" * 1000), is_new=False)
     assert driver.request("b").prompt_tokens == 250
+
+
+def test_short_prompts_do_not_spoil_the_estimate_of_long_ones() -> None:
+    # A chat template adds some twenty tokens to any prompt, however short.
+    driver = audited_driver(make_engine(), config=CoreConfig(tokens_per_char=0.25))
+    for number in range(50):
+        driver.submit(make_step(f"a{number}", prompt="Hi"), is_new=number == 0)
+        driver.finish(f"a{number}", usage=RequestUsage(prompt_tokens=24, completion_tokens=1))
+    driver.submit(make_step("b", prompt="x" * 4000), is_new=False)
+    assert driver.request("b").prompt_tokens <= 4000
+
+
+def test_one_odd_report_does_not_spoil_the_estimate() -> None:
+    driver = audited_driver(make_engine(), config=CoreConfig(tokens_per_char=0.25))
+    driver.submit(make_step("a", prompt="Hi"))
+    driver.finish("a", usage=RequestUsage(prompt_tokens=10**9, completion_tokens=1))
+    driver.submit(make_step("b", prompt="x" * 4000), is_new=False)
+    assert driver.request("b").prompt_tokens <= 4000
+
+
+# --- prompts that fit nowhere --------------------------------------------------------------------
+
+
+def test_prompt_that_fits_no_engine_by_far_is_refused_without_building_it() -> None:
+    # 200 MiB of text for a model of 4096 tokens.
+    driver = audited_driver(make_engine())
+    text = "x" * 2**20
+    call = make_call("c", *([read("x")] * 200), write("a"))
+    driver.submit(call, variables={"x": text}, wanted=[make_wanted("a", waiter="w")])
+    assert driver.running_outputs == []
+    assert driver.answer("w").state is VariableState.FAILED
 
 
 # --- records -----------------------------------------------------------------------------------

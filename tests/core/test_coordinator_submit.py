@@ -149,6 +149,41 @@ def test_new_session_gets_its_timer() -> None:
     assert driver.submit() == [SetTimer(SessionTimer(SESSION), 600.0)]
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("tenant", "m"), ("tenant", "n")),
+        (("tenant", "m"), ("another", "m")),
+        (("a", "b/c"), ("a/b", "c")),
+        (("a/", "m"), ("a", "/m")),
+    ],
+)
+def test_equal_prompts_of_other_tenants_or_models_share_no_prefix(
+    one: tuple[str, str], other: tuple[str, str]
+) -> None:
+    models = (one[1], other[1]) if one[1] != other[1] else (one[1],)
+    driver = audited_driver(make_engine(models=models))
+    found = []
+    for number, (tenant, model) in enumerate([one, other]):
+        session = SessionId(f"s{number}")
+        step = make_step("a", session=session, model=model, prompt="x" * 400)
+        driver.submit(step, session=session, tenant=tenant)
+        found.append({b.hash for b in driver.request("a", session).prefixes})
+    assert found[0].isdisjoint(found[1])
+
+
+def test_equal_prompts_of_one_tenant_share_their_prefix() -> None:
+    driver = audited_driver(make_engine())
+    driver.submit(make_step("a", prompt="x" * 400), make_step("b", prompt="x" * 400))
+    assert driver.request("a").prefixes == driver.request("b").prefixes
+
+
+def test_default_model_shares_prefixes_with_its_name() -> None:
+    driver = audited_driver(make_engine(models=("m",)))
+    driver.submit(make_step("a", prompt="x" * 400), make_step("b", prompt="x" * 400, model="m"))
+    assert driver.request("a").prefixes == driver.request("b").prefixes
+
+
 # --- growing ---------------------------------------------------------------------------------
 
 

@@ -168,6 +168,17 @@ def test_text_that_doubles_at_every_step_does_not_fill_the_memory() -> None:
     assert driver.variable("t16").state is VariableState.FAILED
 
 
+def test_texts_of_one_session_do_not_fill_the_memory() -> None:
+    # Each text is within the limit of one text; a session may have thousands of them.
+    long = "x" * (4 * 2**20)
+    copies = [make_transform(f"t{number}", f"{number}", read("x")) for number in range(24)]
+    driver = CoreDriver(make_engine())
+    driver.submit(*copies, variables={"x": None})
+    driver.set("x", long)
+    values = [driver.variable(f"t{number}").value or "" for number in range(24)]
+    assert sum(map(len, values)) <= 64 * 2**20
+
+
 def test_unknown_variable_has_no_waiters() -> None:
     driver = driver_with("a")
     before = snapshot(driver)

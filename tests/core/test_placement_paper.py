@@ -287,6 +287,14 @@ def test_sharers_of_mixed_classes_do_not_overfill_a_latency_engine() -> None:
     assert len(placements) <= 3
 
 
+def test_sharers_of_a_latency_request_do_not_join_it_beside_throughput() -> None:
+    # With the latency request there, the engine is bound to 300 tokens and has 700 in use.
+    latency = make_request("l", objective=LATENCY, prefixes=PREFIX, order=0)
+    other = make_request("t", prefixes=PREFIX, order=1)
+    view = make_view(with_throughput("a", 600), queued=[latency, other])
+    assert placed(PaperPlacement().place(latency, view)) == {"l": "a"}
+
+
 def test_latency_sharers_do_not_exceed_the_latency_capacity() -> None:
     requests = [
         make_request(f"l{i}", objective=LATENCY, need_tokens=160, order=i, prefixes=PREFIX)

@@ -41,7 +41,13 @@ from parrot_backend.core.variable import VariableState
 from tests.core.audit import audited_driver
 from tests.core.chaos import SCRIPTS, Chaos, Op
 from tests.core.hypothesis_settings import examples
-from tests.core.random_programs import Program, expected_objectives, interpret, programs
+from tests.core.random_programs import (
+    Program,
+    expected_objectives,
+    inputs_of,
+    interpret,
+    programs,
+)
 from tests.helpers.builders import (
     SESSION,
     make_engine,
@@ -56,6 +62,7 @@ from tests.helpers.core_driver import (
     Outcome,
     Refusal,
     Reply,
+    finished,
     reply_text,
 )
 
@@ -323,6 +330,30 @@ def test_program_that_is_cancelled_at_once_leaves_nothing_running(program: Progr
         VariableState.CANCELLED,
     }
     assert len(driver.answers) == len(program.variables)
+
+
+@examples(150)
+@given(programs(), st.data())
+def test_when_all_have_left_with_cancel_nothing_goes_on(
+    program: Program, data: st.DataObject
+) -> None:
+    driver = audited_driver(make_engine(max_requests=3))
+    read = {name for node in program.nodes for name in inputs_of(node)}
+    ends = [name for name in program.variables if name not in read]
+    wanted = list(dict.fromkeys([*ends, *program.wanted]))
+    driver.submit(
+        *program.nodes,
+        variables=dict(program.externals),
+        wanted=[make_wanted(name, waiter=f"w-{name}") for name in wanted],
+    )
+    for name in data.draw(st.permutations(wanted)):
+        is_lucky: bool = data.draw(st.booleans())
+        if is_lucky and driver.running:
+            attempt = data.draw(st.sampled_from(list(driver.running)))
+            driver.send(finished(attempt, data.draw(st.sampled_from(["v", '{"a": "v"}']))))
+        driver.leave(f"w-{name}", cancel=True)
+    assert driver.running == {}
+    assert driver.coordinator.num_unfinished_calls == 0
 
 
 @pytest.mark.parametrize("seed", range(12))

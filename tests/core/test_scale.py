@@ -340,6 +340,29 @@ def test_cost_of_one_decision_does_not_grow_with_the_group() -> None:
     assert growth(prepare, 200) < 1.5
 
 
+def cluster(number: int, *, max_requests: int) -> CoreDriver:
+    """Return a driver with so many engines, each with room for the tokens of four requests."""
+    driver = CoreDriver(
+        *(
+            make_engine(f"e{i}", capacity_tokens=4 * 116, max_requests=max_requests)
+            for i in range(number)
+        )
+    )
+    # 100 tokens of prompt and 16 of output each.
+    driver.submit(*(make_step(f"v{i}", prompt=f"{i:400}") for i in range(8 * number)))
+    assert len(driver.running) == 4 * number
+    return driver
+
+
+@pytest.mark.parametrize("max_requests", [4, 100], ids=["slots run out", "memory runs out"])
+def test_cost_of_one_decision_hardly_grows_with_the_engines(max_requests: int) -> None:
+    def prepare(number: int) -> Action:
+        driver = cluster(number, max_requests=max_requests)
+        return lambda: driver.finish("v0", "v")
+
+    assert growth(prepare, 32) < 1.4
+
+
 # --- memory --------------------------------------------------------------------------------------
 def peak_bytes(action: Action) -> int:
     tracemalloc.start()

@@ -288,6 +288,56 @@ def test_request_waits_for_a_full_engine_rather_than_go_where_it_failed() -> Non
     assert schedule(scheduler, thr("again", 1, avoided=["a"])) == {}
 
 
+def shared_engine(**config: Any) -> Scheduler:
+    """Return a scheduler whose one engine serves models m and n and has 200 of 1000 tokens left."""
+    scheduler = make_scheduler("a", config=config, models=("m", "n"))
+    schedule(scheduler, thr("running", 0, need_tokens=800, model="n"))
+    return scheduler
+
+
+def test_nothing_of_another_model_takes_the_room_an_old_request_waits_for() -> None:
+    scheduler = shared_engine(max_wait_s=30.0)
+    scheduler.enqueue(thr("old", 1, need_tokens=900, model="m", ready_s=0.0))
+    fresh = thr("fresh", 2, model="n", ready_s=40.0)
+    assert schedule(scheduler, fresh, now_s=40.0) == {}
+
+
+def test_nothing_of_another_model_takes_the_room_a_latency_request_waits_for() -> None:
+    scheduler = shared_engine(ordering="application")
+    urgent = lat("urgent", 1, need_tokens=300, model="m")
+    assert schedule(scheduler, urgent, thr("fresh", 2, model="n")) == {}
+
+
+def test_large_request_does_not_starve_under_a_flood_for_another_model() -> None:
+    scheduler = make_scheduler("a", config={"max_wait_s": 5.0}, models=("m", "n"))
+    running = [f"n{i}" for i in range(5)]
+    schedule(scheduler, *(thr(name, i, model="n") for i, name in enumerate(running)))
+    scheduler.enqueue(thr("large", 9, need_tokens=1000, model="m", ready_s=0.0))
+    for second in range(1, 30):
+        if running:
+            release(scheduler, running.pop(0))
+        new = thr(f"f{second}", 10 + second, model="n", ready_s=float(second))
+        placed_now = schedule(scheduler, new, now_s=float(second))
+        if "large" in placed_now:
+            return
+        running += placed_now
+    raise AssertionError("the large request was never placed")
+
+
+def test_request_that_avoids_an_idle_engine_does_not_keep_others_from_it() -> None:
+    scheduler = make_scheduler("a", "b", max_requests=1)
+    schedule(scheduler, thr("running", 0, avoided=["a"]))
+    urgent = lat("urgent", 1, avoided=["a"])
+    assert schedule(scheduler, urgent, thr("other", 2)) == {"other": "a"}
+
+
+def test_old_request_that_avoids_an_idle_engine_does_not_keep_others_from_it() -> None:
+    scheduler = make_scheduler("a", "b", config={"max_wait_s": 30.0}, max_requests=1)
+    schedule(scheduler, thr("running", 0, avoided=["a"]))
+    scheduler.enqueue(thr("old", 1, avoided=["a"], ready_s=0.0))
+    assert schedule(scheduler, thr("other", 2, ready_s=40.0), now_s=40.0) == {"other": "a"}
+
+
 # --- groups ------------------------------------------------------------------------------------
 
 

@@ -46,6 +46,9 @@ class PaperPlacement:
 
     def _place_sharing(self, request: Request, view: ClusterView) -> list[Placement]:
         sharing, tokens = view.queue.sharing_prefix(request, view.max_shared)
+        # Others in its place would be bound by its class, or it by theirs.
+        own_class = request.objective.objective_class
+        sharing = [r for r in sharing if r.objective.objective_class is own_class]
         if len(sharing) < 2:
             return []
         engine = find_engine(sharing, view.candidates(sharing), view, tokens)

@@ -109,25 +109,29 @@ class Scheduler:
     ) -> list[Placement]:
         """Place as many ready requests as have room, in serving order.
 
-        Of requests for one model, a blocked one may be passed over for a later one, but not when
-        it is old, and not when it is latency-sensitive: what is freed must reach it.
+        A blocked request may be passed over for a later one. But when it is old or
+        latency-sensitive, the engines it could run on are kept for it: what is freed there must
+        reach it.
 
         Args:
             now_s: The time, for ageing.
             name_attempt: Gives each placed request the id of its attempt.
         """
         made: list[Placement] = []
+        reserved = set[EngineId]()
         cursors = self._cursors(now_s)
         while cursors and self._free:
             cursor = min(cursors, key=_Cursor.key) if len(cursors) > 1 else cursors[0]
-            request = cursor.request
-            placements = self._place(request, cursor)
+            request, free = cursor.request, self._free_engines(cursor.model, reserved)
+            placements = self._place(request, free, cursor.queue) if free else []
             if placements:
                 self._commit(placements, name_attempt, now_s)
                 made += placements
             else:
-                cursor.pass_over(request)
-            if cursor.is_at_end or not self._free_engines(cursor.model):
+                if cursor.is_urgent:
+                    reserved.update(self._engines_for(request))
+                cursor.pass_over()
+            if cursor.is_at_end or not self._free_engines(cursor.model, reserved):
                 cursors.remove(cursor)
         return made
 
@@ -135,14 +139,18 @@ class Scheduler:
         cursors = []
         for model, queue in self._queues.items():
             queue.promote_old(now_s)
-            if self._free_engines(model):
+            if self._free_engines(model, set()):
                 cursors.append(_Cursor(model, queue, self._config.max_backfill))
         return cursors
 
-    def _free_engines(self, model: str | None) -> list[EngineState]:
-        free = [engine for engine in self._free.values() if engine.serves(model)]
+    def _free_engines(self, model: str | None, reserved: set[EngineId]) -> list[EngineState]:
+        free = [e for e in self._free.values() if e.serves(model) and e.id not in reserved]
         free.sort(key=_join_order)
         return free
+
+    def _engines_for(self, request: Request) -> list[EngineId]:
+        serving = [e.id for e in self.engines.values() if e.serves(request.model)]
+        return [e for e in serving if e not in request.avoided] or serving
 
     def _note_slots(self, engine: EngineState) -> None:
         if engine.has_slot:
@@ -150,15 +158,13 @@ class Scheduler:
         else:
             self._free.pop(engine.id, None)
 
-    def _place(self, request: Request, cursor: _Cursor) -> list[Placement]:
-        view = ClusterView(
-            self.engines.values(),
-            self._free_engines(cursor.model),
-            cursor.queue,
-            self.prefixes,
-            self._config.max_shared,
+    def _place(
+        self, request: Request, free: list[EngineState], queue: WaitingQueue
+    ) -> list[Placement]:
+        alive, max_shared = self.engines.values(), self._config.max_shared
+        return self._policy.place(
+            request, ClusterView(alive, free, queue, self.prefixes, max_shared)
         )
-        return self._policy.place(request, view)
 
     def _commit(
         self,
@@ -210,7 +216,13 @@ class _Cursor:
         """Serving order of the next request among those of all models."""
         return self.queue.key(self._passed)
 
-    def pass_over(self, blocked: Request) -> None:
-        """Leave a blocked request behind; the pass ends if nobody may overtake it."""
-        is_latency = blocked.objective.objective_class is ObjectiveClass.LATENCY
-        self._passed += self._max_passed + 1 if is_latency or self.queue.is_old(blocked) else 1
+    @property
+    def is_urgent(self) -> bool:
+        """What the next request waits for must not go to others."""
+        request = self.request
+        is_latency = request.objective.objective_class is ObjectiveClass.LATENCY
+        return is_latency or self.queue.is_old(request)
+
+    def pass_over(self) -> None:
+        """Leave the next request behind: it is blocked."""
+        self._passed += 1
