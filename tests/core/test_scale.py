@@ -354,13 +354,20 @@ def cluster(number: int, *, max_requests: int) -> CoreDriver:
     return driver
 
 
-@pytest.mark.parametrize("max_requests", [4, 100], ids=["slots run out", "memory runs out"])
-def test_cost_of_one_decision_hardly_grows_with_the_engines(max_requests: int) -> None:
+@pytest.mark.parametrize(
+    ("max_requests", "bound"),
+    # Engines without a slot are not looked at; of those without memory, each is looked at once.
+    [(4, 1.4), (100, NEARLY_LINEAR)],
+    ids=["slots run out", "memory runs out"],
+)
+def test_cost_of_one_decision_hardly_grows_with_the_engines(
+    max_requests: int, bound: float
+) -> None:
     def prepare(number: int) -> Action:
         driver = cluster(number, max_requests=max_requests)
         return lambda: driver.finish("v0", "v")
 
-    assert growth(prepare, 32) < 1.4
+    assert growth(prepare, 32) < bound
 
 
 # --- memory --------------------------------------------------------------------------------------
