@@ -82,5 +82,7 @@ class VllmConfig:
             "enforce_eager": is_cpu if self.enforce_eager is None else self.enforce_eager,
             "scheduling_policy": "priority",
             "enable_prefix_caching": True,
+            # A progress bar has no place in a server's log.
+            "use_tqdm_on_load": False,
             **{name: value for name, value in given.items() if value is not None},
         }
