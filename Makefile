@@ -16,7 +16,7 @@ help:
 setup:
 	@TORCH_INDEX_URL="$(TORCH_INDEX_URL)" $(PYTHON) scripts/setup_env.py
 
-## demo: start an embedded server with the tiny model and run a small program on it
+## demo: run three programs on real vLLM with the tiny model, call by call and as one submit
 demo: setup
 	@$(BIN)/parrot demo
 

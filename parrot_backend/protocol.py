@@ -25,7 +25,7 @@ Scalar = str | int | float | bool | None
 class WireModel(BaseModel):
     """Base of all wire models: unknown fields are errors, not silently dropped."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 # --- transforms -----------------------------------------------------------------------------

@@ -46,7 +46,10 @@ class CoreConfig:
         closed_session_ttl_s: The same for a session that takes nothing more: its values are only
             kept for whoever asks again.
         engine_stall_s: An engine with work that says nothing for so long is given up.
-        no_engine_s: How long a request waits when no engine can serve it at all.
+        no_engine_s: How long a request waits when no engine can serve it at all; longer than an
+            engine takes to start again.
+        retry_delay_s: Wait before a failed request is tried again where it failed; doubled each
+            time. Another engine is tried at once.
         tokens_per_char: First estimate of prompt lengths; learnt from finished requests.
     """
 
@@ -59,4 +62,5 @@ class CoreConfig:
     closed_session_ttl_s: float = 60.0
     engine_stall_s: float = 120.0
     no_engine_s: float = 30.0
+    retry_delay_s: float = 0.0
     tokens_per_char: float = 0.25

@@ -24,6 +24,7 @@ from parrot_backend.core.events import (
     NoEngineTimer,
     RequestFailed,
     RequestFinished,
+    RetryTimer,
     SessionClosed,
     SessionTimer,
     Timer,
@@ -71,12 +72,17 @@ class Coordinator:
     @property
     def num_waiting(self) -> int:
         """Ready requests that no engine has taken yet."""
-        return self._fleet.scheduler.num_waiting
+        return self._fleet.num_waiting
 
     @property
     def num_unfinished_calls(self) -> int:
         """Requests that have not ended."""
         return self._progress.num_unfinished
+
+    @property
+    def num_active_calls(self) -> int:
+        """Requests that go on without anybody's doing: not those that wait for a variable."""
+        return self._fleet.num_active
 
     def session(self, session_id: SessionId) -> Session:
         """Return a session, to be read only.
@@ -148,12 +154,14 @@ class Coordinator:
     def _submit(self, event: GraphSubmitted, now_s: float) -> None:
         earlier = self._book.earlier_submit(event)
         if earlier is not None:
+            earlier.touched_s = now_s
             self._want(earlier, event, now_s)
             return
         session = self._book.prepare(event, now_s)
         delta = session.graph.plan(event, self._config.max_nodes_per_session)
         self._check(delta)
         self._book.accept(session, event)
+        session.touched_s = now_s
         session.is_closed = event.close
         if event.is_new or event.close:
             self._set_session_timer(session)
@@ -191,7 +199,6 @@ class Coordinator:
 
     def _want(self, session: Session, event: GraphSubmitted, now_s: float) -> None:
         """Attach a submit's waiters, by name: a repeat comes with another session id."""
-        session.touched_s = now_s
         changed = False
         for wanted in event.wanted:
             own_id = variable_id(session.id, name_of(wanted.variable))
@@ -285,6 +292,8 @@ class Coordinator:
                     self._progress.lose_engine(engine_id, reason, now_s)
             case NoEngineTimer():
                 self._progress.fail_unserved(now_s)
+            case RetryTimer(node_id):
+                self._fleet.resume(node_id, now_s)
             case _:
                 assert_never(timer)
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from parrot_backend.core.criteria import Criteria
-from parrot_backend.core.ids import AttemptId, EngineId, SessionId, VariableId, WaiterId
+from parrot_backend.core.ids import (
+    AttemptId,
+    EngineId,
+    NodeId,
+    SessionId,
+    VariableId,
+    WaiterId,
+)
 from parrot_backend.core.prompt import Input, Segment, Text
 from parrot_backend.core.transforms import Transform
 
@@ -211,7 +218,14 @@ class NoEngineTimer:
     """Check for queued requests that no engine can serve."""
 
 
-Timer = SessionTimer | EngineTimer | NoEngineTimer
+@dataclass(frozen=True, slots=True)
+class RetryTimer:
+    """Queue a failed request again."""
+
+    node: NodeId
+
+
+Timer = SessionTimer | EngineTimer | NoEngineTimer | RetryTimer
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from parrot_backend.core.commands import AbortRequest, CloseEngine, Command, SetTimer, StartRequest
 from parrot_backend.core.config import CoreConfig
-from parrot_backend.core.events import EngineInfo, EngineTimer, NoEngineTimer
-from parrot_backend.core.ids import AttemptId, EngineId
+from parrot_backend.core.events import EngineInfo, EngineTimer, NoEngineTimer, RetryTimer
+from parrot_backend.core.ids import AttemptId, EngineId, NodeId
 from parrot_backend.core.nodes import NodeState, Request
 from parrot_backend.core.prefix import prefix_chain
 from parrot_backend.core.prompt import PartKind, PromptPart
@@ -39,6 +39,7 @@ class Fleet:
         # Models of all engines that ever joined: one whose engines are down is still a model.
         self._models: dict[str, None] = {}
         self._tokens_per_char = config.tokens_per_char
+        self._held: dict[NodeId, Request] = {}
         self._no_engine_due_s: float | None = None
 
     # --- engines ---------------------------------------------------------------------------
@@ -104,6 +105,33 @@ class Fleet:
 
     # --- requests --------------------------------------------------------------------------
 
+    @property
+    def num_waiting(self) -> int:
+        """Requests that are queued, or about to be tried again."""
+        return self.scheduler.num_waiting + len(self._held)
+
+    @property
+    def num_active(self) -> int:
+        """Requests that wait for an engine or run on one."""
+        return self.num_waiting + len(self._running)
+
+    def retry(self, request: Request, now_s: float) -> None:
+        """Queue a request that failed; at once if another engine can try, else after a while."""
+        serving = [e for e in self.scheduler.engines.values() if e.serves(request.model)]
+        has_other = any(engine.id not in request.avoided for engine in serving)
+        delay_s = self._config.retry_delay_s * 2 ** (request.attempts - 1)
+        if not serving or has_other or not delay_s:
+            self.enqueue(request, now_s)
+            return
+        self._held[request.id] = request
+        self._emit(SetTimer(RetryTimer(request.id), now_s + delay_s))
+
+    def resume(self, node: NodeId, now_s: float) -> None:
+        """Queue a request whose wait is over, unless it was stopped meanwhile."""
+        request = self._held.pop(node, None)
+        if request is not None:
+            self.enqueue(request, now_s)
+
     def enqueue(self, request: Request, now_s: float) -> None:
         """Queue a ready request. One without a model gets the default, as soon as there is one."""
         if request.model is None:
@@ -143,6 +171,7 @@ class Fleet:
     def stop(self, request: Request) -> None:
         """Take a request out, wherever it is, and abort it if it runs."""
         self.scheduler.withdraw(request)
+        self._held.pop(request.id, None)
         if request.attempt is not None and self._running.pop(request.attempt, None) is not None:
             assert request.engine is not None
             self.scheduler.release(request.engine, request.attempt)

@@ -23,6 +23,9 @@ from parrot_backend.errors import RequestError
 #: Each output holds all that stands before it, so a call costs the square of its outputs.
 MAX_OUTPUTS_PER_CALL = 128
 
+#: Edges cost time, too; these are some tenths of a second.
+MAX_REFERENCES_PER_SUBMIT = 50_000
+
 #: Most text that the values of one session may hold together.
 MAX_SESSION_CHARS = 64 * 2**20
 
@@ -75,6 +78,14 @@ class SessionGraph:
                 f"the session would hold {len(self.nodes) + len(nodes)} nodes, {max_nodes} are "
                 "allowed",
                 limit=max_nodes,
+            )
+        references = sum(len(node.inputs) for node in nodes)
+        if references > MAX_REFERENCES_PER_SUBMIT:
+            raise RequestError(
+                "graph_too_large",
+                f"the calls read {references} variables together, {MAX_REFERENCES_PER_SUBMIT} are "
+                "allowed in one submit",
+                limit=MAX_REFERENCES_PER_SUBMIT,
             )
         variables = self._new_variables(submission, nodes)
         self._check_references(submission, nodes, variables)

@@ -123,7 +123,7 @@ class Progress:
         request.first_token_s = None
         request.ready_s = now_s
         request.move(NodeState.READY)
-        self._fleet.enqueue(request, now_s)
+        self._fleet.retry(request, now_s)
 
     # --- acting ----------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ from parrot_backend.core.ids import EngineId
 from parrot_backend.demo.vllm_server import create_vllm_app
 from parrot_backend.engines.vllm import VllmConfig, VllmEngine
 from parrot_backend.errors import ParrotError
-from parrot_backend.models import tiny_model_path
+from parrot_backend.models import TINY_MODEL_NAME, tiny_model_path
 from parrot_backend.server.app import create_app
 from parrot_backend.server.config import ServerSettings
 from parrot_backend.server.supervisor import EngineSlot
@@ -41,7 +41,6 @@ from parrot_backend.server.supervisor import EngineSlot
 #: A host that was told to end and is still there after this kills its whole process group.
 _END_TIMEOUT_S = 15.0
 
-_TINY_MODEL_NAME = "parrot-tiny"
 
 #: No connection is closed between two runs, however long the pause.
 _KEEP_ALIVE_S = 600
@@ -161,7 +160,7 @@ async def _serve(model: str | None, commands: Commands, replies: IO[str]) -> Non
 def _engine_config(model: str | None) -> VllmConfig:
     if model is not None:
         return VllmConfig(model)
-    return VllmConfig(str(tiny_model_path()), served_model_name=_TINY_MODEL_NAME)
+    return VllmConfig(str(tiny_model_path()), served_model_name=TINY_MODEL_NAME)
 
 
 async def _obey(command: str, engine: SharedEngine, replies: IO[str]) -> None:

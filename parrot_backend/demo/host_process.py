@@ -1,7 +1,7 @@
 """Starts the host as a process of its own, talks to it, and leaves nothing of it behind.
 
-The host leads its own process group, which its engine's processes join. It also ends by itself
-when its standard input closes, so that it cannot outlive a demo that was killed.
+The host leads its own process group, and its engine's processes end with it. It also ends by
+itself when its standard input closes, so that it cannot outlive a demo that was killed.
 """
 
 from __future__ import annotations

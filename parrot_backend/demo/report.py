@@ -200,5 +200,9 @@ def print_files(console: Console, paths: Sequence[Path]) -> None:
         console.print(Text(f"All numbers: {path}."))
     console.print()
     console.print(Text("Next:"))
-    console.print(Text("  parrot demo --model PATH_OR_NAME   the same with a model of yours"))
-    console.print(Text("  parrot serve                       a server for programs of your own"))
+    console.print(
+        Text("  .venv/bin/parrot demo --model PATH_OR_NAME   the same with a model of yours")
+    )
+    console.print(
+        Text("  .venv/bin/parrot serve                       a server for programs of your own")
+    )

@@ -9,6 +9,9 @@ it and says what it does.
 from importlib.resources import files
 from pathlib import Path
 
+#: What clients call the tiny model.
+TINY_MODEL_NAME = "parrot-tiny"
+
 
 def tiny_model_path() -> Path:
     """Return the folder of the tiny model, in the layout that vLLM and transformers load."""

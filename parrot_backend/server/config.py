@@ -44,6 +44,7 @@ class ServerSettings(_Settings):
         session_ttl_s: An idle session is forgotten after this.
         engine_stall_s: An engine with work that says nothing for so long is restarted.
         no_engine_s: How long a call waits when no engine can serve it at all.
+        retry_delay_s: Wait before a failed call is tried again where it failed; doubled each time.
         drain_timeout_s: How long a shutdown lets unfinished calls go on.
         stream_ping_s: A silent stream carries a comment this often, so that proxies keep it open.
         stream_send_timeout_s: A client that takes nothing of its stream for so long is gone.
@@ -63,7 +64,8 @@ class ServerSettings(_Settings):
     max_attempts: Count = 3
     session_ttl_s: Seconds = 600.0
     engine_stall_s: Seconds = 120.0
-    no_engine_s: Seconds = 30.0
+    no_engine_s: Seconds = 120.0
+    retry_delay_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
     drain_timeout_s: float = Field(default=30.0, ge=0, allow_inf_nan=False)
     stream_ping_s: Seconds = 15.0
     stream_send_timeout_s: Seconds = 30.0
@@ -83,6 +85,7 @@ class ServerSettings(_Settings):
             session_ttl_s=self.session_ttl_s,
             engine_stall_s=self.engine_stall_s,
             no_engine_s=self.no_engine_s,
+            retry_delay_s=self.retry_delay_s,
         )
 
     def supervisor_config(self) -> SupervisorConfig:

@@ -14,9 +14,6 @@ from parrot_backend.engines.base import Engine
 from parrot_backend.server.config import EngineSettings
 from parrot_backend.server.supervisor import EngineSlot
 
-#: What clients call the model that ships with Parrot.
-_TINY_MODEL_NAME = "parrot-tiny"
-
 _CreateEngine = Callable[[EngineId], Engine]
 
 
@@ -35,10 +32,10 @@ def create_slots(settings: EngineSettings) -> tuple[EngineSlot, ...]:
 
 def _vllm(settings: EngineSettings) -> _CreateEngine:
     from parrot_backend.engines.vllm import VllmConfig, VllmEngine, prewarm
-    from parrot_backend.models import tiny_model_path
+    from parrot_backend.models import TINY_MODEL_NAME, tiny_model_path
 
     is_tiny = settings.model is None
-    name = settings.served_model_name or (_TINY_MODEL_NAME if is_tiny else None)
+    name = settings.served_model_name or (TINY_MODEL_NAME if is_tiny else None)
     gib = settings.kv_cache_gib
     config = VllmConfig(
         model=settings.model or str(tiny_model_path()),

@@ -82,7 +82,8 @@ def _validation_error(
         f"{field}: {problem['msg']}"
         for field, problem in zip(fields, problems[:_MAX_PROBLEMS_TOLD], strict=False)
     ]
-    is_sampling = all("sampling" in problem["loc"] for problem in problems)
+    # A bad value in a segment is reported for the other forms of a prompt, too.
+    is_sampling = any("sampling" in problem["loc"] for problem in problems)
     return RequestError(
         "invalid_sampling" if is_sampling else "invalid_request",
         "; ".join(told),

@@ -7,6 +7,7 @@ once. No child process stays behind.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import multiprocessing
 import os
@@ -124,11 +125,15 @@ class _DrainingServer(uvicorn.Server):
         self._draining = asyncio.create_task(self._drain())
 
     async def _drain(self) -> None:
-        await self._service.drain()
-        self.should_exit = True
+        try:
+            await self._service.drain()
+        finally:
+            self.should_exit = True
 
 
 def _end_at_once() -> None:
     for child in multiprocessing.active_children():
         child.kill()
+    # Nothing is awaited any more, but what was to be cleaned up at exit still is.
+    atexit._run_exitfuncs()
     os._exit(_EXIT_FORCED)

@@ -91,7 +91,7 @@ class Runtime:
                 self._handle_pending(self._pending.popleft())
         finally:
             self._is_dispatching = False
-        if self._coordinator.num_unfinished_calls == 0:
+        if self._coordinator.num_active_calls == 0:
             self._idle.set()
 
     def _handle_pending(self, event: Event) -> None:
@@ -209,8 +209,8 @@ class Runtime:
     # --- shutdown --------------------------------------------------------------------------
 
     async def idle(self) -> None:
-        """Return when no call is unfinished."""
-        while self._coordinator.num_unfinished_calls:
+        """Return when no call can go on by itself; some may wait for a variable to be set."""
+        while self._coordinator.num_active_calls:
             self._idle.clear()
             await self._idle.wait()
 

@@ -273,3 +273,57 @@ def test_session_with_its_id_opened_again_has_its_own_time() -> None:
     driver.submit()
     driver.run_until(500.0 + TTL_S - 0.1)
     assert is_there(driver)
+
+
+# --- closed graphs -----------------------------------------------------------------------------
+
+CLOSED_TTL_S = 60.0
+
+
+def closed_driver(*lines: str, session_ttl_s: float = TTL_S) -> CoreDriver:
+    config = CoreConfig(
+        session_ttl_s=session_ttl_s, closed_session_ttl_s=CLOSED_TTL_S, engine_stall_s=1e9
+    )
+    driver = audited_driver(make_engine(), config=config)
+    driver.submit(*make_steps(*lines), close=True)
+    return driver
+
+
+def test_session_that_takes_no_more_is_forgotten_sooner() -> None:
+    driver = closed_driver("a")
+    driver.run_until(10.0)
+    driver.finish("a")
+    driver.run_until(10.0 + CLOSED_TTL_S - 0.1)
+    assert is_there(driver)
+    driver.run_until(10.0 + CLOSED_TTL_S)
+    assert not is_there(driver)
+
+
+def test_session_that_takes_no_more_is_kept_while_it_runs() -> None:
+    driver = closed_driver("a")
+    driver.run_until(10 * CLOSED_TTL_S)
+    assert is_there(driver)
+
+
+def test_session_that_is_closed_later_is_forgotten_sooner() -> None:
+    driver = driver_with("a")
+    driver.finish("a")
+    driver.run_until(100.0)
+    driver.submit(is_new=False, close=True)
+    driver.run_until(100.0 + CLOSED_TTL_S)
+    assert not is_there(driver)
+
+
+def test_closed_session_is_not_kept_longer_than_an_open_one() -> None:
+    driver = closed_driver(session_ttl_s=20.0)
+    driver.run_until(20.0)
+    assert not is_there(driver)
+
+
+def test_closed_session_that_is_asked_again_is_kept() -> None:
+    driver = closed_driver("a")
+    driver.finish("a")
+    driver.run_until(50.0)
+    driver.get("a", "w")
+    driver.run_until(50.0 + CLOSED_TTL_S - 0.1)
+    assert is_there(driver)

@@ -37,6 +37,7 @@ from parrot_backend.core.deduction import deduce_objectives
 from parrot_backend.core.events import NodeSpec
 from parrot_backend.core.graph import SessionGraph
 from parrot_backend.core.ids import NodeId, VariableId, WaiterId, name_of
+from parrot_backend.core.nodes import NodeState
 from parrot_backend.core.variable import VariableState
 from tests.core.audit import audited_driver
 from tests.core.chaos import SCRIPTS, Chaos, Op
@@ -275,6 +276,20 @@ def test_objectives_do_not_depend_on_the_order_of_wishes(
     graph = make_graph(*program.nodes, variables=dict(program.externals))
     order = data.draw(st.permutations(list(program.wanted.items())))
     assert deduce(graph, dict(order)) == deduce(graph, program.wanted)
+
+
+@examples(150)
+@given(programs(), st.integers(0, 8), st.data())
+def test_objectives_of_what_is_left_do_not_depend_on_the_order_of_wishes(
+    program: Program, num_finished: int, data: st.DataObject
+) -> None:
+    graph = make_graph(*program.nodes, variables=dict(program.externals))
+    for node in list(graph.nodes.values())[:num_finished]:
+        node.state = NodeState.FINISHED
+    order = data.draw(st.permutations(list(program.wanted.items())))
+    found = deduce(graph, program.wanted)
+    assert deduce(graph, dict(order)) == found
+    assert not any(graph.nodes[node_id].has_ended for node_id in found)
 
 
 @examples(150)

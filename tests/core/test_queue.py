@@ -322,6 +322,15 @@ def test_short_prefix_is_not_shared() -> None:
     assert sharing(make_queue(a, b), a) == (["a"], 0)
 
 
+def test_prefix_of_the_least_length_is_shared_until_it_is_removed() -> None:
+    chain = make_chain(("p", 32))
+    a, b, c = (make_request(name, prefixes=chain) for name in "abc")
+    queue = make_queue(a, b, c)
+    assert sharing(queue, a) == (["a", "b", "c"], 32)
+    queue.remove(b)
+    assert sharing(queue, a) == (["a", "c"], 32)
+
+
 @pytest.mark.parametrize(("limit", "number"), [(1, 1), (2, 2), (3, 3), (10, 5)])
 def test_no_more_than_the_limit_share(limit: int, number: int) -> None:
     requests = [make_request(str(i), prefixes=make_chain(COMMON), order=i) for i in range(5)]

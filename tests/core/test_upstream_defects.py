@@ -1,4 +1,4 @@
-"""Defects of the authors' published code (research/paper.md, 3.5): each must stay away.
+"""Defects of the code that the paper's authors published: each must stay away.
 
 Numbers are those of that list. What concerns the server, the engines or the kernels is tested
 there.

@@ -9,8 +9,9 @@ Intent: equal objectives together, shared prefixes together.
 
 Inputs: task groups and prefixes of the queue, resident prefixes, token accounts of the engines.
 
-Limits: a group or set that fits on no single engine is placed request by request; the paper does
-not say what to do then. Upstream's published code takes the engine with the *least* room.
+Limits: a group or set that fits on no single engine is placed request by request, first where its
+prefix is; the paper does not say what to do then. A prefix that a group shares within itself is
+counted once for each member. Upstream's published code takes the engine with the *least* room.
 """
 
 from __future__ import annotations

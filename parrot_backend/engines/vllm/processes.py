@@ -72,8 +72,11 @@ def prewarm(config: VllmConfig) -> None:
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     multiprocessing.set_forkserver_preload(list(_PRELOAD))
     num_threads = config.cpu_threads or max(1, _num_processors() - 1)
-    with _environment(
-        OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", str(num_threads)), TMPDIR=_scratch()
+    with (
+        _environment(
+            OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", str(num_threads)), TMPDIR=_scratch()
+        ),
+        _ctrl_c_ignored(),
     ):
         forkserver.ensure_running()
     _end_fork_server_at_exit()
@@ -187,6 +190,19 @@ def _end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="end with parent", daemon=True).start()
+
+
+@contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    """Let processes that start within ignore Ctrl-C, which is for their parent to heed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @cache

@@ -20,7 +20,7 @@ from tests.helpers.fake_parrot import FakeParrot
 ROOT = Path(__file__).parents[3]
 QUICKSTART = ROOT / "examples/quickstart.py"
 
-#: DESIGN.md, section 1.
+#: The paper's example.
 EXAMPLE = '''
 import parrot_integrations as P
 from parrot_integrations import LATENCY
