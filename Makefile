@@ -5,12 +5,12 @@ TORCH_INDEX_URL ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench model clean
+.PHONY: help setup demo test check bench benchmark-tables model clean
 
 ## help: show this list
 help:
 	@echo "Usage: make TARGET [PYTHON=python3.12] [TORCH_INDEX_URL=...]"
-	@sed -n 's/^## \([a-z]*\): /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  %-8s %s\n", $$1, $$2 }'
+	@sed -n 's/^## \([a-z-]*\): /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  %-16s %s\n", $$1, $$2 }'
 
 ## setup: create .venv and install Parrot with the engine for this machine (vLLM for CUDA or for CPU)
 setup:
@@ -36,6 +36,10 @@ bench: setup
 	@set -e; for file in $$(find benchmarks -name 'bench_*.py' | sort); do \
 		echo "== $$file"; $(BIN)/python -m benchmarks.$$(basename "$$file" .py); \
 	done
+
+## benchmark-tables: write the newest benchmark rows into README.md and docs/benchmarks.md
+benchmark-tables: setup
+	$(BIN)/python scripts/benchmark_tables.py
 
 ## model: make the tiny model anew (the result is the same, byte for byte)
 model: setup

@@ -1,0 +1,148 @@
+"""Writes the newest benchmark rows as tables into README.md and docs/benchmarks.md.
+
+Each table stands between two marker comments and is replaced as a whole, so the pages show nothing
+that is not in ``benchmarks/results``. The newest rows are those with the commit of the last row.
+
+    python scripts/benchmark_tables.py
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+Row = dict[str, str]
+
+
+def newest(name: str) -> list[Row]:
+    """Return the rows of the last run of a benchmark."""
+    with (ROOT / "benchmarks" / "results" / f"{name}.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [row for row in rows if row["commit"] == rows[-1]["commit"]]
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, ["--"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def seconds(row: Row, name: str) -> str:
+    """Return a median with its 20th and 80th percentile."""
+    median, low, high = (float(row[f"{name}_{part}"]) for part in ("median", "p20", "p80"))
+    return f"{median:.2f} s [{low:.2f}, {high:.2f}]"
+
+
+def ratio(row: Row, name: str) -> str:
+    """Return a ratio with its 20th and 80th percentile."""
+    median, low, high = (float(row[f"{name}_{part}"]) for part in ("median", "p20", "p80"))
+    return f"{median:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def source(row: Row, name: str) -> str:
+    """Return the line that says where a table comes from."""
+    what = f"`benchmarks/results/{name}.csv`, commit {row['commit']}, {row['cores']} cores"
+    versions = f"vLLM {row['vllm']}, Python {row['python']}"
+    return f"\n\nSource: {what} of {row['cpu']}, {versions}, {row['time_utc'][:10]}.\n"
+
+
+def chain_table(rows: list[Row]) -> str:
+    """Return the chain benchmark: what one submit gains, and its distance to the bound."""
+    header = ("round trip", "tokens a call", "call by call", "one submit", "faster", "time / bound")
+    return table(
+        header,
+        (
+            (
+                f"{row['round_trip_ms']} ms",
+                row["max_tokens"],
+                seconds(row, "call_by_call_s"),
+                seconds(row, "one_submit_s"),
+                ratio(row, "speedup"),
+                ratio(row, "time_over_bound"),
+            )
+            for row in rows
+        ),
+    )
+
+
+def map_reduce_table(rows: list[Row]) -> str:
+    """Return the map-reduce benchmark; the baseline sends 4 calls at a time, or all at once."""
+    header = ("round trip", "maps", "baseline's calls at once", "call by call", "one submit")
+    return table(
+        (*header, "faster", "time / bound"),
+        (
+            (
+                f"{row['round_trip_ms']} ms",
+                row["maps"],
+                row["at_once"] if row["at_once"] != "0" else "all",
+                seconds(row, "call_by_call_s"),
+                seconds(row, "one_submit_s"),
+                ratio(row, "speedup"),
+                ratio(row, "time_over_bound"),
+            )
+            for row in rows
+        ),
+    )
+
+
+def scheduler_table(rows: list[Row]) -> str:
+    """Return the scheduler benchmark."""
+    columns = ("placement", "engines", "waiting", "decision_p50_us", "decision_p99_us")
+    header = ("placement", "engines", "waiting", "decision p50", "p99", "decisions/s")
+    return table(
+        header,
+        (
+            (
+                *(row[c] for c in columns[:3]),
+                *(f"{float(row[c]):.0f} us" for c in columns[3:]),
+                f"{float(row['decisions_per_s']):.0f}",
+            )
+            for row in rows
+        ),
+    )
+
+
+def server_table(row: Row) -> str:
+    """Return the server benchmark: ours beside a bare FastAPI application."""
+    names = {
+        "single_p50_ms": "one call, submit to value, p50 (ms)",
+        "single_p99_ms": "the same, p99 (ms)",
+        "rate_16_clients_per_s": "submits per second, 16 clients",
+        "dependent_p50_ms": "each further dependent call in a submit, p50 (ms)",
+    }
+    lines = [(text, row[key], row.get(f"bare_{key}", "")) for key, text in names.items()]
+    return table(("", "Parrot", "bare FastAPI"), lines)
+
+
+def replace(page: Path, mark: str, text: str) -> None:
+    """Replace what stands between the two markers of a name.
+
+    Raises:
+        ValueError: The page has no such markers.
+    """
+    before = page.read_text()
+    begin, end = f"<!-- {mark} -->", f"<!-- end {mark} -->"
+    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    if not pattern.search(before):
+        raise ValueError(f"{page.name} has no markers for {mark}")
+    page.write_text(pattern.sub(lambda _: f"{begin}\n{text}\n{end}", before))
+
+
+def main() -> None:
+    """Write all tables."""
+    chain, map_reduce = newest("chain"), newest("map_reduce")
+    scheduler, server = newest("scheduler"), newest("server")[-1]
+    readme, page = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
+    far = [row for row in chain if row["round_trip_ms"] == "250"]
+    replace(readme, "chain", chain_table(far) + source(far[0], "chain"))
+    replace(page, "chain", chain_table(chain) + source(chain[0], "chain"))
+    replace(page, "map_reduce", map_reduce_table(map_reduce) + source(map_reduce[0], "map_reduce"))
+    replace(page, "scheduler", scheduler_table(scheduler) + source(scheduler[0], "scheduler"))
+    replace(page, "server", server_table(server) + source(server, "server"))
+
+
+if __name__ == "__main__":
+    main()
