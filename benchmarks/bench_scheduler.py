@@ -30,7 +30,7 @@ from parrot_backend.core.events import (
     SessionClosed,
     Wanted,
 )
-from parrot_backend.core.ids import AttemptId, EngineId, SessionId, session_of, variable_id
+from parrot_backend.core.ids import AttemptId, EngineId, SessionId, variable_id
 from parrot_backend.core.prompt import Output, Text
 from parrot_backend.core.sampling import Sampling
 
@@ -76,7 +76,7 @@ class SteadyState:
         before = len(self._running)
         elapsed_s = self._timed(RequestFinished(attempt, "answer", None, "stop", _USAGE))
         assert len(self._running) == before + 1, "every decision places exactly one request"
-        self._core.handle(SessionClosed(session_of(attempt)), self._now_s)  # type: ignore[arg-type]
+        self._core.handle(SessionClosed(SessionId(attempt.partition(".")[0])), self._now_s)
         return elapsed_s
 
     def _timed(self, event: GraphSubmitted | RequestFinished) -> float:

@@ -253,6 +253,26 @@ def test_event_of_the_client_keeps_the_session(what: str) -> None:
     assert not is_there(driver)
 
 
+def test_who_leaves_keeps_the_session_from_then_on() -> None:
+    driver = driver_with(variables={"x": None})
+    driver.run_until(100.0)
+    driver.get("x", "w")
+    driver.run_until(400.0)
+    driver.leave("w")
+    driver.run_until(400.0 + TTL_S - 0.1)
+    assert is_there(driver)
+    driver.run_until(400.0 + TTL_S)
+    assert not is_there(driver)
+
+
+def test_who_asks_for_a_value_that_is_there_keeps_the_session_from_then_on() -> None:
+    driver = driver_with(variables={"x": "1"})
+    driver.run_until(400.0)
+    driver.get("x", "w")
+    driver.run_until(400.0 + TTL_S - 0.1)
+    assert is_there(driver)
+
+
 def test_timer_that_comes_early_is_set_again() -> None:
     driver = driver_with()
     timer = SessionTimer(SESSION)

@@ -101,6 +101,19 @@ def test_queued_call_has_its_while_from_the_loss_of_its_engine() -> None:
     assert driver.answers == {}
 
 
+def test_engine_that_came_and_went_begins_the_wait_anew() -> None:
+    driver = audited_driver()
+    driver.submit(*make_steps("a", "b"), wanted=[make_wanted("b", waiter="w")])
+    driver.run_until(10.0)
+    driver.join(make_engine(max_requests=1))
+    driver.run_until(20.0)
+    driver.lose("e0")
+    driver.run_until(20.0 + NO_ENGINE_S - 0.1)
+    assert driver.answers == {}
+    driver.run_until(20.0 + NO_ENGINE_S)
+    assert code_of(driver) == "no_engine"
+
+
 def test_each_call_without_engine_waits_no_longer_than_the_limit() -> None:
     driver = audited_driver()
     for number in range(6):

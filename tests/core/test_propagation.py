@@ -393,6 +393,17 @@ def test_failure_settles_each_variable_of_a_diamond_once() -> None:
     assert sorted(settled(fail(graph, "a"))) == ["a", "b", "c", "d"]
 
 
+@pytest.mark.parametrize("end", ["failed", "cancelled"])
+def test_text_so_far_of_what_goes_wrong_is_dropped(end: str) -> None:
+    graph, _ = make_live_graph(make_step("a"))
+    graph.variables[var("a")].partial += ["v", "al"]
+    if end == "failed":
+        fail(graph, "a")
+    else:
+        cancel(graph, "a")
+    assert graph.variables[var("a")].partial == []
+
+
 # --- cancellations -----------------------------------------------------------------------------
 
 #: name: (steps, finished, kept, cancelled on purpose, cancelled in the end)
