@@ -434,6 +434,17 @@ def test_answer_of_a_repeat_names_the_first_ones_variable() -> None:
     assert driver.answer("w").variable == var("b")
 
 
+def test_repeat_brings_back_a_wish_that_was_given_up() -> None:
+    driver = audited_driver()
+    wishes = [make_wanted("a", LATENCY, "w-a"), make_wanted("b", THROUGHPUT, "w-b")]
+    submission = make_submission(*make_steps("a", "b: a"), wanted=wishes, idempotency_key="k")
+    driver.send(submission)
+    driver.leave("w-a", cancel=True)
+    again = [make_wanted("a", LATENCY, "v-a"), make_wanted("b", THROUGHPUT, "v-b")]
+    driver.send(replace(submission, wanted=tuple(again)))
+    assert driver.request("a").objective.objective_class is ObjectiveClass.LATENCY
+
+
 def test_repeat_with_another_body_is_refused() -> None:
     driver = audited_driver(make_engine())
     driver.send(keyed())

@@ -168,6 +168,12 @@ def test_engine_that_begins_with_several_requests_gets_a_timer() -> None:
     assert SetTimer(EngineTimer(EngineId("e0")), STALL_S) in commands
 
 
+def test_engine_that_works_already_gets_no_second_timer() -> None:
+    driver = audited_driver(make_engine())
+    driver.submit(make_step("a"))
+    assert of_type(driver.submit(make_step("b"), is_new=False), SetTimer) == []
+
+
 def test_silent_engine_is_given_up() -> None:
     driver = driver_with("e0", max_attempts=1)
     driver.run_until(STALL_S - 0.1)

@@ -100,6 +100,14 @@ def test_engine_that_joins_is_used_at_once() -> None:
     assert schedule(scheduler) == {"q": "b"}
 
 
+def test_oldest_of_equal_engines_is_used_whichever_was_free_first() -> None:
+    scheduler = make_scheduler("a", "b", max_requests=1)
+    schedule(scheduler, thr("r", 0), thr("q", 1))
+    release(scheduler, "q", "b")
+    release(scheduler, "r", "a")
+    assert schedule(scheduler, thr("next", 2)) == {"next": "a"}
+
+
 def test_removed_engine_is_not_used() -> None:
     scheduler = make_scheduler("a", "b")
     scheduler.remove_engine(EngineId("a"))
