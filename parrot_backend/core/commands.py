@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from parrot_backend.core.criteria import Objective
 from parrot_backend.core.events import RequestUsage, Timer
 from parrot_backend.core.ids import AttemptId, EngineId, NodeId, SessionId, VariableId, WaiterId
+from parrot_backend.core.prefix import PrefixChain
 from parrot_backend.core.prompt import PromptPart
 from parrot_backend.core.sampling import Sampling
 from parrot_backend.core.variable import VariableState
@@ -17,7 +18,12 @@ from parrot_backend.errors import Failure
 class StartRequest:
     """Run one attempt of a request on an engine.
 
-    ``model`` None is the engine's default. ``reason`` says why this engine, for people.
+    Attributes:
+        model: None is the engine's default.
+        remaining: Longest path from here to a node nobody reads, in nodes.
+        prefixes: Boundaries of the prompt, one for each part that is not a role.
+        retain: Hashes of those that the engine shall keep when it has computed them.
+        reason: Why this engine, for people.
     """
 
     engine: EngineId
@@ -29,15 +35,69 @@ class StartRequest:
     parts: tuple[PromptPart, ...]
     sampling: Sampling
     objective: Objective
+    remaining: int
+    prefixes: PrefixChain
+    retain: tuple[bytes, ...]
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class AbortRequest:
-    """Stop an attempt; nothing it still says will be heard."""
+class UpdateRequest:
+    """What is known of a running attempt has changed."""
 
     engine: EngineId
     attempt: AttemptId
+    objective: Objective
+    remaining: int
+
+
+@dataclass(frozen=True, slots=True)
+class FillPrefix:
+    """Compute the known part of a prompt to come, in spare capacity only.
+
+    Attributes:
+        attempt: Id of the fill, for ``AbortRequest``. It ends like an attempt, without text.
+        parts: The whole prompt, with placeholders from ``num_known`` on.
+        num_known: How many leading parts are to be computed.
+        prefixes: Boundaries of the known parts.
+        retain: Hashes of those that the engine shall keep.
+    """
+
+    engine: EngineId
+    attempt: AttemptId
+    session: SessionId
+    tenant: str
+    model: str | None
+    parts: tuple[PromptPart, ...]
+    num_known: int
+    prefixes: PrefixChain
+    retain: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RetainPrefix:
+    """Keep a prefix; ``attempt`` names the finished one whose prompt and output it is."""
+
+    engine: EngineId
+    key: bytes
+    attempt: AttemptId | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasePrefixes:
+    """Nobody wants these prefixes any more."""
+
+    engine: EngineId
+    keys: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AbortRequest:
+    """Stop an attempt or a fill; nothing it still says will be heard."""
+
+    engine: EngineId
+    attempt: AttemptId
+    is_fill: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,5 +145,15 @@ class SetTimer:
 
 
 Command = (
-    StartRequest | AbortRequest | AnswerWaiter | StreamText | ResetStream | CloseEngine | SetTimer
+    StartRequest
+    | UpdateRequest
+    | AbortRequest
+    | FillPrefix
+    | RetainPrefix
+    | ReleasePrefixes
+    | AnswerWaiter
+    | StreamText
+    | ResetStream
+    | CloseEngine
+    | SetTimer
 )

@@ -35,10 +35,28 @@ class SchedulerConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class EarlyFillConfig:
+    """Settings of early fill.
+
+    Attributes:
+        is_on: Whether prompts are filled ahead of need.
+        min_tokens: Shorter prompts are not worth it; about two KV blocks.
+        max_per_engine: Fills that one engine has at once.
+        max_backlog: Fills that are put off; the oldest are dropped beyond this.
+    """
+
+    is_on: bool = True
+    min_tokens: int = 64
+    max_per_engine: int = 2
+    max_backlog: int = 256
+
+
+@dataclass(frozen=True, slots=True)
 class CoreConfig:
     """Settings of the coordinator.
 
     Attributes:
+        retain_prefixes: Whether engines keep prefixes that requests to come will read.
         max_nodes_per_session: Requests plus transforms one session may hold.
         max_unfinished_calls: Requests the whole server holds before it says ``saturated``.
         max_attempts: Tries of one request, counting the first.
@@ -55,6 +73,8 @@ class CoreConfig:
 
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     prefix_index: PrefixIndexConfig = field(default_factory=PrefixIndexConfig)
+    early_fill: EarlyFillConfig = field(default_factory=EarlyFillConfig)
+    retain_prefixes: bool = True
     max_nodes_per_session: int = 10_000
     max_unfinished_calls: int = 50_000
     max_attempts: int = 3

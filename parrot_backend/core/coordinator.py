@@ -18,6 +18,7 @@ from parrot_backend.core.events import (
     CancelRequested,
     EngineJoined,
     EngineLost,
+    EngineReported,
     EngineTimer,
     Event,
     GraphSubmitted,
@@ -121,6 +122,8 @@ class Coordinator:
             case TokensGenerated():
                 self._progress.stream(event, now_s)
                 return self._commands  # nothing became placeable
+            case RequestFinished() | RequestFailed() if self._fleet.end_fill(event.attempt):
+                pass
             case RequestFinished():
                 self._progress.finish(event, now_s)
             case RequestFailed():
@@ -139,13 +142,16 @@ class Coordinator:
                 self._end_session(self._book.find(event.session), "the session was closed", now_s)
             case EngineJoined():
                 self._fleet.join(event.info, now_s)
+            case EngineReported():
+                self._fleet.report(event)
             case EngineLost():
                 self._progress.lose_engine(event.engine, event.reason, now_s)
             case TimerFired():
                 self._fire(event.timer, now_s)
             case _:
                 assert_never(event)
-        self._fleet.place(now_s)
+        for request in self._fleet.place(now_s):
+            self._progress.look_ahead(request)
         return self._commands
 
     def _emit(self, command: Command) -> None:
@@ -170,13 +176,22 @@ class Coordinator:
         for node in lengthened:
             if isinstance(node, Request):
                 self._fleet.scheduler.update(node, lambda: None)
+                self._fleet.update(node)
         for wanted in event.wanted:
             session.annotate(session.find(wanted.variable), wanted.criteria)
         self._deduce(session)
         propagation = Propagation(session.graph, now_s)
         propagation.admit(delta.nodes)
         self._progress.carry_out(session, propagation.effects, now_s)
+        self._expect(session, delta)
         self._want(session, event, now_s)
+
+    def _expect(self, session: Session, delta: GraphDelta) -> None:
+        """Take in the requests that wait for inputs."""
+        for node in delta.nodes:
+            if isinstance(node, Request) and node.state is NodeState.WAITING:
+                self._fleet.expect(session.graph, node)
+                self._fleet.foresight.fill(session.graph, node)
 
     def _check(self, delta: GraphDelta) -> None:
         for node in delta.nodes:
@@ -279,6 +294,7 @@ class Coordinator:
             assert isinstance(node, Request)
             if node.objective != objective and not node.has_ended:
                 self._fleet.scheduler.set_objective(node, objective)
+                self._fleet.update(node)
 
     # --- timers ----------------------------------------------------------------------------
 

@@ -55,11 +55,13 @@ class Objective:
         objective_class: Latency-sensitive, member of a task group, or throughput-preferred.
         group: The task group, for ``TASK_GROUP`` only.
         deadline_s: Earliest deadline of any output this request leads to.
+        tpot_s: Target for the time per token of its own output.
     """
 
     objective_class: ObjectiveClass
     group: TaskGroupId | None = None
     deadline_s: float | None = None
+    tpot_s: float | None = None
 
 
 #: A request that no annotated variable needs: it must not disturb anybody.

@@ -41,8 +41,11 @@ def deduce_objectives(
             stages.walk(graph.nodes[producer])
     classes = stages.classes()
     deadlines = _deadlines(graph, annotations)
+    targets = {graph.variables[v].producer: c.tpot_s for v, c in annotations.items()}
     return {
-        node.id: Objective(*classes.get(node.id, _THROUGHPUT), deadlines.get(node.id))
+        node.id: Objective(
+            *classes.get(node.id, _THROUGHPUT), deadlines.get(node.id), targets.get(node.id)
+        )
         for node in _needed(graph, annotations)
         if isinstance(node, Request)
     }

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from parrot_backend.core.criteria import ObjectiveClass
 from parrot_backend.core.events import EngineInfo
 from parrot_backend.core.ids import AttemptId, EngineId
+from parrot_backend.core.step_time import StepTimeModel
 
 
 class RunningRequest(NamedTuple):
@@ -27,6 +28,7 @@ class EngineState:
         used_tokens: Sum of the running attempts' needs.
         latency_tokens: The part of it that latency-sensitive attempts take.
         last_output_s: When the engine last said anything, or began to work.
+        step_time: How long its steps take, as it says itself.
         is_watched: A timer is set that looks whether the engine has gone silent.
     """
 
@@ -37,6 +39,7 @@ class EngineState:
     latency_tokens: int = 0
     last_output_s: float = 0.0
     is_watched: bool = False
+    step_time: StepTimeModel | None = None
 
     @property
     def id(self) -> EngineId:

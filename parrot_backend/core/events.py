@@ -13,7 +13,9 @@ from parrot_backend.core.ids import (
     VariableId,
     WaiterId,
 )
+from parrot_backend.core.prefix import PrefixBoundary
 from parrot_backend.core.prompt import Input, Segment, Text
+from parrot_backend.core.step_time import StepTimeModel
 from parrot_backend.core.transforms import Transform
 
 
@@ -131,6 +133,8 @@ class EngineInfo:
         latency_capacity_tokens: The same while a latency-sensitive request runs, so that its time
             per token stays low (paper, section 5.4).
         max_requests: Requests that may run at once.
+        keeps_prefixes: It keeps prefixes when told to, takes fills, and reports what it holds.
+        takes_updates: What is known of a running request may change.
     """
 
     engine: EngineId
@@ -139,6 +143,26 @@ class EngineInfo:
     capacity_tokens: int
     latency_capacity_tokens: int
     max_requests: int
+    keeps_prefixes: bool = False
+    takes_updates: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EngineReported:
+    """What an engine says of itself while it runs.
+
+    Attributes:
+        held: Prefixes that its cache holds now, with their exact lengths.
+        lost: Prefixes that it held before.
+        is_snapshot: ``held`` is all that it holds.
+        step_time: How long its steps take; None if that is not known yet, or as before.
+    """
+
+    engine: EngineId
+    held: tuple[PrefixBoundary, ...] = ()
+    lost: tuple[bytes, ...] = ()
+    is_snapshot: bool = False
+    step_time: StepTimeModel | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +267,7 @@ Event = (
     | CancelRequested
     | SessionClosed
     | EngineJoined
+    | EngineReported
     | EngineLost
     | TokensGenerated
     | RequestFinished

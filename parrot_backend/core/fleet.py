@@ -1,31 +1,36 @@
 """The fleet: ready requests, the engines they run on, and the attempts in between.
 
-It knows nothing of graphs and variables: requests come in when they are ready and leave when they
-are stopped, done, or when their engine is gone.
+Requests come in when they are ready and leave when they are stopped, done, or when their engine is
+gone. What waits for inputs is only known here for what ``Foresight`` makes of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from parrot_backend.core.commands import AbortRequest, CloseEngine, Command, SetTimer, StartRequest
+from parrot_backend.core.commands import (
+    AbortRequest,
+    CloseEngine,
+    Command,
+    SetTimer,
+    StartRequest,
+    UpdateRequest,
+)
 from parrot_backend.core.config import CoreConfig
-from parrot_backend.core.events import EngineInfo, EngineTimer, NoEngineTimer, RetryTimer
+from parrot_backend.core.events import (
+    EngineInfo,
+    EngineReported,
+    EngineTimer,
+    NoEngineTimer,
+    RetryTimer,
+)
+from parrot_backend.core.foresight import Foresight
+from parrot_backend.core.graph import SessionGraph
 from parrot_backend.core.ids import AttemptId, EngineId, NodeId
 from parrot_backend.core.nodes import NodeState, Request
-from parrot_backend.core.prefix import prefix_chain
-from parrot_backend.core.prompt import PartKind, PromptPart
 from parrot_backend.core.scheduling.scheduler import Scheduler
+from parrot_backend.core.token_rate import TokenRate
 from parrot_backend.errors import RequestError
-
-#: Weight of one finished request in the learnt number of tokens per character.
-_LENGTH_LEARNING_RATE = 0.1
-
-#: Of a shorter prompt, what a chat template adds would count for too much.
-_MIN_LEARNING_CHARS = 256
-
-#: Tokens per character of any real text and tokenizer; a report beyond is not believed.
-_TOKENS_PER_CHAR_RANGE = (0.05, 1.0)
 
 
 class Fleet:
@@ -35,10 +40,13 @@ class Fleet:
         self._config = config
         self._emit = emit
         self.scheduler = Scheduler(config.scheduler, config.prefix_index)
+        self.foresight = Foresight(
+            config, self.scheduler.engines.values, self.scheduler.prefixes, emit
+        )
         self._running: dict[AttemptId, Request] = {}
         # Models of all engines that ever joined: one whose engines are down is still a model.
         self._models: dict[str, None] = {}
-        self._tokens_per_char = config.tokens_per_char
+        self._rate = TokenRate(config.tokens_per_char)
         self._held: dict[NodeId, Request] = {}
         self._no_engine_due_s: float | None = None
 
@@ -66,15 +74,28 @@ class Fleet:
                 request.unserved_since_s = None
 
     def lose(self, engine: EngineId, now_s: float) -> list[Request]:
-        """Remove an engine and return the requests that ran there, without their attempts."""
+        """Remove an engine and return what ran there, without attempts."""
         if engine not in self.scheduler.engines:
             return []
         orphans = [self._running.pop(a) for a in self.scheduler.remove_engine(engine).running]
+        self.foresight.lose_engine(engine)
         for request in self.scheduler.waiting():
             if request.unserved_since_s is None and not self.scheduler.serves(request.model):
                 request.unserved_since_s = now_s
                 self._await_engines(request)
         return orphans
+
+    def report(self, event: EngineReported) -> None:
+        """Take in what an engine says of itself."""
+        engine = self.scheduler.engines.get(event.engine)
+        if engine is None:
+            return
+        if event.is_snapshot:
+            self.scheduler.prefixes.report_all(event.engine, event.held)
+        else:
+            self.scheduler.prefixes.report(event.engine, event.held, event.lost)
+        if event.step_time is not None:
+            engine.step_time = event.step_time
 
     def check_model(self, model: str | None) -> None:
         """Reject a model that no engine ever served.
@@ -134,14 +155,35 @@ class Fleet:
 
     def enqueue(self, request: Request, now_s: float) -> None:
         """Queue a ready request. One without a model gets the default, as soon as there is one."""
-        if request.model is None:
-            request.model = next(iter(self._models), None)
-        request.prefixes = prefix_chain(_seed(request), request.parts, self._tokens_per_char)
+        self._settle_model(request)
+        request.prefixes = self.foresight.complete(request, _seed(request), self._rate.value)
         request.prompt_tokens = request.prefixes[-1].tokens if request.prefixes else 0
         self.scheduler.enqueue(request)
         is_served = self.scheduler.serves(request.model)
         request.unserved_since_s = None if is_served else now_s
         self._await_engines(request)
+
+    def expect(self, graph: SessionGraph, request: Request) -> None:
+        """Take in a request that waits for inputs, or what has become known of it since."""
+        self._settle_model(request)
+        self.foresight.expect(graph, request, _seed(request), self._rate.value)
+
+    def end_fill(self, attempt: AttemptId) -> bool:
+        """Note the end of a fill; False if the attempt is none."""
+        return self.foresight.fills.ended(attempt, self.foresight.keepers())
+
+    def update(self, request: Request) -> None:
+        """Tell the engine of a running request that its objective or path has changed."""
+        engine = None if request.engine is None else self.scheduler.engines.get(request.engine)
+        if request.state is NodeState.RUNNING and engine is not None and engine.info.takes_updates:
+            assert request.attempt is not None
+            self._emit(
+                UpdateRequest(engine.id, request.attempt, request.objective, request.remaining)
+            )
+
+    def _settle_model(self, request: Request) -> None:
+        if request.model is None:
+            request.model = next(iter(self._models), None)
 
     def overdue(self, now_s: float) -> list[Request]:
         """Return the queued requests that have waited too long for any engine to serve them.
@@ -195,21 +237,24 @@ class Fleet:
         self.scheduler.release(request.engine, attempt)
         return request
 
-    def learn(self, request: Request, text: str) -> None:
-        """Learn from a finished request: lengths in tokens, and what its engine now holds."""
+    def learn(self, request: Request, text: str) -> bytes:
+        """Learn from a finished request: lengths in tokens, and what its engine now holds.
+
+        Returns:
+            Hash of its prompt and output together.
+        """
         assert request.engine is not None
         assert request.usage is not None
         chars = sum(len(part.text) for part in request.parts)
-        if chars >= _MIN_LEARNING_CHARS and request.usage.prompt_tokens:
-            least, most = _TOKENS_PER_CHAR_RANGE
-            seen = min(most, max(least, request.usage.prompt_tokens / chars))
-            self._tokens_per_char += _LENGTH_LEARNING_RATE * (seen - self._tokens_per_char)
-        continued = (*request.parts, PromptPart(PartKind.VALUE, text))
-        chain = prefix_chain(_seed(request), continued, self._tokens_per_char)
-        self.scheduler.prefixes.record(request.engine, chain[-1:])
+        self._rate.learn(chars, request.usage.prompt_tokens)
+        seed, rate = _seed(request), self._rate.value
+        boundary = self.foresight.continuation(request, text, seed, rate)
+        self.scheduler.prefixes.record(request.engine, (boundary,))
+        return boundary.hash
 
-    def place(self, now_s: float) -> None:
-        """Start what can be placed now."""
+    def place(self, now_s: float) -> list[Request]:
+        """Start what can be placed now, and return it."""
+        placed: list[Request] = []
         for request, engine_id, reason in self.scheduler.schedule(now_s, _next_attempt):
             request.attempt = _next_attempt(request)
             request.attempts += 1
@@ -221,7 +266,12 @@ class Fleet:
                 engine.is_watched = True
                 due_s = engine.last_output_s + self._config.engine_stall_s
                 self._emit(SetTimer(EngineTimer(engine_id), due_s))
-            self._emit(_start_command(request, request.attempt, engine_id, reason))
+            retained: tuple[bytes, ...] = ()
+            if engine.info.keeps_prefixes:
+                retained = self.foresight.retention.to_keep(request.prefixes, engine_id)
+            self._emit(_start_command(request, request.attempt, engine_id, retained, reason))
+            placed.append(request)
+        return placed
 
 
 def _seed(request: Request) -> str:
@@ -233,7 +283,11 @@ def _next_attempt(request: Request) -> AttemptId:
 
 
 def _start_command(
-    request: Request, attempt: AttemptId, engine: EngineId, reason: str
+    request: Request,
+    attempt: AttemptId,
+    engine: EngineId,
+    retained: tuple[bytes, ...],
+    reason: str,
 ) -> StartRequest:
     return StartRequest(
         engine=engine,
@@ -245,5 +299,8 @@ def _start_command(
         parts=request.parts,
         sampling=request.sampling,
         objective=request.objective,
+        remaining=request.remaining,
+        prefixes=request.prefixes,
+        retain=retained,
         reason=reason,
     )

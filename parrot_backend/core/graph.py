@@ -243,6 +243,17 @@ class SessionGraph:
                 )
 
 
+def requests_fed_by(graph: SessionGraph, variable: VariableId) -> Iterator[Request]:
+    """Yield the requests that read a variable, as it is or through transforms."""
+    pending = [variable]
+    while pending:
+        for node in graph.consumers(graph.variables[pending.pop()]):
+            if isinstance(node, Request):
+                yield node
+            else:
+                pending.append(node.output)
+
+
 def _check_outputs(spec: NodeSpec) -> None:
     if isinstance(spec, TransformSpec):
         return

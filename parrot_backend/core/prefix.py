@@ -8,6 +8,8 @@ prompts share a prefix exactly when they share a boundary hash (the paper's Pref
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NamedTuple
@@ -28,24 +30,44 @@ class PrefixBoundary(NamedTuple):
 PrefixChain = tuple[PrefixBoundary, ...]
 
 
-def prefix_chain(seed: str, parts: tuple[PromptPart, ...], tokens_per_char: float) -> PrefixChain:
-    """Return the boundaries of a prompt, shortest first.
+class PrefixHasher:
+    """Boundaries of one prompt, part by part as they become known.
 
     Args:
         seed: Keeps apart what must not be shared: model and tenant.
-        parts: The resolved prompt. Roles are covered by the boundary of the text that follows.
-        tokens_per_char: Estimate that turns lengths into tokens.
     """
-    digest = blake2b(digest_size=_DIGEST_BYTES)
-    _update(digest, b"s", seed)
-    chars = 0
-    boundaries: list[PrefixBoundary] = []
-    for part in parts:
-        _update(digest, b"r" if part.kind is PartKind.ROLE else b"t", part.text)
-        chars += len(part.text)
-        if part.kind is not PartKind.ROLE:
-            boundaries.append(PrefixBoundary(digest.digest(), int(chars * tokens_per_char)))
-    return tuple(boundaries)
+
+    def __init__(self, seed: str) -> None:
+        self._digest = blake2b(digest_size=_DIGEST_BYTES)
+        self._chars = 0
+        _update(self._digest, b"s", seed)
+
+    def copy(self) -> PrefixHasher:
+        """Return one that goes on by itself from here."""
+        other = copy(self)
+        other._digest = self._digest.copy()
+        return other
+
+    def extend(self, parts: Iterable[PromptPart], tokens_per_char: float) -> PrefixChain:
+        """Add the next parts and return their boundaries.
+
+        Args:
+            parts: Resolved parts. Roles are covered by the boundary of the text that follows.
+            tokens_per_char: Estimate that turns lengths into tokens.
+        """
+        boundaries: list[PrefixBoundary] = []
+        for part in parts:
+            _update(self._digest, b"r" if part.kind is PartKind.ROLE else b"t", part.text)
+            self._chars += len(part.text)
+            if part.kind is not PartKind.ROLE:
+                tokens = int(self._chars * tokens_per_char)
+                boundaries.append(PrefixBoundary(self._digest.digest(), tokens))
+        return tuple(boundaries)
+
+
+def prefix_chain(seed: str, parts: tuple[PromptPart, ...], tokens_per_char: float) -> PrefixChain:
+    """Return the boundaries of a whole prompt, shortest first; see :class:`PrefixHasher`."""
+    return PrefixHasher(seed).extend(parts, tokens_per_char)
 
 
 def _update(digest: blake2b, tag: bytes, text: str) -> None:
@@ -69,16 +91,18 @@ class PrefixIndexConfig:
 
 
 class PrefixIndex:
-    """Which engine probably still holds the KV of which prefix.
+    """Which engine holds, or will soon hold, the KV of which prefix.
 
-    It is told of placements and forgets the least recently used; what an engine evicted by itself
-    is not known here, so an entry is a good guess and not a promise.
+    It is told of placements, and forgets the least recently used. Engines that report their cache
+    correct it: their entries are exact but for what they are only about to compute. For engines
+    that do not, an entry is a good guess and not a promise.
     """
 
     def __init__(self, config: PrefixIndexConfig) -> None:
         self._config = config
         self._engines_of: dict[bytes, dict[EngineId, None]] = {}
-        self._resident: dict[EngineId, OrderedDict[bytes, None]] = {}
+        # The length is known for what an engine reported, else the estimate of whoever asks counts.
+        self._resident: dict[EngineId, OrderedDict[bytes, int | None]] = {}
 
     def add_engine(self, engine: EngineId) -> None:
         """Begin to track an engine with an empty cache."""
@@ -98,11 +122,33 @@ class PrefixIndex:
             if boundary.hash in resident:
                 resident.move_to_end(boundary.hash)
             else:
-                resident[boundary.hash] = None
-                self._engines_of.setdefault(boundary.hash, {})[engine] = None
-        while len(resident) > self._config.max_prefixes_per_engine:
-            oldest, _ = resident.popitem(last=False)
-            self._drop(oldest, engine)
+                self._add(engine, boundary.hash, None)
+        self._trim(engine)
+
+    def report(
+        self, engine: EngineId, held: Iterable[PrefixBoundary], lost: Iterable[bytes]
+    ) -> None:
+        """Note what an engine says of its cache: what it holds now, and what it held."""
+        resident = self._resident[engine]
+        for key in lost:
+            if key in resident:
+                del resident[key]
+                self._drop(key, engine)
+        for boundary in held:
+            self._add(engine, boundary.hash, boundary.tokens)
+        self._trim(engine)
+
+    def report_all(self, engine: EngineId, held: Iterable[PrefixBoundary]) -> None:
+        """Note that an engine holds exactly this."""
+        self.report(engine, held, lost=list(self._resident[engine]))
+
+    def holds(self, engine: EngineId, key: bytes) -> bool:
+        """Tell whether an engine holds, or is to hold, a prefix."""
+        return key in self._resident[engine]
+
+    def engines_holding(self, key: bytes) -> tuple[EngineId, ...]:
+        """Return the engines that hold, or are to hold, one prefix."""
+        return tuple(self._engines_of.get(key, ()))
 
     def engines_with(self, chain: PrefixChain) -> tuple[EngineId, ...]:
         """Return the engines that hold the longest prefix any engine holds, in order of record."""
@@ -117,8 +163,19 @@ class PrefixIndex:
         resident = self._resident[engine]
         for boundary in reversed(chain):
             if boundary.hash in resident:
-                return boundary.tokens
+                tokens = resident[boundary.hash]
+                return boundary.tokens if tokens is None else tokens
         return 0
+
+    def _add(self, engine: EngineId, key: bytes, tokens: int | None) -> None:
+        self._resident[engine][key] = tokens
+        self._engines_of.setdefault(key, {})[engine] = None
+
+    def _trim(self, engine: EngineId) -> None:
+        resident = self._resident[engine]
+        while len(resident) > self._config.max_prefixes_per_engine:
+            oldest, _ = resident.popitem(last=False)
+            self._drop(oldest, engine)
 
     def _drop(self, key: bytes, engine: EngineId) -> None:
         engines = self._engines_of[key]

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 
 from parrot_backend.core.commands import AnswerWaiter, Command, ResetStream, StreamText
 from parrot_backend.core.config import CoreConfig
 from parrot_backend.core.events import RequestFailed, RequestFinished, TokensGenerated
 from parrot_backend.core.fleet import Fleet
+from parrot_backend.core.graph import requests_fed_by
 from parrot_backend.core.ids import EngineId, VariableId, WaiterId
 from parrot_backend.core.nodes import NodeState, Request
 from parrot_backend.core.propagation import Effects, Propagation
 from parrot_backend.core.session import Session
 from parrot_backend.core.session_book import SessionBook
 from parrot_backend.core.variable import Variable, VariableState
+
+#: Of a value that thousands wait for, only so many consumers are looked at when it is being made.
+_MAX_FILLS_CONSIDERED = 64
 
 
 class Progress:
@@ -63,7 +68,7 @@ class Progress:
         if request.first_token_s is None:
             request.first_token_s = now_s
         self.num_unfinished -= 1
-        self._fleet.learn(request, event.text)
+        continuation = self._fleet.learn(request, event.text)
         session = self._book.find(request.session)
         session.touched_s = now_s
         propagation = Propagation(session.graph, now_s)
@@ -75,6 +80,11 @@ class Progress:
             finish_reason=event.finish_reason,
         )
         self.carry_out(session, propagation.effects, now_s)
+        # Now those who go on from here have been counted.
+        assert request.engine is not None
+        foresight = self._fleet.foresight
+        foresight.continued(continuation, request.engine, event.attempt)
+        foresight.forget(request.id)
 
     def fail_attempt(self, event: RequestFailed, now_s: float) -> None:
         """A running request failed; try again if that may help."""
@@ -135,12 +145,28 @@ class Progress:
             if variable.failure is not None and variable.producer is not None:
                 node = session.graph.nodes[variable.producer]
                 self.num_unfinished -= isinstance(node, Request)
+                self._fleet.foresight.forget(node.id)
             session.annotations.pop(variable.id, None)  # it has all that was wished for it
             for waiter in variable.waiters:
                 self._answer(variable, waiter)
             variable.waiters.clear()
+            self._expect_consumers(session, variable)
         for request in effects.ready:
             self._fleet.enqueue(request, now_s)
+
+    def look_ahead(self, request: Request) -> None:
+        """A request runs now: prompts that wait for its output may be filled meanwhile."""
+        graph = self._book.find(request.session).graph
+        for consumer in islice(requests_fed_by(graph, request.output), _MAX_FILLS_CONSIDERED):
+            self._fleet.foresight.fill(graph, consumer)
+
+    def _expect_consumers(self, session: Session, variable: Variable) -> None:
+        if variable.state is not VariableState.READY:
+            return
+        for node in session.graph.consumers(variable):
+            if isinstance(node, Request) and node.state is NodeState.WAITING:
+                self._fleet.expect(session.graph, node)
+                self._fleet.foresight.fill(session.graph, node)
 
     def attach(self, variable: Variable, waiter: WaiterId, *, is_streaming: bool) -> None:
         """Let somebody wait for a variable; a settled one is answered at once."""

@@ -8,21 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import assert_never
 
 from parrot_backend.core.events import RequestUsage
 from parrot_backend.core.graph import SessionGraph
-from parrot_backend.core.ids import VariableId, name_of
+from parrot_backend.core.ids import VariableId
 from parrot_backend.core.nodes import Node, NodeState, Request, TransformNode
-from parrot_backend.core.prompt import (
-    InPlace,
-    Input,
-    PartKind,
-    PromptPart,
-    PromptSegment,
-    Role,
-    Text,
-)
+from parrot_backend.core.prompt import PromptPart
+from parrot_backend.core.resolution import resolve
 from parrot_backend.core.transforms import (
     MAX_PROMPT_CHARS,
     MAX_VALUE_CHARS,
@@ -172,14 +164,16 @@ class Propagation:
         node.ready_s = self._now_s
         try:
             if isinstance(node, TransformNode):
-                value = apply_transforms(_joined(self._parts(node.segments)), node.transforms)
+                value = apply_transforms(
+                    _joined(resolve(node.segments, self._graph.variables)), node.transforms
+                )
                 self._graph.check_room(len(value))
                 self._graph.text_chars += len(value)
                 node.move(NodeState.FINISHED)
                 node.finished_s = self._now_s
                 return value
             assert isinstance(node, Request)
-            node.parts = self._parts(node.segments)
+            node.parts = resolve(node.segments, self._graph.variables)
         except (TransformError, RequestError) as exc:
             self.fail(self._graph.variables[node.output], "transform_failed", str(exc))
             return None
@@ -191,28 +185,6 @@ class Propagation:
         node.move(NodeState.READY)
         self.effects.ready.append(node)
         return None
-
-    def _parts(self, segments: Iterable[PromptSegment]) -> tuple[PromptPart, ...]:
-        return tuple(self._part(segment) for segment in segments)
-
-    def _part(self, segment: PromptSegment) -> PromptPart:
-        match segment:
-            case Role(role):
-                return PromptPart(PartKind.ROLE, role)
-            case Text(text):
-                return PromptPart(PartKind.CONSTANT, text)
-            case Input(variable, transforms):
-                text = apply_transforms(self._value(variable), transforms)
-                return PromptPart(PartKind.VALUE, text)
-            case InPlace(variable):
-                token_ids = self._graph.variables[variable].token_ids
-                return PromptPart(PartKind.VALUE, self._value(variable), token_ids)
-        assert_never(segment)
-
-    def _value(self, variable: VariableId) -> str:
-        value = self._graph.variables[variable].value
-        assert value is not None, f"{name_of(variable)} is not ready"
-        return value
 
 
 def _joined(parts: Iterable[PromptPart]) -> str:

@@ -30,13 +30,13 @@ from fastapi import FastAPI
 
 from parrot_backend.core.events import EngineInfo
 from parrot_backend.core.ids import EngineId
-from parrot_backend.demo.vllm_server import create_vllm_app
 from parrot_backend.engines.vllm import VllmConfig, VllmEngine
 from parrot_backend.errors import ParrotError
 from parrot_backend.models import TINY_MODEL_NAME, tiny_model_path
 from parrot_backend.server.app import create_app
 from parrot_backend.server.config import ServerSettings
 from parrot_backend.server.supervisor import EngineSlot
+from parrot_backend.vllm_compat.openai_app import create_vllm_app
 
 #: A host that was told to end and is still there after this kills its whole process group.
 _END_TIMEOUT_S = 15.0

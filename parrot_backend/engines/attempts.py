@@ -57,6 +57,9 @@ class AttemptTasks:
     def __len__(self) -> int:
         return len(self._running)
 
+    def __contains__(self, attempt: AttemptId) -> bool:
+        return attempt in self._running
+
     def start(self, attempt: AttemptId, work: Coroutine[Any, Any, None]) -> None:
         """Run the work of an attempt; it says its own terminal output."""
         task = asyncio.create_task(work, name=attempt)

@@ -7,13 +7,20 @@ beyond its own batch.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from parrot_backend.core.criteria import Objective
-from parrot_backend.core.events import EngineInfo, RequestFailed, RequestFinished, TokensGenerated
+from parrot_backend.core.events import (
+    EngineInfo,
+    EngineReported,
+    RequestFailed,
+    RequestFinished,
+    TokensGenerated,
+)
 from parrot_backend.core.ids import AttemptId, SessionId
+from parrot_backend.core.prefix import PrefixChain
 from parrot_backend.core.prompt import PromptPart
 from parrot_backend.core.sampling import Sampling
 
@@ -22,8 +29,15 @@ from parrot_backend.core.sampling import Sampling
 class EngineRequest:
     """One attempt of a request, as an engine sees it.
 
-    ``objective`` is a hint; an engine that cannot use it ignores it. ``cache_salt`` keeps the
-    prefix caches of tenants apart (None shares).
+    Attributes:
+        objective: A hint, like ``remaining``; an engine that cannot use it ignores it.
+        cache_salt: Keeps the prefix caches of tenants apart (None shares).
+        tenant: Whose request it is, for fairness.
+        remaining: Longest path from here to a node nobody reads, in nodes.
+        prefixes: Boundaries of the prompt, one for each part that is not a role.
+        retain: Hashes of those that are to be kept once computed.
+        fill_parts: This is no attempt but a fill: so many leading parts are to be computed in spare
+            capacity, and no text is wanted. It ends with ``RequestFinished`` all the same.
     """
 
     attempt: AttemptId
@@ -33,13 +47,25 @@ class EngineRequest:
     sampling: Sampling
     objective: Objective
     cache_salt: str | None = None
+    tenant: str = ""
+    remaining: int = 0
+    prefixes: PrefixChain = ()
+    retain: tuple[bytes, ...] = ()
+    fill_parts: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EngineLoad:
     """What an engine tells of its load: requests running and waiting inside it, KV use in [0, 1].
 
-    Counters run since the start of the engine.
+    Counters run since the start of the engine. What it keeps for requests to come is 0 for engines
+    that keep nothing.
+
+    Attributes:
+        pinned_tokens: KV tokens that are kept now.
+        pinned_hit_tokens: Prompt tokens that were found in what is kept.
+        lost_pins: Prefixes that were not kept as wished: too many, too old, or room was needed.
+        preempted: Requests that gave way to latency-sensitive ones.
     """
 
     running: int
@@ -48,10 +74,17 @@ class EngineLoad:
     prompt_tokens: int
     cached_tokens: int
     generated_tokens: int
+    pinned_tokens: int = 0
+    pinned_hit_tokens: int = 0
+    lost_pins: int = 0
+    preempted: int = 0
 
 
 #: What an engine says about an attempt. ``RequestFinished`` and ``RequestFailed`` are terminal.
-EngineOutput = TokensGenerated | RequestFinished | RequestFailed
+AttemptOutput = TokensGenerated | RequestFinished | RequestFailed
+
+#: All that an engine says.
+EngineOutput = AttemptOutput | EngineReported
 
 
 class EngineDied(Exception):  # noqa: N818 - a fact about the engine, named as such
@@ -84,6 +117,26 @@ class Engine(Protocol):
 
     def abort(self, attempt: AttemptId) -> None:
         """Stop an attempt and say nothing more of it. Unknown or finished ones are ignored."""
+        ...
+
+    def update(self, attempt: AttemptId, objective: Objective, remaining: int) -> None:
+        """Change the hints of an attempt. Ignored where it is not known or nothing can be done.
+
+        The engine says in ``EngineInfo.takes_updates`` whether it heeds this.
+        """
+        ...
+
+    def retain(self, key: bytes, attempt: AttemptId | None) -> None:
+        """Keep a prefix until ``release``, as far as the engine can; return at once.
+
+        It is one of the boundaries of a request that was started here, or with ``attempt`` the
+        prompt and output of that finished attempt. The engine bounds what it keeps and for how
+        long, and says in ``EngineInfo.keeps_prefixes`` whether it keeps anything.
+        """
+        ...
+
+    def release(self, keys: Sequence[bytes]) -> None:
+        """Keep prefixes no longer. Unknown ones are ignored."""
         ...
 
     def outputs(self) -> AsyncIterator[EngineOutput]:

@@ -30,6 +30,7 @@ from parrot_backend.engines.base import EngineLoad, EngineOutput, EngineRequest
 from parrot_backend.engines.openai_config import OpenAIConfig, create_client
 from parrot_backend.engines.openai_wire import Refusal, parse_chunk, path_and_body, refusal
 from parrot_backend.engines.output_stream import OutputStream
+from parrot_backend.engines.unhinted import UnhintedEngine
 from parrot_backend.errors import EngineError
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class _Progress:
     usage: RequestUsage | None = None
 
 
-class OpenAIEngine:
+class OpenAIEngine(UnhintedEngine):
     """An ``Engine`` that drives a remote server; see the module.
 
     Args:

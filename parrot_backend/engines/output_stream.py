@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 
+from parrot_backend.core.events import EngineReported
 from parrot_backend.core.ids import AttemptId
 from parrot_backend.engines.base import EngineDied, EngineOutput
 
@@ -33,8 +34,8 @@ class OutputStream:
 
     def silence(self, attempt: AttemptId) -> None:
         """Take back what the reader has not seen yet of an aborted attempt."""
-        if any(output.attempt == attempt for output in self._outputs):
-            self._outputs = deque(o for o in self._outputs if o.attempt != attempt)
+        if any(_is_of(output, attempt) for output in self._outputs):
+            self._outputs = deque(o for o in self._outputs if not _is_of(o, attempt))
 
     def end(self) -> None:
         """End the stream after what is in it. Idempotent; a death stays a death."""
@@ -62,3 +63,7 @@ class OutputStream:
                 return
             self._ready.clear()
             await self._ready.wait()
+
+
+def _is_of(output: EngineOutput, attempt: AttemptId) -> bool:
+    return not isinstance(output, EngineReported) and output.attempt == attempt

@@ -26,6 +26,7 @@ from parrot_backend.engines.base import EngineLoad, EngineOutput, EngineRequest
 from parrot_backend.engines.output_stream import OutputStream
 from parrot_backend.engines.prefix_set import Boundary, PrefixSet
 from parrot_backend.engines.scripted_reply import Reply, make_reply, render
+from parrot_backend.engines.unhinted import UnhintedEngine
 
 __all__ = ["ScriptedConfig", "ScriptedEngine", "render"]
 
@@ -60,7 +61,7 @@ class ScriptedConfig:
     fail_is_retryable: bool = False
 
 
-class ScriptedEngine:
+class ScriptedEngine(UnhintedEngine):
     """An ``Engine`` that makes its replies up; see the module.
 
     Args:

@@ -19,12 +19,17 @@ from parrot_backend.core.commands import (
     AnswerWaiter,
     CloseEngine,
     Command,
+    FillPrefix,
+    ReleasePrefixes,
     ResetStream,
+    RetainPrefix,
     SetTimer,
     StartRequest,
     StreamText,
+    UpdateRequest,
 )
 from parrot_backend.core.coordinator import Coordinator
+from parrot_backend.core.criteria import UNANNOTATED
 from parrot_backend.core.events import (
     EngineLost,
     Event,
@@ -38,6 +43,7 @@ from parrot_backend.core.events import (
 )
 from parrot_backend.core.ids import AttemptId, NodeId, WaiterId, session_of
 from parrot_backend.core.nodes import Request
+from parrot_backend.core.sampling import Sampling
 from parrot_backend.core.variable import Variable
 from parrot_backend.engines.base import EngineRequest
 from parrot_backend.errors import ParrotError
@@ -139,8 +145,17 @@ class Runtime:
         match command:
             case StartRequest():
                 self._engines.start(command.engine, _engine_request(command))
-            case AbortRequest(engine, attempt):
-                self._observer.request_aborted(attempt, engine)
+            case UpdateRequest(engine, attempt, objective, remaining):
+                self._engines.update(engine, attempt, objective, remaining)
+            case FillPrefix():
+                self._engines.start(command.engine, _fill_request(command))
+            case RetainPrefix(engine, key, source):
+                self._engines.retain(engine, key, source)
+            case ReleasePrefixes(engine, keys):
+                self._engines.release(engine, keys)
+            case AbortRequest(engine, attempt, is_fill):
+                if not is_fill:
+                    self._observer.request_aborted(attempt, engine)
                 self._engines.abort(engine, attempt)
             case AnswerWaiter():
                 self._observer.waiter_answered(command)
@@ -230,5 +245,29 @@ def _engine_request(command: StartRequest) -> EngineRequest:
         parts=command.parts,
         sampling=command.sampling,
         objective=command.objective,
-        cache_salt=None if command.tenant == DEFAULT_TENANT else command.tenant,
+        cache_salt=_cache_salt(command.tenant),
+        tenant=command.tenant,
+        remaining=command.remaining,
+        prefixes=command.prefixes,
+        retain=command.retain,
     )
+
+
+def _fill_request(command: FillPrefix) -> EngineRequest:
+    return EngineRequest(
+        attempt=command.attempt,
+        session=command.session,
+        model=command.model,
+        parts=command.parts,
+        sampling=Sampling(max_tokens=1),
+        objective=UNANNOTATED,
+        cache_salt=_cache_salt(command.tenant),
+        tenant=command.tenant,
+        prefixes=command.prefixes,
+        retain=command.retain,
+        fill_parts=command.num_known,
+    )
+
+
+def _cache_salt(tenant: str) -> str | None:
+    return None if tenant == DEFAULT_TENANT else tenant

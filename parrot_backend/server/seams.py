@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from parrot_backend.core.commands import AnswerWaiter
+from parrot_backend.core.criteria import Objective
 from parrot_backend.core.ids import AttemptId, EngineId
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.variable import Variable
@@ -20,6 +22,20 @@ class EngineDriver(Protocol):
 
     def abort(self, engine: EngineId, attempt: AttemptId) -> None:
         """Stop an attempt."""
+        ...
+
+    def update(
+        self, engine: EngineId, attempt: AttemptId, objective: Objective, remaining: int
+    ) -> None:
+        """Change the hints of an attempt."""
+        ...
+
+    def retain(self, engine: EngineId, key: bytes, attempt: AttemptId | None) -> None:
+        """Keep a prefix until it is released."""
+        ...
+
+    def release(self, engine: EngineId, keys: Sequence[bytes]) -> None:
+        """Keep prefixes no longer."""
         ...
 
     def give_up(self, engine: EngineId, reason: str) -> None:

@@ -17,7 +17,15 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from parrot_backend.core.events import EngineInfo, EngineJoined, EngineLost, Event, RequestFailed
+from parrot_backend.core.criteria import Objective
+from parrot_backend.core.events import (
+    EngineInfo,
+    EngineJoined,
+    EngineLost,
+    EngineReported,
+    Event,
+    RequestFailed,
+)
 from parrot_backend.core.ids import AttemptId, EngineId
 from parrot_backend.engines.base import Engine, EngineDied, EngineLoad, EngineOutput, EngineRequest
 from parrot_backend.errors import EngineError
@@ -123,6 +131,20 @@ class Supervisor:
         """Stop an attempt, if its engine still lives."""
         self._drive(engine, lambda running: running.abort(attempt))
 
+    def update(
+        self, engine: EngineId, attempt: AttemptId, objective: Objective, remaining: int
+    ) -> None:
+        """Change the hints of an attempt, if its engine still lives."""
+        self._drive(engine, lambda running: running.update(attempt, objective, remaining))
+
+    def retain(self, engine: EngineId, key: bytes, attempt: AttemptId | None) -> None:
+        """Keep a prefix, if the engine still lives."""
+        self._drive(engine, lambda running: running.retain(key, attempt))
+
+    def release(self, engine: EngineId, keys: Sequence[bytes]) -> None:
+        """Keep prefixes no longer."""
+        self._drive(engine, lambda running: running.release(keys))
+
     def give_up(self, engine: EngineId, reason: str) -> None:
         """End an engine that the core no longer trusts."""
         life = self._lives.get(engine)
@@ -226,8 +248,9 @@ class Supervisor:
             self._dispatch(output)
         except Exception:
             # A defect of ours that one request brings to light must not end all that run there.
-            logger.exception("attempt=%s: its output could not be handled", output.attempt)
-            self._dispatch(RequestFailed(output.attempt, "internal", "a defect in Parrot"))
+            logger.exception("%s: the core could not handle it", output)
+            if not isinstance(output, EngineReported):
+                self._dispatch(RequestFailed(output.attempt, "internal", "a defect in Parrot"))
 
     def _lose(self, life: _Life, reason: str) -> None:
         # The core hears of it before anything else can happen, so it places nothing there.

@@ -9,11 +9,17 @@ from itertools import count
 from typing import Any
 
 from parrot_backend.core.criteria import UNANNOTATED, Objective, ObjectiveClass
-from parrot_backend.core.events import EngineInfo, RequestFailed, RequestFinished, TokensGenerated
+from parrot_backend.core.events import (
+    EngineInfo,
+    EngineReported,
+    RequestFailed,
+    RequestFinished,
+    TokensGenerated,
+)
 from parrot_backend.core.ids import AttemptId, SessionId
 from parrot_backend.core.prompt import PartKind, PromptPart
 from parrot_backend.core.sampling import Sampling
-from parrot_backend.engines.base import Engine, EngineDied, EngineOutput, EngineRequest
+from parrot_backend.engines.base import AttemptOutput, Engine, EngineDied, EngineRequest
 
 LATENCY = Objective(ObjectiveClass.LATENCY)
 
@@ -38,11 +44,11 @@ class Attempt:
     """One attempt and all that was said of it."""
 
     id: AttemptId
-    outputs: list[EngineOutput] = field(default_factory=list)
+    outputs: list[AttemptOutput] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
-    def terminals(self) -> list[EngineOutput]:
+    def terminals(self) -> list[AttemptOutput]:
         return [o for o in self.outputs if not isinstance(o, TokensGenerated)]
 
     @property
@@ -67,7 +73,9 @@ class EngineDriver:
         self.engine = engine
         self.info = info
         self.attempts: dict[AttemptId, Attempt] = {}
-        self.strays: list[EngineOutput] = []
+        self.strays: list[AttemptOutput] = []
+        self.reports: list[EngineReported] = []
+        self.reported = asyncio.Event()
         self.end: BaseException | None = None
         self._numbers = count()
         self._reader = asyncio.create_task(self._read())
@@ -79,15 +87,28 @@ class EngineDriver:
         model: str | None = None,
         objective: Objective = UNANNOTATED,
         cache_salt: str | None = None,
+        hints: dict[str, Any] | None = None,
         **sampling: Any,
     ) -> Attempt:
-        """Start a request; a plain string is one value. Greedy, 12 tokens, unless said."""
+        """Start a request; a plain string is one value. Greedy, 12 tokens, unless said.
+
+        ``hints`` are further fields of the request.
+        """
         parts = (value(prompt),) if isinstance(prompt, str) else tuple(prompt)
         attempt = Attempt(AttemptId(f"s.n{next(self._numbers)}#0~0"))
         self.attempts[attempt.id] = attempt
         how = Sampling(**{"max_tokens": 12, "temperature": 0.0, **sampling})
         self.engine.start(
-            EngineRequest(attempt.id, SessionId("s"), model, parts, how, objective, cache_salt)
+            EngineRequest(
+                attempt.id,
+                SessionId("s"),
+                model,
+                parts,
+                how,
+                objective,
+                cache_salt,
+                **(hints or {}),
+            )
         )
         return attempt
 
@@ -126,6 +147,10 @@ class EngineDriver:
     async def _read(self) -> None:
         try:
             async for output in self.engine.outputs():
+                if isinstance(output, EngineReported):
+                    self.reports.append(output)
+                    self.reported.set()
+                    continue
                 attempt = self.attempts.get(output.attempt)
                 if attempt is None:
                     self.strays.append(output)

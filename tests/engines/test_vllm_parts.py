@@ -13,7 +13,7 @@ import pytest
 from parrot_backend.core.events import RequestFailed, RequestFinished, TokensGenerated
 from parrot_backend.core.ids import AttemptId, EngineId
 from parrot_backend.engines.vllm import VllmConfig, VllmEngine, processes
-from parrot_backend.engines.vllm.records import LoadRecord, Step
+from parrot_backend.vllm_compat.records import LoadRecord, Step
 from parrot_backend.engines.vllm.reply import Reply
 from parrot_backend.errors import EngineError
 

@@ -63,7 +63,7 @@ class ClusterView:
         for position, request in enumerate(requests):
             resident = self.prefixes.resident_tokens(engine.id, request.prefixes)
             saved = max(resident, shared_tokens if position else 0)
-            need += request.need_tokens - saved
+            need += max(0, request.need_tokens - saved)
         return need
 
 

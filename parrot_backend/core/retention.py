@@ -1,0 +1,101 @@
+"""Which prefixes requests to come will read, and which engines keep them for that.
+
+A boundary of a prompt is wanted while unfinished requests have it in the part of their prompt that
+is known already; that is the reference count. An engine that computes or holds a wanted prefix is
+told to keep it, and told to let it go when the last request that wanted it has ended. Engines
+bound and expire what they keep by themselves, so a mistake here costs time and never correctness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+
+from parrot_backend.core.commands import Command, ReleasePrefixes, RetainPrefix
+from parrot_backend.core.ids import AttemptId, EngineId, NodeId
+from parrot_backend.core.prefix import PrefixBoundary, PrefixIndex
+
+
+class Retention:
+    """Reference counts of prefixes.
+
+    Args:
+        prefixes: Which engine holds which prefix.
+        min_tokens: Shorter prefixes are not worth keeping.
+        emit: Takes commands.
+    """
+
+    def __init__(
+        self, prefixes: PrefixIndex, min_tokens: int, emit: Callable[[Command], None]
+    ) -> None:
+        self._prefixes = prefixes
+        self._min_tokens = min_tokens
+        self._emit = emit
+        self._count: dict[bytes, int] = {}
+        self._wanted_by: dict[NodeId, list[bytes]] = {}
+        self._kept_on: dict[bytes, set[EngineId]] = {}
+
+    def __len__(self) -> int:
+        return len(self._count)
+
+    def count(self, key: bytes) -> int:
+        """Return how many unfinished requests want a prefix."""
+        return self._count.get(key, 0)
+
+    def expect(
+        self, node: NodeId, boundaries: Iterable[PrefixBoundary], keepers: Collection[EngineId]
+    ) -> None:
+        """Count further boundaries of a request that is to come.
+
+        Args:
+            node: The request.
+            boundaries: What became known of its prompt; never the same twice.
+            keepers: Engines that can keep prefixes.
+        """
+        wanted = self._wanted_by.setdefault(node, [])
+        for boundary in boundaries:
+            if boundary.tokens < self._min_tokens:
+                continue
+            key = boundary.hash
+            wanted.append(key)
+            self._count[key] = self._count.get(key, 0) + 1
+            for engine in keepers:
+                if self._prefixes.holds(engine, key):
+                    self._keep(key, engine, None)
+
+    def to_keep(self, boundaries: Iterable[PrefixBoundary], engine: EngineId) -> tuple[bytes, ...]:
+        """Return which prefixes of a request an engine shall keep when it has computed them.
+
+        Those that others want, too; they count as kept from now on.
+        """
+        keys = [b.hash for b in boundaries if self._count.get(b.hash, 0) > 1]
+        for key in keys:
+            self._kept_on.setdefault(key, set()).add(engine)
+        return tuple(keys)
+
+    def continued(self, key: bytes, engine: EngineId, attempt: AttemptId) -> None:
+        """Keep the prompt and output of a finished attempt, if a request to come begins so."""
+        if self.count(key):
+            self._keep(key, engine, attempt)
+
+    def forget(self, node: NodeId) -> None:
+        """Take a request out of all counts: it has ended."""
+        released: dict[EngineId, list[bytes]] = {}
+        for key in self._wanted_by.pop(node, ()):
+            self._count[key] -= 1
+            if not self._count[key]:
+                del self._count[key]
+                for engine in self._kept_on.pop(key, ()):
+                    released.setdefault(engine, []).append(key)
+        for engine, keys in released.items():
+            self._emit(ReleasePrefixes(engine, tuple(keys)))
+
+    def lose_engine(self, engine: EngineId) -> None:
+        """Forget what an engine kept: it is gone."""
+        for engines in self._kept_on.values():
+            engines.discard(engine)
+
+    def _keep(self, key: bytes, engine: EngineId, attempt: AttemptId | None) -> None:
+        engines = self._kept_on.setdefault(key, set())
+        if engine not in engines:
+            engines.add(engine)
+            self._emit(RetainPrefix(engine, key, attempt))

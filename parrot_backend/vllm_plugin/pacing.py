@@ -1,0 +1,287 @@
+"""Who runs in the next step, so that latency-sensitive requests keep their time per token."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from parrot_backend.core.step_time import StepTimeModel, StepWork
+from parrot_backend.vllm_plugin.hints import RequestClass
+
+
+class PacedRequest(Protocol):
+    """What pacing reads of a request.
+
+    Attributes:
+        request_class: What is wanted of it.
+        tpot_s: Target time per output token.
+        remaining_tokens: Tokens to compute now: 1 if it decodes, more for the rest of its prompt.
+        context_tokens: Tokens computed already.
+        held_since_s: Since when pacing holds it; set and cleared by pacing only.
+    """
+
+    @property
+    def request_class(self) -> RequestClass: ...  # noqa: D102
+
+    @property
+    def tpot_s(self) -> float | None: ...  # noqa: D102
+
+    @property
+    def remaining_tokens(self) -> int: ...  # noqa: D102
+
+    @property
+    def context_tokens(self) -> int: ...  # noqa: D102
+
+    held_since_s: float | None
+
+
+T = TypeVar("T", bound=PacedRequest)
+
+
+@dataclass(frozen=True, slots=True)
+class PacingOptions:
+    """Limits of pacing.
+
+    Attributes:
+        slowdown: Without a target, a latency-sensitive request's step may take this many times what
+            it would take with latency-sensitive requests alone.
+        max_hold_s: A request that was held for longer is let in regardless, one in each step, but
+            prefill only in every second step: it takes the turn of other prefill.
+        min_chunk_tokens: Smaller prefill chunks are not worth their overhead; at least 1.
+    """
+
+    slowdown: float = 2.0
+    max_hold_s: float = 2.0
+    min_chunk_tokens: int = 32
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan(Generic[T]):
+    """What the next step computes. The engine hands out ``max_tokens`` greedily in ``order``.
+
+    Attributes:
+        order: Requests that run, in the order in which they get tokens.
+        held: Requests that keep their KV and sit this step out.
+        max_tokens: Token budget of the step, at least 1; None for the engine's own.
+        admits_others: Whether others than latency-sensitive requests may be admitted.
+    """
+
+    order: list[T]
+    held: list[T]
+    max_tokens: int | None
+    admits_others: bool
+
+
+class Pacer:
+    """Plans one step after the other; between steps it remembers only whose turn it was.
+
+    Latency-sensitive requests always run, prefill beside their decodes in chunks that keep the
+    target. Others run as far as the step stays within the target; their prefill waits for pending
+    latency-sensitive prefill. Whoever is left over is held, and comes first in its class next time.
+    """
+
+    def __init__(self, options: PacingOptions | None = None) -> None:
+        self._options = options or PacingOptions()
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        #: Whether the last step let overdue prefill in; then the next one is for the others.
+        self._had_turn = False
+        #: Whether the last step had work only for requests that were still to be admitted.
+        self._was_idle = False
+        #: Since when others are not admitted.
+        self._closed_since_s: float | None = None
+
+    def plan(
+        self,
+        running: Sequence[T],
+        waiting_latency: Sequence[T],
+        model: StepTimeModel | None,
+        now_s: float,
+    ) -> StepPlan[T]:
+        """Return what the next step computes, and note on the requests who is held.
+
+        Args:
+            running: Requests that hold KV, in the engine's order.
+            waiting_latency: Latency-sensitive requests about to be admitted, in order.
+            model: How long a step takes; None if that is not known yet.
+            now_s: The current time.
+        """
+        latency = [each for each in running if each.request_class is RequestClass.LATENCY]
+        if model is None or not (latency or waiting_latency):
+            self._start_afresh()
+            for request in running:
+                request.held_since_s = None
+            return StepPlan(list(running), [], None, True)
+
+        decoding = [each for each in latency if _decodes(each)]
+        prefilling = [each for each in latency if not _decodes(each)]
+        pending = [*prefilling, *waiting_latency]
+        others = sorted(
+            (each for each in running if each.request_class is not RequestClass.LATENCY),
+            key=lambda each: (each.request_class, _held_since_s(each)),
+        )
+        overdue = self._overdue(others, now_s)
+        others = [each for each in others if each is not overdue]
+        step = self._begin(model, decoding, pending)
+        # Granted by urgency, but handed out to decodes first: only the last prefill can be cut.
+        order, held, turn = [*decoding], list[T](), list[T]()
+        if overdue is not None and _decodes(overdue):
+            step.add_decode(overdue, regardless=True)
+            order.append(overdue)
+        elif overdue is not None:
+            step.add_prefills([overdue], first_regardless=True)
+            turn.append(overdue)
+        if decoding:
+            step.add_prefills(pending, first_regardless=True)
+        else:
+            step.add_whole(pending)
+        for request in filter(_decodes, others):
+            fits = step.add_decode(request, regardless=False)
+            (order if fits else held).append(request)
+        rest = [each for each in others if not _decodes(each)]
+        num_granted = 0 if pending else step.add_prefills(rest, first_regardless=False)
+        order += [*turn, *prefilling, *rest[:num_granted]]
+        held += rest[num_granted:]
+
+        is_open = not (held or pending)
+        admits = self._admit(step, now_s, is_open=is_open, may_force=overdue is None)
+        self._had_turn, self._was_idle = bool(turn), not order
+        _mark(order, held, now_s)
+        return StepPlan(order, held, step.tokens, admits)
+
+    def _begin(
+        self, model: StepTimeModel, decoding: Sequence[T], pending: Sequence[T]
+    ) -> _StepBudget:
+        """Return the budget of a step in which the latency-sensitive decodes run."""
+        if decoding:
+            work = StepWork(0, len(decoding), sum(each.context_tokens for each in decoding))
+        else:
+            # The first of them, once its prompt is done.
+            work = StepWork.decode(pending[0].context_tokens + pending[0].remaining_tokens)
+        base_s = model.predict_s(work)
+        target_s = min(
+            self._options.slowdown * base_s if each.tpot_s is None else each.tpot_s
+            for each in decoding or pending
+        )
+        budget_s = max(0.0, target_s - base_s)
+        return _StepBudget(model, self._options.min_chunk_tokens, budget_s, len(decoding))
+
+    def _overdue(self, others: Sequence[T], now_s: float) -> T | None:
+        """Return the request that was held longest, if it is time to let it in regardless.
+
+        After a step that had work only for waiting requests, it is time for any: if those found no
+        room, nothing else would ever make some.
+        """
+        held_before_s = math.inf if self._was_idle else now_s - self._options.max_hold_s
+        due = [
+            each
+            for each in others
+            if _held_since_s(each) < held_before_s and (_decodes(each) or not self._had_turn)
+        ]
+        return min(due, key=_held_since_s, default=None)
+
+    def _admit(self, step: _StepBudget, now_s: float, *, is_open: bool, may_force: bool) -> bool:
+        """Tell whether others may be admitted, and if so, grant them a chunk.
+
+        The smallest one is granted regardless when nothing was for ``max_hold_s``.
+        """
+        since_s = now_s if self._closed_since_s is None else self._closed_since_s
+        is_due = may_force and now_s - since_s > self._options.max_hold_s
+        admits = is_open and step.add_new(regardless=is_due)
+        self._closed_since_s = None if admits else since_s
+        return admits
+
+
+class _StepBudget:
+    """What a step may take beyond its latency-sensitive decodes, and what was granted of it."""
+
+    def __init__(
+        self, model: StepTimeModel, min_chunk_tokens: int, budget_s: float, tokens: int
+    ) -> None:
+        self.tokens = tokens
+        self._model = model
+        self._min_chunk_tokens = min_chunk_tokens
+        self._left_s = budget_s
+        #: A prefill was cut short; whatever is granted after it, the engine would give to it.
+        self._is_cut = False
+
+    def add_decode(self, request: PacedRequest, *, regardless: bool) -> bool:
+        """Grant a request its one token; return whether it fits, or is to run regardless."""
+        cost_s = self._model.decode_cost_s(request.context_tokens)
+        if cost_s > self._left_s and not regardless:
+            return False
+        self._take(1, cost_s)
+        return True
+
+    def add_prefills(self, requests: Sequence[PacedRequest], *, first_regardless: bool) -> int:
+        """Grant requests the rest of their prompts in order, and to the last one what still fits.
+
+        Args:
+            requests: Those that compute their prompts.
+            first_regardless: Whether the first gets the smallest chunk even if that does not fit.
+
+        Returns:
+            How many of them get something.
+        """
+        for number, request in enumerate(requests):
+            tokens = _tokens(request)
+            regardless = first_regardless and number == 0
+            if not self._add_chunk(tokens, request.context_tokens, regardless=regardless):
+                return number
+        return len(requests)
+
+    def add_whole(self, requests: Sequence[PacedRequest]) -> None:
+        """Grant requests the rest of their prompts, however long that takes."""
+        if not self._is_cut:
+            self.tokens += sum(map(_tokens, requests))
+
+    def add_new(self, *, regardless: bool) -> bool:
+        """Grant a chunk to requests that are not known yet; return whether one fits."""
+        fitting = self._model.prefill_tokens_within(self._left_s, 0)
+        tokens = max(fitting, self._min_chunk_tokens)
+        return self._add_chunk(tokens, 0, regardless=regardless)
+
+    def _add_chunk(self, tokens: int, context_tokens: int, *, regardless: bool) -> bool:
+        """Grant as much of a prompt as fits, if that is not too little."""
+        if self._is_cut:
+            return False
+        chunk, cost_s = tokens, self._model.prefill_cost_s(tokens, context_tokens)
+        if cost_s > self._left_s:
+            least = min(tokens, self._min_chunk_tokens)
+            chunk = self._model.prefill_tokens_within(self._left_s, context_tokens)
+            if chunk < least:
+                if not regardless:
+                    return False
+                chunk = least
+            cost_s = self._model.prefill_cost_s(chunk, context_tokens)
+        self._is_cut = chunk < tokens
+        self._take(chunk, cost_s)
+        return True
+
+    def _take(self, tokens: int, cost_s: float) -> None:
+        self.tokens += tokens
+        self._left_s = max(0.0, self._left_s - cost_s)
+
+
+def _mark(order: Sequence[PacedRequest], held: Sequence[PacedRequest], now_s: float) -> None:
+    """Note since when requests are held."""
+    for request in order:
+        request.held_since_s = None
+    for request in held:
+        if request.held_since_s is None:
+            request.held_since_s = now_s
+
+
+def _decodes(request: PacedRequest) -> bool:
+    return request.remaining_tokens <= 1
+
+
+def _tokens(request: PacedRequest) -> int:
+    return max(1, request.remaining_tokens)
+
+
+def _held_since_s(request: PacedRequest) -> float:
+    return math.inf if request.held_since_s is None else request.held_since_s

@@ -1,0 +1,281 @@
+"""The policy that vLLM's scheduler asks: joins the queue, pacing, room, prefixes and reports.
+
+Pure: it sees vLLM only through ``CoreSeam`` and ``CoreRequest``. Requests without hints are never
+touched; where some with hints are around, they count as members of task groups.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from itertools import islice, takewhile
+from typing import Any
+
+from parrot_backend.core.step_time import StepTimeFitter, StepWork
+from parrot_backend.vllm_compat.seams import CoreRequest, CoreSeam
+from parrot_backend.vllm_plugin.calls import Calls
+from parrot_backend.vllm_plugin.hints import Hints, RequestClass, changed_hints, parse_hints
+from parrot_backend.vllm_plugin.keeper import PrefixKeeper
+from parrot_backend.vllm_plugin.options import PluginOptions
+from parrot_backend.vllm_plugin.pacing import Pacer, PacingOptions, StepPlan
+from parrot_backend.vllm_plugin.report import ReportLog
+from parrot_backend.vllm_plugin.room import RoomMaker
+from parrot_backend.vllm_plugin.waiting import WaitingOptions, WaitingRequests
+
+logger = logging.getLogger(__name__)
+
+#: What a request without hints counts as where hinted ones are around.
+_UNHINTED_CLASS = RequestClass.TASK_GROUP
+
+#: Order of requests when their hints are not to count.
+_NO_ORDER = Hints(request_class=_UNHINTED_CLASS)
+
+#: So many waiting latency-sensitive requests are looked at before a step.
+_MAX_LOOKED_AT = 8
+
+
+class ApplicationPolicy:
+    """A ``seams.Hooks``.
+
+    Args:
+        core: vLLM's scheduler.
+        options: Which parts are on.
+    """
+
+    def __init__(self, core: CoreSeam, options: PluginOptions) -> None:
+        self._core = core
+        self.options = options
+        self.waiting: WaitingRequests[CoreRequest] = WaitingRequests(_waiting_options(options))
+        self.keeper = PrefixKeeper(core, options)
+        self.fitter = StepTimeFitter()
+        self._pacer = Pacer(_pacing_options(options))
+        self._room = RoomMaker(core, self.keeper)
+        self._plan: StepPlan[CoreRequest] = StepPlan([], [], None, True)
+        self._alive: dict[CoreRequest, None] = {}
+        self._named: dict[str, CoreRequest] = {}
+        self._works: list[tuple[StepWork, float]] = []
+        self._now_s = self._last_done_s = 0.0
+        self._has_warned = False
+        self.reports = ReportLog(self._changes, self._snapshot)
+        self._calls = Calls(self)
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing with hints is around, nothing is pinned, and nothing is left to tell."""
+        return not (self._alive or self.keeper.num_pinned_blocks or self.keeper.has_changes)
+
+    # --- requests ----------------------------------------------------------------------------
+
+    def admit(self, request: CoreRequest, extra_args: dict[str, Any] | None, now_s: float) -> None:
+        """A request has come: read its hints."""
+        raw = None if extra_args is None else extra_args.get("parrot")
+        hints, problems = parse_hints(raw, now_s)
+        self._warn(problems)
+        request.request_class = _UNHINTED_CLASS
+        if hints is None:
+            return
+        self._give(request, hints)
+        self._alive[request] = None
+        if hints.name is not None:
+            self._named[hints.name] = request
+        self.keeper.learn(request, hints, now_s)
+
+    def enqueue(self, request: CoreRequest) -> None:
+        """A request with hints waits, for the first time or again."""
+        hints = request.hints if self.options.order else _NO_ORDER
+        self.waiting.add(request, hints, request.arrival_s)
+
+    def update(self, name: str, raw: object, now_s: float) -> None:
+        """Change the hints of a request that waits or runs; unknown names are ignored."""
+        request = self._named.get(name)
+        if request is None:
+            return
+        hints, problems = changed_hints(request.hints, raw, now_s)
+        self._warn(problems)
+        if hints is None:
+            return
+        self._give(request, hints)
+        if self.options.order and request in self.waiting:
+            self.waiting.update(request, hints)
+        self._core.sync_priority(request)
+
+    def ended(self, request: CoreRequest, *, is_complete: bool) -> None:
+        """A request has ended, well or not, and is about to give back its blocks."""
+        if request.hints is None:
+            return
+        self._alive.pop(request, None)
+        if self._named.get(request.hints.name) is request:
+            del self._named[request.hints.name]
+        if is_complete:
+            self.keeper.ended(request, request.hints)
+
+    def _give(self, request: CoreRequest, hints: Hints) -> None:
+        request.hints = hints
+        request.request_class = hints.request_class
+        request.tpot_s = hints.tpot_s
+
+    def _warn(self, problems: tuple[str, ...]) -> None:
+        if problems and not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "Parrot: hints ignored (%s); further ones are ignored silently", "; ".join(problems)
+            )
+
+    # --- admission, within a step ------------------------------------------------------------
+
+    def precedes(self, hinted: CoreRequest, unhinted: CoreRequest) -> bool:
+        """Tell which of two waiting requests goes first: by class, then by arrival."""
+        if not self.options.order:
+            return hinted.arrival_s <= unhinted.arrival_s
+        key = (hinted.request_class, hinted.arrival_s)
+        return key <= (unhinted.request_class, unhinted.arrival_s)
+
+    def may_begin(self, request: CoreRequest) -> bool:
+        """Tell whether the next waiting request may begin in this step."""
+        if not self._plan.order and not self._plan.held:
+            return True  # or nothing would ever happen
+        if self._room.was_preempted(request):
+            return False  # what took its place has just begun
+        if request.request_class is RequestClass.LATENCY:
+            return True
+        if not self._plan.admits_others and not self._is_old(request):
+            return False
+        if request.request_class is RequestClass.FILL:
+            return self._room.is_spare_for(request)
+        return True
+
+    def _is_old(self, request: CoreRequest) -> bool:
+        if request.request_class is RequestClass.FILL:
+            return False
+        return self._now_s - request.arrival_s > self.options.max_wait_s
+
+    # --- steps -------------------------------------------------------------------------------
+
+    def before_step(self, now_s: float) -> StepPlan[CoreRequest]:
+        """Choose who takes part in the next step."""
+        self._now_s = now_s
+        self.waiting.promote_old(now_s)
+        self.keeper.expire(now_s)
+        self._room.begin_step()
+        urgent = self._urgent()
+        if self.options.preempt:
+            for request in urgent:
+                self._room.make_for(request)
+        running = self._core.running_requests()
+        model = self.fitter.model if self.options.pace else None
+        self._plan = self._pacer.plan(running, urgent, model, now_s)
+        if not running and self.waiting:
+            self._room.reclaim_for(self.waiting.first())
+        self._room.make_for_step(self._plan.order, self._plan.held)
+        return self._plan
+
+    def step_made(
+        self, computed: list[tuple[CoreRequest, int]], begun: list[CoreRequest], now_s: float
+    ) -> None:
+        """A step is on its way."""
+        tokens = dict(computed)
+        for request in begun:
+            if request.hints is not None:
+                self.waiting.note_admitted(request.hints, request.num_tokens)
+                cached_tokens = request.context_tokens - tokens[request]
+                self.keeper.begun(request, request.hints, cached_tokens, now_s)
+        work = sum((_work_of(request, n) for request, n in computed), StepWork())
+        self._works.append((work, now_s))
+
+    def step_done(self, now_s: float, *, is_known: bool, is_last: bool) -> None:
+        """The results of a step are in."""
+        if is_known and self._works:
+            work, begun_s = self._works.pop(0)
+            # With steps that overlap, one begins when the results of the one before are in.
+            self.fitter.observe(work, now_s - max(begun_s, self._last_done_s))
+        self._last_done_s = now_s
+        self.reports.flush(now_s, is_urgent=is_last)
+
+    def _urgent(self) -> list[CoreRequest]:
+        """Return the latency-sensitive requests that could begin next."""
+
+        def is_urgent(request: CoreRequest) -> bool:
+            return request.request_class is RequestClass.LATENCY
+
+        return list(takewhile(is_urgent, islice(self.waiting, _MAX_LOOKED_AT)))
+
+    # --- blocks ------------------------------------------------------------------------------
+
+    def stored(self, block_hashes: list[bytes], now_s: float) -> None:
+        """Blocks can be found under these hashes."""
+        self.keeper.stored(block_hashes, now_s)
+
+    def removed(self, block_hashes: list[bytes], now_s: float) -> None:
+        """Blocks cannot be found any more."""
+        self.keeper.removed(block_hashes, now_s)
+
+    def cleared(self, now_s: float) -> None:
+        """No block can be found any more."""
+        self.keeper.cleared(now_s)
+
+    def release_pins(self) -> None:
+        """Give back every pinned block."""
+        self.keeper.release_all()
+
+    # --- calls, reports and settings ---------------------------------------------------------
+
+    def call(self, name: str, arguments: list[Any], now_s: float) -> Any:
+        """Answer a call from the client's side; see ``calls``."""
+        return self._calls.answer(name, arguments, now_s)
+
+    def configure(self, options: PluginOptions) -> None:
+        """Take other options; for whoever compares them."""
+        self.options = options
+        self._pacer = Pacer(_pacing_options(options))
+        self.keeper.configure(options)
+        waiting = WaitingRequests[CoreRequest](_waiting_options(options))
+        old, self.waiting = list(self.waiting), waiting
+        for request in old:
+            self.enqueue(request)
+
+    def figures(self) -> dict[str, Any]:
+        """Return what is counted, and how long steps take; plain data."""
+        model = self.fitter.model
+        return {
+            "step_time": None if model is None else asdict(model),
+            "pinned_tokens": self.keeper.num_pinned_blocks * self._core.block_tokens,
+            "lost_pins": self.keeper.lost_pins,
+            "hit_tokens": self.keeper.hit_tokens,
+            "pinned_hit_tokens": self.keeper.pinned_hit_tokens,
+            "preempted": self._room.num_preempted,
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Return what is inside; plain data."""
+        return {
+            **self.figures(),
+            "alive": len(self._alive),
+            "named": len(self._named),
+            "waiting": len(self.waiting),
+            "held": len(self._plan.held),
+            "keeps_prefixes": self._core.can_keep_prefixes,
+            "free_blocks": self._core.pool.num_free(),
+            "num_blocks": self._core.pool.num_blocks,
+        }
+
+    def _changes(self) -> dict[str, Any]:
+        return {**self.keeper.take_changes(), **self.figures()} if self.keeper.has_changes else {}
+
+    def _snapshot(self) -> dict[str, Any]:
+        return {**self.keeper.snapshot(), **self.figures()}
+
+
+def _work_of(request: CoreRequest, tokens: int) -> StepWork:
+    """Return what a request that computes so many tokens adds to a step."""
+    context_tokens = request.context_tokens - tokens  # what it computes is counted already
+    if tokens == 1:
+        return StepWork.decode(context_tokens)
+    return StepWork.prefill(tokens, context_tokens)
+
+
+def _waiting_options(options: PluginOptions) -> WaitingOptions:
+    return WaitingOptions(max_wait_s=options.max_wait_s)
+
+
+def _pacing_options(options: PluginOptions) -> PacingOptions:
+    return PacingOptions(slowdown=options.slowdown, max_hold_s=options.max_hold_s)
