@@ -61,6 +61,40 @@ Placement = Annotated[str | None, _option("paper, fcfs or least_loaded.", "paper
 Ordering = Annotated[
     str | None, _option("application, topological or fcfs.", "the placement's own", _SCHEDULING)
 ]
+EarlyFill = Annotated[
+    bool | None,
+    _option(
+        "Compute prompts of calls to come ahead of need.",
+        "on",
+        _SCHEDULING,
+        "--early-fill/--no-early-fill",
+    ),
+]
+VllmScheduler = Annotated[
+    str | None, _option("parrot (with its plug-in) or vllm.", "parrot", _SCHEDULING)
+]
+PaceSteps = Annotated[
+    bool | None,
+    _option(
+        "Keep steps short while latency-sensitive calls run.",
+        "on",
+        _SCHEDULING,
+        "--pace-steps/--no-pace-steps",
+    ),
+]
+PinPrefixes = Annotated[
+    bool | None,
+    _option(
+        "Keep the KV of prefixes that calls to come will read.",
+        "on",
+        _SCHEDULING,
+        "--pin-prefixes/--no-pin-prefixes",
+    ),
+]
+LatencySlowdown = Annotated[
+    float | None,
+    _option("How much other work may slow latency-sensitive calls.", "2", _SCHEDULING),
+]
 MaxBodyBytes = Annotated[int | None, _option("Largest request body.", "8388608", _LIMITS)]
 MaxGraphNodes = Annotated[int | None, _option("Nodes one session may hold.", "10000", _LIMITS)]
 MaxConcurrentCalls = Annotated[
@@ -113,6 +147,11 @@ def serve(
     token_ms: TokenMs = None,
     placement: Placement = None,
     ordering: Ordering = None,
+    early_fill: EarlyFill = None,
+    vllm_scheduler: VllmScheduler = None,
+    pace_steps: PaceSteps = None,
+    pin_prefixes: PinPrefixes = None,
+    latency_slowdown: LatencySlowdown = None,
     max_body_bytes: MaxBodyBytes = None,
     max_graph_nodes: MaxGraphNodes = None,
     max_concurrent_calls: MaxConcurrentCalls = None,

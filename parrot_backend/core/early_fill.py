@@ -63,7 +63,7 @@ class EarlyFill:
         self,
         config: EarlyFillConfig,
         prefixes: PrefixIndex,
-        keep: Callable[[PrefixChain, EngineId], tuple[bytes, ...]],
+        keep: Callable[[PrefixChain, EngineId, int], tuple[bytes, ...]],
         emit: Callable[[Command], None],
     ) -> None:
         self._config = config
@@ -148,7 +148,7 @@ class EarlyFill:
                 parts=candidate.parts,
                 num_known=candidate.num_known,
                 prefixes=candidate.chain,
-                retain=self._keep(candidate.chain, engine),
+                retain=self._keep(candidate.chain, engine, 0),
             )
         )
 

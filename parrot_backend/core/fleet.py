@@ -21,7 +21,6 @@ from parrot_backend.core.events import (
     EngineInfo,
     EngineReported,
     EngineTimer,
-    NoEngineTimer,
     RetryTimer,
 )
 from parrot_backend.core.foresight import Foresight
@@ -30,6 +29,7 @@ from parrot_backend.core.ids import AttemptId, EngineId, NodeId
 from parrot_backend.core.nodes import NodeState, Request
 from parrot_backend.core.scheduling.scheduler import Scheduler
 from parrot_backend.core.token_rate import TokenRate
+from parrot_backend.core.unserved import UnservedWatch
 from parrot_backend.errors import RequestError
 
 
@@ -48,7 +48,7 @@ class Fleet:
         self._models: dict[str, None] = {}
         self._rate = TokenRate(config.tokens_per_char)
         self._held: dict[NodeId, Request] = {}
-        self._no_engine_due_s: float | None = None
+        self._unserved = UnservedWatch(config.no_engine_s, emit)
 
     # --- engines ---------------------------------------------------------------------------
 
@@ -82,7 +82,7 @@ class Fleet:
         for request in self.scheduler.waiting():
             if request.unserved_since_s is None and not self.scheduler.serves(request.model):
                 request.unserved_since_s = now_s
-                self._await_engines(request)
+                self._unserved.note(request)
         return orphans
 
     def report(self, event: EngineReported) -> None:
@@ -161,7 +161,7 @@ class Fleet:
         self.scheduler.enqueue(request)
         is_served = self.scheduler.serves(request.model)
         request.unserved_since_s = None if is_served else now_s
-        self._await_engines(request)
+        self._unserved.note(request)
 
     def expect(self, graph: SessionGraph, request: Request) -> None:
         """Take in a request that waits for inputs, or what has become known of it since."""
@@ -186,29 +186,8 @@ class Fleet:
             request.model = next(iter(self._models), None)
 
     def overdue(self, now_s: float) -> list[Request]:
-        """Return the queued requests that have waited too long for any engine to serve them.
-
-        To be called when the timer has fired; sets the next one.
-        """
-        self._no_engine_due_s = None
-        limit_s = self._config.no_engine_s
-        late = []
-        for request in self.scheduler.waiting():
-            since_s = request.unserved_since_s
-            if since_s is not None and now_s - since_s >= limit_s:
-                late.append(request)
-            else:
-                self._await_engines(request)
-        return late
-
-    def _await_engines(self, request: Request) -> None:
-        """See to it that a timer fires when a request has waited too long for an engine."""
-        if request.unserved_since_s is None:
-            return
-        due_s = request.unserved_since_s + self._config.no_engine_s
-        if self._no_engine_due_s is None or due_s < self._no_engine_due_s:
-            self._no_engine_due_s = due_s
-            self._emit(SetTimer(NoEngineTimer(), due_s))
+        """Return the queued requests that have waited too long for any engine to serve them."""
+        return self._unserved.overdue(self.scheduler.waiting(), now_s)
 
     def stop(self, request: Request) -> None:
         """Take a request out, wherever it is, and abort it if it runs."""
@@ -268,7 +247,7 @@ class Fleet:
                 self._emit(SetTimer(EngineTimer(engine_id), due_s))
             retained: tuple[bytes, ...] = ()
             if engine.info.keeps_prefixes:
-                retained = self.foresight.retention.to_keep(request.prefixes, engine_id)
+                retained = self.foresight.retention.to_keep(request.prefixes, engine_id, 1)
             self._emit(_start_command(request, request.attempt, engine_id, retained, reason))
             placed.append(request)
         return placed

@@ -62,12 +62,19 @@ class Retention:
                 if self._prefixes.holds(engine, key):
                     self._keep(key, engine, None)
 
-    def to_keep(self, boundaries: Iterable[PrefixBoundary], engine: EngineId) -> tuple[bytes, ...]:
-        """Return which prefixes of a request an engine shall keep when it has computed them.
+    def to_keep(
+        self, boundaries: Iterable[PrefixBoundary], engine: EngineId, num_readers: int
+    ) -> tuple[bytes, ...]:
+        """Return which prefixes an engine shall keep when it has computed them.
 
-        Those that others want, too; they count as kept from now on.
+        Those that others than the present readers want; they count as kept from now on.
+
+        Args:
+            boundaries: The prefixes.
+            engine: Where they are computed.
+            num_readers: 1 for a request that reads them by being computed, 0 for a fill.
         """
-        keys = [b.hash for b in boundaries if self._count.get(b.hash, 0) > 1]
+        keys = [b.hash for b in boundaries if self._count.get(b.hash, 0) > num_readers]
         for key in keys:
             self._kept_on.setdefault(key, set()).add(engine)
         return tuple(keys)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
@@ -29,11 +29,21 @@ _DECISION_BUCKETS_S = (1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 1e-
 
 @dataclass(frozen=True, slots=True)
 class EngineGauges:
-    """Load of one live engine: requests inside it, and KV use in [0, 1]."""
+    """Load of one live engine: requests inside it, KV use in [0, 1], and what the plug-in did.
+
+    Attributes:
+        step_s: What the engine's model of step times says of one decoding request with a context
+            of 1,000 tokens; None if there is no model yet.
+    """
 
     running: int
     waiting: int
     kv_usage: float
+    pinned_tokens: int = 0
+    pinned_hit_tokens: int = 0
+    lost_pins: int = 0
+    preempted: int = 0
+    step_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,13 +187,35 @@ def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
 
 def _engine_gauges(engines: Mapping[str, EngineGauges]) -> Iterator[Metric]:
     label = ["engine"]
-    running = GaugeMetricFamily(
-        "parrot_engine_requests_running", "In the engine's batch", labels=label
-    )
-    waiting = GaugeMetricFamily("parrot_engine_requests_waiting", "In its own queue", labels=label)
-    kv_usage = GaugeMetricFamily("parrot_kv_cache_usage_perc", "KV in use, 1 is full", labels=label)
+    gauges: dict[str, GaugeMetricFamily | CounterMetricFamily] = {
+        "running": GaugeMetricFamily(
+            "parrot_engine_requests_running", "In the engine's batch", labels=label
+        ),
+        "waiting": GaugeMetricFamily(
+            "parrot_engine_requests_waiting", "In its own queue", labels=label
+        ),
+        "kv_usage": GaugeMetricFamily(
+            "parrot_kv_cache_usage_perc", "KV in use, 1 is full", labels=label
+        ),
+        "pinned_tokens": GaugeMetricFamily(
+            "parrot_kv_pinned_tokens", "KV kept for requests to come", labels=label
+        ),
+        "step_s": GaugeMetricFamily(
+            "parrot_engine_step_seconds", "Predicted: one request, context 1,000", labels=label
+        ),
+        "pinned_hit_tokens": CounterMetricFamily(
+            "parrot_kv_pinned_hit_tokens", "Prompt tokens found in kept KV", labels=label
+        ),
+        "lost_pins": CounterMetricFamily(
+            "parrot_kv_lost_pins", "Prefixes not kept as wished", labels=label
+        ),
+        "preempted": CounterMetricFamily(
+            "parrot_engine_preempted", "Requests that gave way to latency work", labels=label
+        ),
+    }
     for engine, load in engines.items():
-        running.add_metric([engine], load.running)
-        waiting.add_metric([engine], load.waiting)
-        kv_usage.add_metric([engine], load.kv_usage)
-    yield from (running, waiting, kv_usage)
+        for name, gauge in gauges.items():
+            value = getattr(load, name)
+            if value is not None:
+                gauge.add_metric([engine], value)
+    yield from gauges.values()

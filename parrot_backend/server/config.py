@@ -14,7 +14,13 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from parrot_backend.core.config import CoreConfig, OrderingName, PlacementName, SchedulerConfig
+from parrot_backend.core.config import (
+    CoreConfig,
+    EarlyFillConfig,
+    OrderingName,
+    PlacementName,
+    SchedulerConfig,
+)
 from parrot_backend.server.supervisor import SupervisorConfig
 
 _PREFIX = "PARROT_"
@@ -42,6 +48,9 @@ class ServerSettings(_Settings):
         max_sessions: Live sessions the server holds before it says ``saturated``.
         max_wait_s: Longest wait of one HTTP request, whatever it asks for.
         session_ttl_s: An idle session is forgotten after this.
+        early_fill: Prompts of calls to come are computed as far as they are known, in spare
+            capacity of engines that can do that.
+        retain_prefixes: Engines keep prompt prefixes that calls to come will read, where they can.
         engine_stall_s: An engine with work that says nothing for so long is restarted.
         no_engine_s: How long a call waits when no engine can serve it at all.
         retry_delay_s: Wait before a failed call is tried again where it failed; doubled each time.
@@ -61,6 +70,8 @@ class ServerSettings(_Settings):
     max_wait_s: Seconds = 3600.0
     placement: PlacementName = "paper"
     ordering: OrderingName | None = None
+    early_fill: bool = True
+    retain_prefixes: bool = True
     max_attempts: Count = 3
     session_ttl_s: Seconds = 600.0
     engine_stall_s: Seconds = 120.0
@@ -79,6 +90,8 @@ class ServerSettings(_Settings):
         """Return the part that the core gets."""
         return CoreConfig(
             scheduler=SchedulerConfig(placement=self.placement, ordering=self.ordering),
+            early_fill=EarlyFillConfig(is_on=self.early_fill),
+            retain_prefixes=self.retain_prefixes,
             max_nodes_per_session=self.max_graph_nodes,
             max_unfinished_calls=self.max_concurrent_calls,
             max_attempts=self.max_attempts,
@@ -109,6 +122,8 @@ class EngineSettings(_Settings):
         replicas: How many engines of this kind run side by side.
         latency_capacity_tokens: KV tokens that may run together while a latency-sensitive request
             runs (paper, section 5.4).
+        vllm_scheduler: ``parrot`` runs vLLM with Parrot's plug-in, ``vllm`` without. The settings
+            up to ``pin_ttl_s`` are for the plug-in; docs/vllm_plugin.md explains them.
         openai_api_key_env: Name of the environment variable that holds the remote server's key.
         prefill_us_per_token: Scripted engine: simulated time per prompt token.
         token_ms: Scripted engine: simulated time per generated token.
@@ -122,6 +137,14 @@ class EngineSettings(_Settings):
     max_num_seqs: Count | None = None
     kv_cache_gib: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     latency_capacity_tokens: Count | None = None
+    vllm_scheduler: Literal["parrot", "vllm"] = "parrot"
+    order_by_hints: bool | None = None
+    pace_steps: bool | None = None
+    preempt: bool | None = None
+    pin_prefixes: bool | None = None
+    latency_slowdown: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
+    max_pinned_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    pin_ttl_s: Seconds | None = None
     openai_base_url: str | None = None
     openai_api_key_env: str = "OPENAI_API_KEY"
     openai_api_key: SecretStr | None = None

@@ -33,6 +33,7 @@ def create_slots(settings: EngineSettings) -> tuple[EngineSlot, ...]:
 def _vllm(settings: EngineSettings) -> _CreateEngine:
     from parrot_backend.engines.vllm import VllmConfig, VllmEngine, prewarm
     from parrot_backend.models import TINY_MODEL_NAME, tiny_model_path
+    from parrot_backend.vllm_plugin.options import PluginOptions
 
     is_tiny = settings.model is None
     name = settings.served_model_name or (TINY_MODEL_NAME if is_tiny else None)
@@ -42,6 +43,18 @@ def _vllm(settings: EngineSettings) -> _CreateEngine:
         served_model_name=name,
         max_model_len=settings.max_model_len,
         kv_cache_bytes=None if gib is None else int(gib * 2**30),
+        scheduler=settings.vllm_scheduler,
+        plugin=PluginOptions(
+            **_given(
+                order=settings.order_by_hints,
+                pace=settings.pace_steps,
+                preempt=settings.preempt,
+                pin=settings.pin_prefixes,
+                slowdown=settings.latency_slowdown,
+                max_pinned_share=settings.max_pinned_share,
+                pin_ttl_s=settings.pin_ttl_s,
+            )
+        ),
         **_given(
             max_num_seqs=settings.max_num_seqs,
             latency_capacity_tokens=settings.latency_capacity_tokens,

@@ -17,7 +17,9 @@ from parrot_backend.core.commands import AnswerWaiter
 from parrot_backend.core.coordinator import Coordinator
 from parrot_backend.core.criteria import Criteria
 from parrot_backend.core.events import ValueRequested
-from parrot_backend.core.ids import SessionId, VariableId, name_of, variable_id
+from parrot_backend.core.ids import EngineId, SessionId, VariableId, name_of, variable_id
+from parrot_backend.core.step_time import StepWork
+from parrot_backend.engines.base import EngineLoad
 from parrot_backend.errors import CapacityError
 from parrot_backend.metrics.prometheus import EngineGauges, PrometheusMetrics, ServerGauges
 from parrot_backend.server.clock import Clock
@@ -178,7 +180,21 @@ class Service:
             waiters=self.runtime.num_waiters,
             is_up=self.supervisor.is_up(),
             engines={
-                engine: EngineGauges(load.running, load.waiting, load.kv_usage)
+                engine: self._engine_gauges(engine, load)
                 for engine, load in self.supervisor.loads().items()
             },
+        )
+
+    def _engine_gauges(self, engine: EngineId, load: EngineLoad) -> EngineGauges:
+        state = self.coordinator.engines.get(engine)
+        model = None if state is None else state.step_time
+        return EngineGauges(
+            running=load.running,
+            waiting=load.waiting,
+            kv_usage=load.kv_usage,
+            pinned_tokens=load.pinned_tokens,
+            pinned_hit_tokens=load.pinned_hit_tokens,
+            lost_pins=load.lost_pins,
+            preempted=load.preempted,
+            step_s=None if model is None else model.predict_s(StepWork.decode(1_000)),
         )

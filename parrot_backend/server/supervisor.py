@@ -248,9 +248,11 @@ class Supervisor:
             self._dispatch(output)
         except Exception:
             # A defect of ours that one request brings to light must not end all that run there.
-            logger.exception("%s: the core could not handle it", output)
-            if not isinstance(output, EngineReported):
-                self._dispatch(RequestFailed(output.attempt, "internal", "a defect in Parrot"))
+            if isinstance(output, EngineReported):
+                logger.exception("engine=%s: its report could not be handled", output.engine)
+                return
+            logger.exception("attempt=%s: its output could not be handled", output.attempt)
+            self._dispatch(RequestFailed(output.attempt, "internal", "a defect in Parrot"))
 
     def _lose(self, life: _Life, reason: str) -> None:
         # The core hears of it before anything else can happen, so it places nothing there.
