@@ -12,6 +12,7 @@ class PluginOptions:
 
     Attributes:
         order: Serve waiting requests by their hints; else in order of arrival.
+        gang: Serve the members of a task group together.
         pace: Keep the steps of latency-sensitive requests short.
         preempt: Preempt throughput work when a latency-sensitive request finds no room.
         pin: Keep the KV blocks that requests to come will read.
@@ -24,6 +25,7 @@ class PluginOptions:
     """
 
     order: bool = True
+    gang: bool = True
     pace: bool = True
     preempt: bool = True
     pin: bool = True

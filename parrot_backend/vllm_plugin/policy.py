@@ -7,7 +7,7 @@ touched; where some with hints are around, they count as members of task groups.
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice, takewhile
 from typing import Any
 
@@ -82,8 +82,7 @@ class ApplicationPolicy:
 
     def enqueue(self, request: CoreRequest) -> None:
         """A request with hints waits, for the first time or again."""
-        hints = request.hints if self.options.order else _NO_ORDER
-        self.waiting.add(request, hints, request.arrival_s)
+        self.waiting.add(request, self._ordered_by(request.hints), request.arrival_s)
 
     def update(self, name: str, raw: object, now_s: float) -> None:
         """Change the hints of a request that waits or runs; unknown names are ignored."""
@@ -95,8 +94,8 @@ class ApplicationPolicy:
         if hints is None:
             return
         self._give(request, hints)
-        if self.options.order and request in self.waiting:
-            self.waiting.update(request, hints)
+        if request in self.waiting:
+            self.waiting.update(request, self._ordered_by(hints))
         self._core.sync_priority(request)
 
     def ended(self, request: CoreRequest, *, is_complete: bool) -> None:
@@ -108,6 +107,12 @@ class ApplicationPolicy:
             del self._named[request.hints.name]
         if is_complete:
             self.keeper.ended(request, request.hints)
+
+    def _ordered_by(self, hints: Hints) -> Hints:
+        """Return the part of hints that the queue goes by."""
+        if not self.options.order:
+            return _NO_ORDER
+        return hints if self.options.gang else replace(hints, group=None)
 
     def _give(self, request: CoreRequest, hints: Hints) -> None:
         request.hints = hints
@@ -176,7 +181,8 @@ class ApplicationPolicy:
         tokens = dict(computed)
         for request in begun:
             if request.hints is not None:
-                self.waiting.note_admitted(request.hints, request.num_tokens)
+                hints = self._ordered_by(request.hints)
+                self.waiting.note_admitted(hints, request.num_tokens)
                 cached_tokens = request.context_tokens - tokens[request]
                 self.keeper.begun(request, request.hints, cached_tokens, now_s)
         work = sum((_work_of(request, n) for request, n in computed), StepWork())
