@@ -91,7 +91,7 @@ class Retention:
             self._count[key] -= 1
             if not self._count[key]:
                 del self._count[key]
-                for engine in self._kept_on.pop(key, ()):
+                for engine in sorted(self._kept_on.pop(key, ())):
                     released.setdefault(engine, []).append(key)
         for engine, keys in released.items():
             self._emit(ReleasePrefixes(engine, tuple(keys)))

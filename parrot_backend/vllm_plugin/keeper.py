@@ -102,7 +102,7 @@ class PrefixKeeper:
             name: The prefix is the prompt and output of the ended request of this name.
             now_s: The time.
         """
-        if name is not None and name in self._ended:
+        if name is not None and name in self._ended and self._core.can_keep_prefixes:
             self._begin()
             self._tracker.learn_as(key, self._ended[name])
         self._retain(key, now_s)

@@ -93,6 +93,7 @@ class ApplicationPolicy:
         self._warn(problems)
         if hints is None:
             return
+        hints = replace(hints, name=name)  # it goes by the name under which it is known
         self._give(request, hints)
         if request in self.waiting:
             self.waiting.update(request, self._ordered_by(hints))
@@ -137,7 +138,7 @@ class ApplicationPolicy:
 
     def may_begin(self, request: CoreRequest) -> bool:
         """Tell whether the next waiting request may begin in this step."""
-        if not self._plan.order and not self._plan.held:
+        if not (self._plan.order or self._plan.held or self._core.running_requests()):
             return True  # or nothing would ever happen
         if self._room.was_preempted(request):
             return False  # what took its place has just begun
@@ -178,15 +179,16 @@ class ApplicationPolicy:
         self, computed: list[tuple[CoreRequest, int]], begun: list[CoreRequest], now_s: float
     ) -> None:
         """A step is on its way."""
-        tokens = dict(computed)
-        for request in begun:
-            if request.hints is not None:
-                hints = self._ordered_by(request.hints)
-                self.waiting.note_admitted(hints, request.num_tokens)
-                cached_tokens = request.context_tokens - tokens[request]
-                self.keeper.begun(request, request.hints, cached_tokens, now_s)
-        work = sum((_work_of(request, n) for request, n in computed), StepWork())
-        self._works.append((work, now_s))
+        if begun:
+            tokens = dict(computed)
+            for request in begun:
+                if request.hints is not None:
+                    self._begun(request, request.context_tokens - tokens[request], now_s)
+        self._works.append((_work_of(computed), now_s))
+
+    def _begun(self, request: CoreRequest, cached_tokens: int, now_s: float) -> None:
+        self.waiting.note_admitted(self._ordered_by(request.hints), request.num_tokens)
+        self.keeper.begun(request, request.hints, cached_tokens, now_s)
 
     def step_done(self, now_s: float, *, is_known: bool, is_last: bool) -> None:
         """The results of a step are in."""
@@ -271,12 +273,18 @@ class ApplicationPolicy:
         return {**self.keeper.snapshot(), **self.figures()}
 
 
-def _work_of(request: CoreRequest, tokens: int) -> StepWork:
-    """Return what a request that computes so many tokens adds to a step."""
-    context_tokens = request.context_tokens - tokens  # what it computes is counted already
-    if tokens == 1:
-        return StepWork.decode(context_tokens)
-    return StepWork.prefill(tokens, context_tokens)
+def _work_of(computed: list[tuple[CoreRequest, int]]) -> StepWork:
+    """Return what a step computes. One loop over plain numbers: it is made for each step."""
+    prefill_tokens = decodes = decode_context = prefill_pairs = 0
+    for request, tokens in computed:
+        context_tokens = request.context_tokens - tokens  # what it computes is counted already
+        if tokens == 1:
+            decodes += 1
+            decode_context += context_tokens
+        else:
+            prefill_tokens += tokens
+            prefill_pairs += tokens * context_tokens + tokens * tokens // 2
+    return StepWork(prefill_tokens, decodes, decode_context, prefill_pairs)
 
 
 def _waiting_options(options: PluginOptions) -> WaitingOptions:

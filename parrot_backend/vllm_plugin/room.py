@@ -76,8 +76,11 @@ class RoomMaker:
             _blocks_for(r.context_tokens, min(r.remaining_tokens, most), block) for r in order
         )
         self._keeper.reclaim(needed - self._core.pool.num_free())
-        while held and self._core.pool.num_free() < needed:
-            self._preempt(held.pop())
+        for request in reversed(held[:]):
+            if self._core.pool.num_free() >= needed:
+                return
+            if self._preempt(request):
+                held.remove(request)
 
     def is_spare_for(self, request: CoreRequest) -> bool:
         """Tell whether a prompt can be computed ahead of need without crowding out anything."""
@@ -101,10 +104,12 @@ class RoomMaker:
         lesser.sort(key=lambda r: (r.request_class, r.arrival_s))
         return lesser
 
-    def _preempt(self, request: CoreRequest) -> None:
-        if self._core.preempt(request):
-            self._preempted.add(request)
-            self.num_preempted += 1
+    def _preempt(self, request: CoreRequest) -> bool:
+        if not self._core.preempt(request):
+            return False
+        self._preempted.add(request)
+        self.num_preempted += 1
+        return True
 
 
 def _blocks_for(context_tokens: int, added_tokens: int, block_tokens: int) -> int:

@@ -6,10 +6,13 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import pickletools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from hashlib import blake2b
+from typing import Any
 
 from parrot_backend.core.commands import AnswerWaiter, Command, StartRequest
 from parrot_backend.core.config import CoreConfig
@@ -23,6 +26,7 @@ from parrot_backend.core.events import (
     ValueRequested,
     WaiterLeft,
 )
+from parrot_backend.core.foresight import Foresight
 from parrot_backend.core.ids import (
     AttemptId,
     NodeId,
@@ -33,10 +37,20 @@ from parrot_backend.core.ids import (
     variable_id,
 )
 from parrot_backend.core.nodes import Node, NodeState, Request
-from parrot_backend.core.prompt import Input, Output, PartKind, PromptPart, Role, Segment, Text
-from parrot_backend.core.transforms import apply_transforms
+from parrot_backend.core.prefix import PrefixIndex, prefix_chain
+from parrot_backend.core.prompt import (
+    InPlace,
+    Input,
+    Output,
+    PartKind,
+    PromptPart,
+    Role,
+    Segment,
+    Text,
+)
+from parrot_backend.core.transforms import TransformError, apply_transforms
 from parrot_backend.core.variable import Variable, VariableState
-from tests.helpers.core_driver import Behaviour, CoreDriver
+from tests.helpers.core_driver import Behaviour, CoreDriver, FillBehaviour, filled_node
 
 #: The state of a variable whose producer is in a state.
 STATE_OF_OUTPUT = {
@@ -50,10 +64,19 @@ BLIND = ("fcfs", "least_loaded")
 
 
 def audited_driver(
-    *engines: EngineInfo, config: CoreConfig | None = None, behaviour: Behaviour | None = None
+    *engines: EngineInfo,
+    config: CoreConfig | None = None,
+    behaviour: Behaviour | None = None,
+    fill_behaviour: FillBehaviour | None = None,
 ) -> CoreDriver:
     """Return a driver whose core is checked after every event."""
-    return CoreDriver(*engines, config=config, behaviour=behaviour, observers=[Audit()])
+    return CoreDriver(
+        *engines,
+        config=config,
+        behaviour=behaviour,
+        fill_behaviour=fill_behaviour,
+        observers=[Audit()],
+    )
 
 
 class Audit:
@@ -63,6 +86,8 @@ class Audit:
         self._declared: dict[NodeId, tuple[tuple[Segment, ...], int]] = {}
         self._settled: dict[VariableId, tuple[object, ...]] = {}
         self._waiting: dict[WaiterId, tuple[VariableId, bool]] = {}
+        self._first_seen: dict[NodeId, None] = {}
+        self._followed: dict[NodeId, None] = {}
 
     def __call__(self, driver: CoreDriver, event: Event, commands: list[Command]) -> None:
         """Check everything."""
@@ -80,6 +105,8 @@ class Audit:
         for variable in variables_of(core):
             self._check_unchanged(variable)
         self._check_waiters(driver)
+        check_fills(driver)
+        self._check_retention(driver)
 
     def _learn(self, core: Coordinator, event: Event) -> None:
         if isinstance(event, GraphSubmitted):
@@ -151,6 +178,97 @@ class Audit:
             assert not driver.coordinator.variable(variable_of).is_settled
             if is_streaming:
                 assert driver.streamed.get(waiter, "") == said.get(variable_of, "")
+
+    def _check_retention(self, driver: CoreDriver) -> None:
+        """(m): counts are what a recount finds, and engines keep nothing that nobody wants."""
+        core = driver.coordinator
+        foresight = foresight_of(core)
+        unfinished = {n.id: n for n in nodes_of(core) if isinstance(n, Request) and not n.has_ended}
+        known = foresight._known
+        self._follow(driver, unfinished)
+        assert set(known) <= set(unfinished)
+        assert set(self._followed) <= set(known)
+        counts = Counter[bytes]()
+        for node_id, of_node in known.items():
+            keys = known_keys(core, unfinished[node_id])
+            found = [boundary.hash for boundary in of_node.chain]
+            assert found == (keys if node_id in self._followed else keys[: len(found)])
+            counts.update(
+                boundary.hash
+                for boundary in of_node.chain
+                if boundary.tokens >= driver.config.prefix_index.min_tokens
+            )
+        if not driver.config.retain_prefixes:
+            counts.clear()
+        assert len(foresight.retention) == len(counts)
+        assert all(foresight.retention.count(key) == number for key, number in counts.items())
+        for kept in driver.kept.values():
+            assert kept <= set(counts)
+
+    def _follow(self, driver: CoreDriver, unfinished: Mapping[NodeId, Request]) -> None:
+        """Note which requests an engine that keeps prefixes could run ever since they came."""
+        for node_id, request in unfinished.items():
+            is_new = node_id not in self._first_seen
+            self._first_seen[node_id] = None
+            if not any(
+                engine.keeps_prefixes and (request.model is None or request.model in engine.models)
+                for engine in driver.live_engines.values()
+            ):
+                self._followed.pop(node_id, None)
+            elif is_new:
+                self._followed[node_id] = None
+        for node_id in [n for n in self._followed if n not in unfinished]:
+            del self._followed[node_id]
+
+
+def check_fills(driver: CoreDriver) -> None:
+    """(n): fills are for different requests that wait, and no engine has too many."""
+    core = driver.coordinator
+    assert len(foresight_of(core).fills) == len(driver.fills)
+    filled = {filled_node(attempt): fill for attempt, fill in driver.fills.items()}
+    assert len(filled) == len(driver.fills)
+    for node_id, fill in filled.items():
+        request = core.session(fill.session).graph.nodes[node_id]
+        assert isinstance(request, Request)
+        assert request.state is NodeState.WAITING
+        assert len(fill.parts) == len(request.segments)
+        assert 0 < fill.num_known < len(fill.parts)
+        keys = known_keys(core, request)
+        assert [boundary.hash for boundary in fill.prefixes] == keys[: len(fill.prefixes)]
+        assert fill.prefixes[-1].tokens >= driver.config.early_fill.min_tokens
+    per_engine = Counter(fill.engine for fill in driver.fills.values())
+    assert all(n <= driver.config.early_fill.max_per_engine for n in per_engine.values())
+    assert driver.config.early_fill.is_on or not filled
+
+
+def foresight_of(core: Coordinator) -> Foresight:
+    """Return what the core knows of requests to come."""
+    return core._fleet.foresight
+
+
+def prefixes_of(core: Coordinator) -> PrefixIndex:
+    """Return what the core knows of the engines' caches."""
+    return core._fleet.scheduler.prefixes
+
+
+def known_keys(core: Coordinator, request: Request) -> list[bytes]:
+    """Return the boundaries of a request's prompt up to its first missing value."""
+    parts: list[PromptPart] = []
+    for segment in request.segments:
+        if isinstance(segment, Input | InPlace):
+            variable = core.variable(segment.variable)
+            if variable.value is None:
+                break
+            transforms = segment.transforms if isinstance(segment, Input) else ()
+            try:
+                text = apply_transforms(variable.value, transforms)
+            except TransformError:
+                break
+            parts.append(PromptPart(PartKind.VALUE, text))
+        else:
+            parts.append(_resolved(core, segment))
+    seed = f"{len(request.tenant)}:{request.tenant}/{request.model or ''}"
+    return [boundary.hash for boundary in prefix_chain(seed, tuple(parts), 1.0)]
 
 
 def check_engines(driver: CoreDriver) -> None:
@@ -231,13 +349,24 @@ def _resolved(core: Coordinator, segment: Segment) -> PromptPart:
 NOBODY = AttemptId("nobody.x#0~1")
 
 
+class _Pickler(pickle.Pickler):
+    """Writes running hashes as what they have come to: they cannot be pickled."""
+
+    def reducer_override(self, obj: object) -> Any:
+        if isinstance(obj, blake2b):
+            return bytes, (obj.digest(),)
+        return NotImplemented
+
+
 def snapshot(driver: CoreDriver) -> bytes:
     """Return the whole state as bytes, which are equal as long as nothing changes.
 
     An ignored event is handled first, so that scratch space of the last event does not count.
     """
     driver.coordinator.handle(TokensGenerated(NOBODY, "", 0), driver.now_s)
-    return pickle.dumps(driver.coordinator)
+    written = io.BytesIO()
+    _Pickler(written).dump(driver.coordinator)
+    return written.getvalue()
 
 
 def mentions(driver: CoreDriver, session: str) -> list[str]:

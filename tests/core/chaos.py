@@ -7,6 +7,7 @@ shorter. ``Chaos.step`` plays one operation, ``Chaos.drain`` lets everything end
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -14,13 +15,14 @@ import pytest
 from hypothesis import strategies as st
 
 from parrot_backend.core.commands import AbortRequest, AnswerWaiter
-from parrot_backend.core.config import CoreConfig, SchedulerConfig
+from parrot_backend.core.config import CoreConfig, EarlyFillConfig, SchedulerConfig
 from parrot_backend.core.criteria import Criteria, CriteriaKind
 from parrot_backend.core.events import (
     CallSpec,
     CancelRequested,
     EngineJoined,
     EngineLost,
+    EngineReported,
     Event,
     GraphSubmitted,
     NodeSpec,
@@ -43,15 +45,17 @@ from parrot_backend.core.ids import (
     name_of,
     variable_id,
 )
+from parrot_backend.core.prefix import PrefixBoundary, PrefixIndexConfig
 from parrot_backend.core.prompt import Input, Output, Role, Segment, Text
 from parrot_backend.core.sampling import Sampling
 from parrot_backend.core.session import Session
+from parrot_backend.core.step_time import StepTimeModel
 from parrot_backend.core.transforms import JsonField, Split, Strip, Transform
 from parrot_backend.core.variable import Variable
 from parrot_backend.errors import ParrotError
-from tests.core.audit import Audit, mentions, snapshot
+from tests.core.audit import Audit, foresight_of, mentions, prefixes_of, snapshot
 from tests.helpers.builders import make_engine
-from tests.helpers.core_driver import CoreDriver, finished
+from tests.helpers.core_driver import CoreDriver, finished, of_type
 
 Op = tuple[int, int, int, int]
 _T = TypeVar("_T")
@@ -85,6 +89,7 @@ TRANSFORMS: tuple[tuple[Transform, ...], ...] = (
 )
 #: Past each of the core's limits now and then: on age, on silence, on idle sessions.
 WAITS_S = (0.5, 1.0, 1.0, 5.0, 5.0, 31.0, 31.0, 125.0, 601.0)
+STEP_TIME = StepTimeModel(0.01, 1e-5, 1e-4, 1e-8, 1e-9, num_samples=9, error=0.1)
 PLACEMENTS = ("paper", "paper", "fcfs", "least_loaded")
 
 
@@ -94,15 +99,29 @@ class Chaos:
     Args:
         seed: Chooses the configuration.
         models: The models that calls may name; engines serve some of them.
+        max_backlog: Fills that are put off.
     """
 
-    def __init__(self, seed: int = 0, models: tuple[str, ...] = ("m",)) -> None:
+    def __init__(
+        self, seed: int = 0, models: tuple[str, ...] = ("m",), max_backlog: int = 0
+    ) -> None:
         scheduler = SchedulerConfig(
             placement=PLACEMENTS[seed % len(PLACEMENTS)],  # type: ignore[arg-type]
             max_backfill=(8, 0, 2)[seed % 3],
         )
         config = CoreConfig(
-            scheduler, max_nodes_per_session=40, max_unfinished_calls=60, max_attempts=1 + seed % 3
+            scheduler,
+            PrefixIndexConfig(min_tokens=(4, 32, 8)[seed % 3]),
+            EarlyFillConfig(
+                is_on=seed % 5 != 4,
+                min_tokens=(4, 40, 8)[seed % 3],
+                max_per_engine=1 + seed % 2,
+                max_backlog=max_backlog,
+            ),
+            retain_prefixes=seed % 7 != 6,
+            max_nodes_per_session=40,
+            max_unfinished_calls=60,
+            max_attempts=1 + seed % 3,
         )
         self.driver = CoreDriver(config=config, observers=[Audit()])
         self.config = config
@@ -118,7 +137,7 @@ class Chaos:
             *(self._join, self._join, self._lose, self._say, self._say, self._say),
             *(self._finish, self._finish),
             *(self._finish, self._finish, self._finish, self._fail, self._fail, self._stale),
-            *(self._wait, self._misuse),
+            *(self._wait, self._misuse, self._end_fill, self._report),
         )
 
     def play(self, script: Iterable[Op]) -> None:
@@ -276,12 +295,18 @@ class Chaos:
             for attempt in self.driver.running
             if self.driver.request_of(attempt).output in expected
         }
+        filled = {
+            attempt
+            for attempt in self.driver.fills
+            if self.driver.request_of(attempt).output in expected
+        }
         before = {v.id for v in variables if v.is_settled}
         commands = self.driver.send(CancelRequested(session.id, ids))
         after = {v.id for v in variables if v.is_settled}
         assert after - before == expected
-        aborts = {c.attempt for c in commands if isinstance(c, AbortRequest)}
-        assert aborts == running
+        aborts = of_type(commands, AbortRequest)
+        assert {c.attempt for c in aborts if not c.is_fill} == running
+        assert {c.attempt for c in aborts if c.is_fill} == filled
 
     def _close(self, a: int, b: int, c: int) -> None:
         session = pick(list(self.driver.coordinator.sessions), a)
@@ -358,6 +383,8 @@ class Chaos:
                 capacity_tokens=(1000, 400, 50)[b % 3],
                 latency_capacity_tokens=(300, 100)[c % 2],
                 max_requests=(4, 1, 2, 16)[(b + c) % 4],
+                keeps_prefixes=(a + b) % 3 != 0,
+                takes_updates=(a + c) % 2 == 1,
             )
         )
 
@@ -382,6 +409,31 @@ class Chaos:
         if attempt is not None:
             self.driver.send(RequestFailed(attempt, "engine_failed", "it did", b % 3 != 0))
 
+    def _end_fill(self, a: int, b: int, c: int) -> None:
+        attempt = pick(list(self.driver.fills), a)
+        if attempt is None:
+            return
+        commands = self.driver.send(
+            RequestFailed(attempt, "engine_failed", "it did", c % 2 == 0)
+            if b % 3 == 0
+            else finished(attempt, "")
+        )
+        assert of_type(commands, AnswerWaiter) == []
+
+    def _report(self, a: int, b: int, c: int) -> None:
+        """Let an engine say that it holds and lost what some prompts begin with."""
+        engine = pick(list(self.driver.live_engines), a) or EngineId("unknown")
+        chains = [log.start.prefixes for log in self.driver.running.values()]
+        chains += [fill.prefixes for fill in self.driver.fills.values()]
+        boundaries = [PrefixBoundary(b"elsewhere", 64), *itertools.chain.from_iterable(chains)]
+        held = [known for i, known in enumerate(boundaries) if (b + i) % 3 == 0]
+        lost = [known.hash for i, known in enumerate(boundaries) if (b + i) % 3 == 1]
+        model = STEP_TIME if c % 4 == 0 else None
+        self.driver.send(EngineReported(engine, tuple(held), tuple(lost), c % 3 == 0, model))
+        index = prefixes_of(self.driver.coordinator)
+        if engine in self.driver.live_engines:
+            assert all(index.holds(engine, boundary.hash) for boundary in held)
+
     def _stale(self, a: int, b: int, c: int) -> None:
         """(i): what an ended attempt still says is not heard."""
         attempt = pick([*self.driver.ended, *self.driver.aborted], a) or AttemptId("s.x#0~1")
@@ -403,7 +455,9 @@ class Chaos:
 
     def drain(self) -> None:
         """(k): let everything go well from now on; nothing may be left waiting."""
-        self.driver.join(make_engine("last", models=self._models))
+        self.driver.join(
+            make_engine("last", models=self._models, keeps_prefixes=len(self._keyed) % 2 == 0)
+        )
         while self.driver.running or self._unset():
             for attempt in list(self.driver.running)[:1]:
                 self.driver.send(finished(attempt, "well"), after_s=0.01)
@@ -412,6 +466,7 @@ class Chaos:
         assert self.driver.coordinator.num_waiting == 0
         assert self.driver.coordinator.num_unfinished_calls == 0
         assert all(v.is_settled and not v.waiters for v in self._variables())
+        self._check_nothing_is_kept()
 
     def end(self) -> None:
         """(a), (e), (f): end all sessions; everybody has an answer and nothing is left over."""
@@ -421,6 +476,7 @@ class Chaos:
         assert core.num_waiting == 0
         assert core.num_unfinished_calls == 0
         assert self.driver.running == {}
+        self._check_nothing_is_kept()
         for engine in core.engines.values():
             assert (engine.used_tokens, engine.latency_tokens) == (0, 0)
         for number in range(self._num_sessions):
@@ -432,6 +488,13 @@ class Chaos:
                 asked |= {w.waiter for w in event.wanted if w.waiter is not None}
         left = {e.waiter for e in events if isinstance(e, WaiterLeft)}
         assert asked - left <= set(self.driver.answers) <= asked
+
+    def _check_nothing_is_kept(self) -> None:
+        """(f): no request is to come, so nothing is filled, counted or kept."""
+        foresight = foresight_of(self.driver.coordinator)
+        assert (len(foresight.retention), len(foresight.fills)) == (0, 0)
+        assert self.driver.fills == {}
+        assert not any(self.driver.kept.values())
 
     # --- picking ---------------------------------------------------------------------------
 

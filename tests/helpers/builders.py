@@ -156,10 +156,19 @@ def make_engine(
     capacity_tokens: int = 10_000,
     latency_capacity_tokens: int = 1_000,
     max_requests: int = 16,
+    keeps_prefixes: bool = False,
+    takes_updates: bool = False,
 ) -> EngineInfo:
     """Return what an engine says of itself."""
     return EngineInfo(
-        EngineId(name), models, 4096, capacity_tokens, latency_capacity_tokens, max_requests
+        EngineId(name),
+        models,
+        4096,
+        capacity_tokens,
+        latency_capacity_tokens,
+        max_requests,
+        keeps_prefixes,
+        takes_updates,
     )
 
 

@@ -19,10 +19,14 @@ from parrot_backend.core.commands import (
     AnswerWaiter,
     CloseEngine,
     Command,
+    FillPrefix,
+    ReleasePrefixes,
     ResetStream,
+    RetainPrefix,
     SetTimer,
     StartRequest,
     StreamText,
+    UpdateRequest,
 )
 from parrot_backend.core.config import CoreConfig
 from parrot_backend.core.coordinator import Coordinator
@@ -32,6 +36,7 @@ from parrot_backend.core.events import (
     EngineInfo,
     EngineJoined,
     EngineLost,
+    EngineReported,
     Event,
     NodeSpec,
     RequestFailed,
@@ -46,8 +51,9 @@ from parrot_backend.core.events import (
     WaiterLeft,
     Wanted,
 )
-from parrot_backend.core.ids import AttemptId, EngineId, SessionId, WaiterId, name_of
+from parrot_backend.core.ids import AttemptId, EngineId, NodeId, SessionId, WaiterId, name_of
 from parrot_backend.core.nodes import Request
+from parrot_backend.core.prefix import PrefixBoundary
 from parrot_backend.core.prompt import PromptPart
 from parrot_backend.core.variable import Variable
 from tests.helpers.builders import SESSION, make_submission, var
@@ -88,6 +94,7 @@ class Silence:
 
 Outcome = Reply | Refusal | Death | Silence
 Behaviour = Callable[[StartRequest], Outcome]
+FillBehaviour = Callable[[FillPrefix], Outcome]
 
 
 def reply_text(parts: Iterable[PromptPart]) -> str:
@@ -130,6 +137,8 @@ class CoreDriver:
         streamed: Text that each streaming waiter holds now.
         num_resets: How often each stream was voided.
         timers: Pending timers and when they are due.
+        fills: Fills that the engines work on, in order of start.
+        kept: Prefixes that each live engine was told to keep, and not to let go since.
     """
 
     def __init__(
@@ -137,6 +146,7 @@ class CoreDriver:
         *engines: EngineInfo,
         config: CoreConfig | None = None,
         behaviour: Behaviour | None = None,
+        fill_behaviour: FillBehaviour | None = None,
         observers: Iterable[Observer] = (),
     ) -> None:
         self.config = config or CoreConfig()
@@ -152,7 +162,10 @@ class CoreDriver:
         self.closed_engines: list[EngineId] = []
         self.live_engines: dict[EngineId, EngineInfo] = {}
         self.timers: dict[Timer, float] = {}
+        self.fills: dict[AttemptId, FillPrefix] = {}
+        self.kept: dict[EngineId, set[bytes]] = {}
         self._behaviour = behaviour
+        self._fill_behaviour = fill_behaviour
         self._observers = list(observers)
         self._plan: list[tuple[float, int, Event]] = []
         self._sequence = itertools.count()
@@ -276,6 +289,26 @@ class CoreDriver:
         attempt = self.attempt(output, session)
         return self.send(RequestFailed(attempt, code, f"{code} happened", is_retryable))
 
+    def end_fill(self, consumer: str, session: SessionId = SESSION) -> list[Command]:
+        """Let the engine finish the fill of the request that will make a variable."""
+        return self.send(finished(self.fill_of(consumer, session), ""))
+
+    def fail_fill(self, consumer: str, session: SessionId = SESSION) -> list[Command]:
+        """Let the engine fail the fill of the request that will make a variable."""
+        attempt = self.fill_of(consumer, session)
+        return self.send(RequestFailed(attempt, "engine_failed", "it did", is_retryable=True))
+
+    def report(
+        self,
+        name: str = "e0",
+        *,
+        held: Iterable[PrefixBoundary] = (),
+        lost: Iterable[bytes] = (),
+        is_snapshot: bool = False,
+    ) -> list[Command]:
+        """Let an engine say what its cache holds."""
+        return self.send(EngineReported(EngineId(name), tuple(held), tuple(lost), is_snapshot))
+
     # --- time ------------------------------------------------------------------------------
 
     def run(self, max_events: int = 100_000) -> None:
@@ -306,7 +339,7 @@ class CoreDriver:
             return
         at_s, _, event = heapq.heappop(self._plan)
         self.now_s = max(self.now_s, at_s)
-        if _is_still_said(event, self.running, self.live_engines):
+        if self._is_still_said(event):
             self.send(event)
 
     def plan(self, event: Event, delay_s: float) -> None:
@@ -329,11 +362,25 @@ class CoreDriver:
         return node
 
     def request_of(self, attempt: AttemptId) -> Request:
-        """Return the request of a running attempt."""
-        start = self.running[attempt].start
-        node = self.coordinator.session(start.session).graph.nodes[start.node]
+        """Return the request of a running attempt or fill."""
+        start = self.fills.get(attempt) or self.running[attempt].start
+        of_node = start.node if isinstance(start, StartRequest) else filled_node(attempt)
+        node = self.coordinator.session(start.session).graph.nodes[of_node]
         assert isinstance(node, Request)
         return node
+
+    def fill_of(self, consumer: str, session: SessionId = SESSION) -> AttemptId:
+        """Return the fill that runs for the request that will make a variable."""
+        wanted = self.request(consumer, session).id
+        for attempt in self.fills:
+            if filled_node(attempt) == wanted:
+                return attempt
+        raise AssertionError(f"nothing is filled for {wanted}")
+
+    @property
+    def filled_outputs(self) -> list[str]:
+        """Names of the variables whose prompts are being filled, in order of start."""
+        return [name_of(self.request_of(attempt).output) for attempt in self.fills]
 
     @property
     def running_outputs(self) -> list[str]:
@@ -349,6 +396,7 @@ class CoreDriver:
     def _note(self, event: Event) -> None:
         if isinstance(event, EngineJoined):
             self.live_engines[event.info.engine] = event.info
+            self.kept[event.info.engine] = set()
         elif isinstance(event, EngineLost):
             self._drop_engine(event.engine)
         elif isinstance(event, TokensGenerated) and event.attempt in self.running:
@@ -356,19 +404,45 @@ class CoreDriver:
         elif isinstance(event, RequestFinished | RequestFailed) and event.attempt in self.running:
             del self.running[event.attempt]
             self.ended.append(event.attempt)
+        elif isinstance(event, RequestFinished | RequestFailed) and event.attempt in self.fills:
+            del self.fills[event.attempt]
+            self.ended.append(event.attempt)
 
     def _drop_engine(self, engine: EngineId) -> None:
         self.live_engines.pop(engine, None)
+        self.kept.pop(engine, None)
         for attempt in [a for a, log in self.running.items() if log.start.engine == engine]:
             del self.running[attempt]
+            self.ended.append(attempt)
+        for attempt in [a for a, fill in self.fills.items() if fill.engine == engine]:
+            del self.fills[attempt]
             self.ended.append(attempt)
 
     def _carry_out(self, command: Command) -> None:
         match command:
             case StartRequest():
                 self._start(command)
-            case AbortRequest(engine, attempt):
-                assert self.running.pop(attempt).start.engine == engine
+            case UpdateRequest(engine, attempt):
+                assert self.live_engines[engine].takes_updates
+                assert self.running[attempt].start.engine == engine
+            case FillPrefix():
+                self._fill(command)
+            case RetainPrefix(engine, key, of_attempt):
+                assert self.live_engines[engine].keeps_prefixes
+                assert key not in self.kept[engine], "it is kept already"
+                assert of_attempt is None or of_attempt in self.ended
+                self.kept[engine].add(key)
+            case ReleasePrefixes(engine, keys):
+                assert keys
+                assert self.kept[engine].issuperset(keys), "it was not kept"
+                self.kept[engine].difference_update(keys)
+            case AbortRequest(engine, attempt, is_fill):
+                of_engine = (
+                    self.fills.pop(attempt).engine
+                    if is_fill
+                    else self.running.pop(attempt).start.engine
+                )
+                assert of_engine == engine
                 self.aborted.append(attempt)
             case AnswerWaiter(waiter):
                 assert waiter not in self.answers, f"{waiter} is answered twice"
@@ -388,14 +462,33 @@ class CoreDriver:
                 self.timers[timer] = at_s
 
     def _start(self, start: StartRequest) -> None:
-        assert start.engine in self.live_engines, f"{start.attempt} starts on a dead engine"
-        assert start.attempt not in self._seen_attempts, f"{start.attempt} starts twice"
-        self._seen_attempts.add(start.attempt)
+        self._begin(start)
         self.running[start.attempt] = EngineLog(start)
         if self._behaviour is not None:
             self._foretell(start, self._behaviour(start))
 
-    def _foretell(self, start: StartRequest, outcome: Outcome) -> None:
+    def _fill(self, fill: FillPrefix) -> None:
+        self._begin(fill)
+        assert self.live_engines[fill.engine].keeps_prefixes
+        self.fills[fill.attempt] = fill
+        if self._fill_behaviour is not None:
+            self._foretell(fill, self._fill_behaviour(fill))
+
+    def _begin(self, start: StartRequest | FillPrefix) -> None:
+        assert start.engine in self.live_engines, f"{start.attempt} starts on a dead engine"
+        assert start.attempt not in self._seen_attempts, f"{start.attempt} starts twice"
+        self._seen_attempts.add(start.attempt)
+        assert set(start.retain) <= {boundary.hash for boundary in start.prefixes}
+        assert not start.retain or self.live_engines[start.engine].keeps_prefixes
+        self.kept[start.engine].update(start.retain)
+
+    def _is_still_said(self, event: Event) -> bool:
+        """Tell whether an engine still says a foretold event: it was not aborted and lives."""
+        if isinstance(event, TokensGenerated | RequestFinished | RequestFailed):
+            return event.attempt in self.running or event.attempt in self.fills
+        return not isinstance(event, EngineLost) or event.engine in self.live_engines
+
+    def _foretell(self, start: StartRequest | FillPrefix, outcome: Outcome) -> None:
         match outcome:
             case Reply(text, delay_s, num_pieces):
                 for piece in _cut(text, num_pieces):
@@ -438,17 +531,13 @@ def name_of_attempt(attempt: AttemptId) -> str:
     return attempt.partition(".")[2]
 
 
+def filled_node(attempt: AttemptId) -> NodeId:
+    """Return the request that a fill is for."""
+    node, _, number = attempt.rpartition("~fill")
+    assert number.isdigit(), f"{attempt} is no fill"
+    return NodeId(node)
+
+
 def _cut(text: str, num_pieces: int) -> list[str]:
     size = max(1, -(-len(text) // max(1, num_pieces)))
     return [text[i : i + size] for i in range(0, len(text), size)]
-
-
-def _is_still_said(
-    event: Event,
-    running: dict[AttemptId, EngineLog],
-    live_engines: dict[EngineId, EngineInfo],
-) -> bool:
-    """Tell whether an engine still says a foretold event: it was not aborted and lives."""
-    if isinstance(event, TokensGenerated | RequestFinished | RequestFailed):
-        return event.attempt in running
-    return not isinstance(event, EngineLost) or event.engine in live_engines
