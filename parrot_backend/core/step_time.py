@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 _MAX_CHUNK_TOKENS = 1 << 20
 
-#: Keeps the weights finite if an elapsed time is absurdly small; no real step is as fast.
-_SHORTEST_STEP_S = 1e-6
-
-#: Keeps the normal equations solvable for work that has not been seen for very long.
-_LEAST_INFORMATION = 1e-9
-
-#: Units of the features inside the fit: a step, 1000 tokens, a request, 1000 tokens, 10^6 pairs.
-_UNITS = [1.0, 1e-3, 1.0, 1e-3, 1e-6]
+#: Times beyond are cut to these: no real step takes as little or as much.
+_SHORTEST_STEP_S, _LONGEST_STEP_S = 1e-6, 1e6
 
 _Vector = list[float]
 
@@ -117,160 +112,187 @@ class StepTimeModel:
 
 @dataclass(frozen=True, slots=True)
 class FitOptions:
-    """How the fit weighs its steps. Chosen on synthetic traces with 5 % noise (its tests).
+    """How the fit weighs its steps. Chosen on recorded steps of vLLM on CPUs, in changing loads.
 
     Attributes:
-        forgetting: Weight of a step relative to the next one: 0.998 remembers about 500 steps.
-        drift_bias: Mean signed relative error beyond which the engine itself became slower or
-            faster, and all coefficients are scaled together.
-        error_weight: Weight of a new step in the means of errors.
-        outlier_factor: An error larger than so many times the mean error is cut to that.
+        full_steps: Kinds of steps seen so often, or more often, weigh alike.
+        half_life_steps: What a kind has told counts half when it was not seen for so many steps.
+        kept_steps: It counts for so many steps for ever.
+        max_kinds: Kinds to know; beyond, the one that counts least is forgotten.
+        outlier_factor: A step of a well-known kind that deviates by more is cut to that.
+        misfit: A kind that the model misses by more, relatively, pulls no stronger on it.
+        ridge: Share of the weight that prefers small coefficients where steps cannot tell.
+        refit_steps: Steps from one model to the next.
+        error_weight: Weight of a new step in the mean error.
         min_samples: Steps to see before the model is published.
-        ridge: How strongly coefficients that the steps cannot tell apart keep their values.
     """
 
-    forgetting: float = 0.998
-    drift_bias: float = 0.1
-    error_weight: float = 0.05
-    outlier_factor: float = 4.0
-    min_samples: int = 32
+    full_steps: int = 32
+    half_life_steps: float = 100.0
+    kept_steps: float = 2.0
+    max_kinds: int = 128
+    outlier_factor: float = 3.0
+    misfit: float = 0.3
     ridge: float = 1e-3
+    refit_steps: int = 16
+    error_weight: float = 0.05
+    min_samples: int = 32
+
+
+@dataclass(slots=True)
+class _KindOfStep:
+    """What steps with about the same work have told.
+
+    Attributes:
+        rates: Mean of the amounts of work per second, the step itself first: times the
+            coefficients that is 1, however the amounts differ, and a delayed step hardly moves it.
+        num_steps: Steps that it is worth, when last seen.
+        seen_at: Number of the last of them.
+    """
+
+    rates: _Vector
+    num_steps: float = 0.0
+    seen_at: int = 0
+
+    def worth(self, now: int, options: FitOptions) -> float:
+        """Return how many steps it is worth now."""
+        aged = self.num_steps * math.exp2((self.seen_at - now) / options.half_life_steps)
+        return max(aged, min(self.num_steps, options.kept_steps))
+
+    def add(self, amounts: _Vector, elapsed_s: float, now: int, options: FitOptions) -> None:
+        """Take in one more step."""
+        worth, rate = self.worth(now, options), 1.0 / elapsed_s
+        if worth >= options.full_steps / 4:
+            known, limit = self.rates[0], options.outlier_factor
+            rate = min(known * limit, max(known / limit, rate))
+        self.num_steps, self.seen_at = min(worth + 1.0, options.full_steps), now
+        self.rates = [
+            old + (amount * rate - old) / self.num_steps
+            for old, amount in zip(self.rates, amounts, strict=True)
+        ]
 
 
 class StepTimeFitter:
-    """Learns the model step by step: recursive least squares with exponential forgetting.
+    """Learns the model while the engine runs, from kinds of steps rather than from single ones.
 
-    It keeps the information matrix (the inverse of the covariance), which is a decaying sum of
-    squares: it is symmetric and bounded by construction, and what is not seen for a while keeps
-    its coefficient instead of winding up. Errors are relative to the step's time, so that long
-    steps do not drown short ones. An engine that becomes slower as a whole is followed by scaling
-    all coefficients, since the steps of the moment may not tell them apart.
+    Engines compute one kind of step for long, and then another. The model is a least squares fit
+    over kinds, with relative residuals, so that what is seen all the time does not wash out what is
+    rare. An engine that becomes slower is followed kind by kind, as they are seen again: it is
+    often slower for a second only, and scaling what is not seen made recorded predictions worse.
     """
 
     def __init__(self, options: FitOptions | None = None) -> None:
         self._options = options or FitOptions()
-        size = len(_UNITS)
-        self._information = [
-            [_LEAST_INFORMATION if row == column else 0.0 for column in range(size)]
-            for row in range(size)
-        ]
-        #: The best fit so far; its coefficients may be negative.
-        self._fit: _Vector = [0.0] * size
-        #: The best fit without negative coefficients.
-        self._published = self._fit
+        self._kinds: dict[tuple[int, ...], _KindOfStep] = {}
+        self._fit: _Vector = [0.0] * 5
         self._num_samples = 0
+        self._refit_at = 0
         self._has_prefill = False
         self._has_decodes = False
         self._error = 0.0
-        self._bias = 0.0
 
     @property
     def model(self) -> StepTimeModel | None:
         """The model; None before it has seen enough steps, some with prefill and some decodes."""
-        if not (self._is_settled and self._has_prefill and self._has_decodes):
+        is_settled = self._num_samples >= self._options.min_samples
+        if not (is_settled and self._has_prefill and self._has_decodes):
             return None
-        base, prefill, decode, context, pair = map(float.__mul__, self._published, _UNITS)
+        base, prefill, decode, context, pair = self._fit
         return StepTimeModel(base, prefill, decode, context, pair, self._num_samples, self._error)
-
-    @property
-    def _is_settled(self) -> bool:
-        return self._num_samples >= self._options.min_samples
 
     def observe(self, work: StepWork, elapsed_s: float) -> None:
         """Learn from one step; a step without work or without a sane time is ignored."""
-        if not (work.prefill_tokens or work.decodes):
+        is_sane = elapsed_s > 0 and math.isfinite(elapsed_s)
+        if not (is_sane and (work.prefill_tokens or work.decodes)):
             return
-        if not (elapsed_s > 0 and math.isfinite(elapsed_s)):
-            return
-        features = _features(work)
-        predicted_s = _dot(self._published, features)
-        # The larger of the two: a step that was delayed weighs little, and errors are at most 1.
-        scale_s = max(predicted_s, elapsed_s, _SHORTEST_STEP_S)
-        error = (elapsed_s - predicted_s) / scale_s
-        if self._is_drifting(self._without_outliers(error)):
-            self._rescale(self._without_outliers(error))
-        else:
-            residual = (elapsed_s - _dot(self._fit, features)) / scale_s
-            self._update([value / scale_s for value in features], self._without_outliers(residual))
-        self._published = _without_negatives(self._information, self._fit)
+        elapsed_s = min(max(elapsed_s, _SHORTEST_STEP_S), _LONGEST_STEP_S)
         self._num_samples += 1
         self._has_prefill = self._has_prefill or work.prefill_tokens > 0
         self._has_decodes = self._has_decodes or work.decodes > 0
+        computed = (work.prefill_tokens, work.decodes, work.context_tokens, work.prefill_pairs)
+        amounts = [1.0, *computed]
+        predicted_s = _dot(self._fit, amounts)
+        error = abs(elapsed_s - predicted_s) / max(predicted_s, elapsed_s)
         # The first steps count alike.
         weight = max(self._options.error_weight, 1.0 / self._num_samples)
-        self._error += weight * (abs(error) - self._error)
+        self._error += weight * (error - self._error)
+        self._kind(work).add(amounts, elapsed_s, self._num_samples, self._options)
+        if self._num_samples >= self._refit_at:
+            self._refit()
 
-    def _without_outliers(self, error: float) -> float:
-        if not self._is_settled:
-            return error
-        limit = self._options.outlier_factor * self._error
-        return max(-limit, min(limit, error))
+    def _kind(self, work: StepWork) -> _KindOfStep:
+        """Return what is known of steps like this one."""
+        key = _kind_of(work)
+        found = self._kinds.get(key)
+        if found is None:
+            if len(self._kinds) >= self._options.max_kinds:
+                now, options = self._num_samples, self._options
+                worths = {k: (v.worth(now, options), v.seen_at) for k, v in self._kinds.items()}
+                del self._kinds[min(worths, key=worths.__getitem__)]
+            found = self._kinds[key] = _KindOfStep([0.0] * 5)
+        return found
 
-    def _update(self, features: _Vector, residual: float) -> None:
-        """Move the fit towards one step, given relative to the time of the step."""
-        keep, ridge = self._options.forgetting, self._options.ridge
-        for index, (row, value) in enumerate(zip(self._information, features, strict=True)):
-            row[:] = [keep * old + value * other for old, other in zip(row, features, strict=True)]
-            row[index] += ridge * value * value + (1.0 - keep) * _LEAST_INFORMATION
-        gain = _solve(self._information, features)
-        self._fit = [old + residual * step for old, step in zip(self._fit, gain, strict=True)]
-
-    def _is_drifting(self, error: float) -> bool:
-        """Note an error and tell whether predictions are off to one side."""
-        if self._is_settled:
-            self._bias += self._options.error_weight * (error - self._bias)
-        return abs(self._bias) > self._options.drift_bias
-
-    def _rescale(self, error: float) -> None:
-        """Scale the whole fit; to fit the coefficients one by one now would tear them apart."""
-        factor = math.exp(self._options.error_weight * error)
-        self._fit = [value * factor for value in self._fit]
-        # Times that are twice as long tell a quarter as much about the coefficients.
-        self._information = [[value / factor**2 for value in row] for row in self._information]
+    def _refit(self) -> None:
+        """Fit the coefficients: for each kind, their product with its rates is to be 1."""
+        roots, rows = list[float](), list[_Vector]()
+        for kind in self._kinds.values():
+            misfit = abs(_dot(kind.rates, self._fit) - 1.0)
+            pull = self._options.misfit / max(misfit, self._options.misfit)
+            root = math.sqrt(kind.worth(self._num_samples, self._options) * pull)
+            roots.append(root)
+            rows.append([root * rate for rate in kind.rates])
+        columns = list(zip(*rows, strict=True))
+        matrix = [[_dot(left, right) for right in columns] for left in columns]
+        for index, row in enumerate(matrix):
+            row[index] *= 1.0 + self._options.ridge
+        self._fit = _solve_non_negative(matrix, [_dot(column, roots) for column in columns])
+        # Early on, each step tells much.
+        self._refit_at = self._num_samples + min(self._options.refit_steps, self._num_samples // 8)
 
 
 def _pairs(chunk_tokens: int, context_tokens: int) -> int:
     return chunk_tokens * context_tokens + chunk_tokens * chunk_tokens // 2
 
 
-def _features(work: StepWork) -> _Vector:
-    amounts = (1, work.prefill_tokens, work.decodes, work.context_tokens, work.prefill_pairs)
-    return [unit * amount for unit, amount in zip(_UNITS, amounts, strict=True)]
+def _kind_of(work: StepWork) -> tuple[int, ...]:
+    prefill_context_tokens = work.prefill_pairs // max(1, work.prefill_tokens)
+    sizes = (work.context_tokens >> 10, prefill_context_tokens >> 10)
+    return tuple(map(int.bit_length, (work.prefill_tokens, work.decodes, *sizes)))
 
 
-def _dot(left: _Vector, right: _Vector) -> float:
+def _dot(left: Sequence[float], right: Sequence[float]) -> float:
     return sum(map(float.__mul__, left, right))
 
 
-def _without_negatives(information: list[_Vector], fit: _Vector) -> _Vector:
-    """Return the best fit with negative coefficients at 0 and the others fitted anew."""
-    if min(fit) >= 0.0:
-        return fit
-    target = [_dot(row, fit) for row in information]
-    free = [index for index, value in enumerate(fit) if value > 0.0]
-    while free:
-        values = _solve(
-            [[information[row][column] for column in free] for row in free],
-            [target[row] for row in free],
-        )
-        if min(values) >= 0.0:
-            found = dict(zip(free, values, strict=True))
-            return [found.get(index, 0.0) for index in range(len(fit))]
-        free = [index for index, value in zip(free, values, strict=True) if value > 0.0]
-    return [0.0] * len(fit)
+def _solve_non_negative(matrix: list[_Vector], target: _Vector) -> _Vector:
+    """Return the vector without negatives that fits best; a column of zeros gives a 0.
+
+    Principal pivoting by the least index (Murty), which ends for positive definite matrices.
+    """
+    free = {index for index, row in enumerate(matrix) if row[index] > 0.0}
+    fit = target
+    for _ in range(1 << len(target)):
+        fit = _solve(matrix, target, free)
+        for index, (value, goal) in enumerate(zip(fit, target, strict=True)):
+            gain = 0.0 if index in free else goal - _dot(matrix[index], fit)
+            if value < 0.0 or gain > 1e-9 * goal:  # less would be rounding
+                free ^= {index}
+                break
+        else:
+            return fit
+    return [max(0.0, value) for value in fit]  # rounding makes it circle
 
 
-def _solve(matrix: list[_Vector], vector: _Vector) -> _Vector:
-    """Solve a symmetric positive definite system; such a one needs no pivoting."""
-    rows = [[*row, value] for row, value in zip(matrix, vector, strict=True)]
-    size = len(rows)
+def _solve(matrix: list[_Vector], target: _Vector, free: set[int]) -> _Vector:
+    """Solve positive definite equations, which need no pivoting; unknowns not free are 0."""
+    order = sorted(free)
+    rows = [[*(matrix[index][column] for column in order), target[index]] for index in order]
     for index, pivot in enumerate(rows):
-        for row in rows[index + 1 :]:
-            factor = row[index] / pivot[index]
-            for column in range(index + 1, size + 1):
-                row[column] -= factor * pivot[column]
-    solution = [0.0] * size
-    for index in reversed(range(size)):
-        known = sum(rows[index][column] * solution[column] for column in range(index + 1, size))
-        solution[index] = (rows[index][size] - known) / rows[index][index]
+        for row in rows:
+            if row is not pivot:
+                factor = row[index] / pivot[index]
+                row[:] = [value - factor * other for value, other in zip(row, pivot, strict=True)]
+    solution = [0.0] * len(target)
+    for index, (unknown, row) in enumerate(zip(order, rows, strict=True)):
+        solution[unknown] = row[-1] / row[index]
     return solution

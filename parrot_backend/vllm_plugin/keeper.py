@@ -87,7 +87,9 @@ class PrefixKeeper:
         """A request has ended well: its prompt and output can be kept by its name."""
         if hints.name is None:
             return
-        num_blocks = request.context_tokens // self._core.block_tokens
+        # The last token is not computed; with steps that overlap, it may count as if it were.
+        computed_tokens = min(request.context_tokens, request.num_tokens - 1)
+        num_blocks = computed_tokens // self._core.block_tokens
         self._ended[hints.name] = request.block_hashes[:num_blocks]
         if len(self._ended) > _MAX_ENDED:
             self._ended.popitem(last=False)

@@ -134,9 +134,11 @@ class Pacer:
         elif overdue is not None:
             step.add_prefills([overdue], first_regardless=True)
             turn.append(overdue)
-        if decoding:
+        if any(each.tpot_s is not None for each in decoding):
             step.add_prefills(pending, first_regardless=True)
         else:
+            # Without a target that says more, one that waits for its first token counts as much as
+            # one that waits for its next, and whole prompts take fewer steps.
             step.add_whole(pending)
         for request in filter(_decodes, others):
             fits = step.add_decode(request, regardless=False)

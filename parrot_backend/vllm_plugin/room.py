@@ -43,14 +43,15 @@ class RoomMaker:
     def make_for(self, request: CoreRequest) -> None:
         """Make room for a waiting latency-sensitive request, at the cost of throughput work.
 
-        What cannot be had is left as it is: then the request waits like any other.
+        What cannot be had is left as it is: then the request waits like any other. Pins are not
+        given back for it as long as anything runs that will make room: others would have to
+        compute again what is pinned.
         """
         self._promised_slots += 1
         self._promised_blocks += self._blocks(request.num_tokens) + self._margin
         victims = self._victims()
         while self._core.num_free_slots() < self._promised_slots and victims:
             self._preempt(victims.pop())
-        self._keeper.reclaim(self._promised_blocks - self._core.pool.num_free())
         while self._core.pool.num_free() < self._promised_blocks and victims:
             self._preempt(victims.pop())
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from parrot_backend.core.commands import (
     ResetStream,
+    StartRequest,
+    UpdateRequest,
 )
 from parrot_backend.core.config import CoreConfig
+from parrot_backend.core.criteria import Criteria, CriteriaKind, Objective, ObjectiveClass
 from parrot_backend.core.events import (
+    EngineReported,
     Event,
     RequestFailed,
     TokensGenerated,
 )
-from parrot_backend.core.ids import AttemptId
+from parrot_backend.core.ids import AttemptId, EngineId
+from parrot_backend.core.prefix import PrefixBoundary
+from parrot_backend.core.step_time import StepTimeModel
 from parrot_backend.core.variable import VariableState
 from parrot_backend.errors import RequestError
 from tests.core.audit import audited_driver, snapshot
@@ -24,7 +32,7 @@ from tests.helpers.builders import (
     make_steps,
     make_wanted,
 )
-from tests.helpers.core_driver import finished, of_type, started
+from tests.helpers.core_driver import CoreDriver, finished, of_type, started
 
 # --- joining ---------------------------------------------------------------------------------
 
@@ -346,3 +354,106 @@ def test_event_of_a_closed_session_is_ignored(number: int) -> None:
     before = snapshot(driver)
     assert driver.send(late(attempt)[number]) == []
     assert snapshot(driver) == before
+
+
+# --- what engines say of themselves ------------------------------------------------------------
+
+HEAD = "x" * 400
+STEP_TIME = StepTimeModel(0.01, 1e-5, 1e-4, 1e-8, 1e-9, num_samples=9, error=0.1)
+
+
+def test_time_of_steps_is_kept_until_another_is_told() -> None:
+    driver = driver_with("e0", "e1")
+    e0, e1 = driver.coordinator.engines.values()
+    driver.send(EngineReported(e0.id, step_time=STEP_TIME))
+    driver.send(EngineReported(e0.id))
+    assert (e0.step_time, e1.step_time) == (STEP_TIME, None)
+    slower = replace(STEP_TIME, base_s=1.0)
+    driver.send(EngineReported(e0.id, step_time=slower))
+    assert e0.step_time == slower
+
+
+def test_report_of_an_unknown_engine_is_ignored() -> None:
+    driver = driver_with("e0")
+    before = snapshot(driver)
+    held = (PrefixBoundary(b"key", 64),)
+    assert driver.send(EngineReported(EngineId("gone"), held, (b"other",), True, STEP_TIME)) == []
+    assert snapshot(driver) == before
+
+
+@pytest.mark.parametrize("keeps_prefixes", [False, True])
+def test_report_moves_a_request_to_where_its_prefix_is(keeps_prefixes: bool) -> None:
+    driver = audited_driver(
+        make_engine("e0", keeps_prefixes=keeps_prefixes),
+        make_engine("e1", keeps_prefixes=keeps_prefixes),
+    )
+    (start,) = of_type(driver.submit(make_step("a", prompt=HEAD)), StartRequest)
+    assert start.engine == "e0"
+    driver.report("e0", lost=[b.hash for b in start.prefixes])
+    driver.report("e1", held=start.prefixes)
+    assert engines_of(driver.submit(make_step("b", prompt=HEAD), is_new=False)) == ["e1"]
+
+
+def test_snapshot_of_nothing_forgets_all_prefixes() -> None:
+    driver = audited_driver(make_engine("e0"), make_engine("e1"))
+    driver.submit(make_step("a", prompt=HEAD))
+    driver.report("e0", is_snapshot=True)
+    assert engines_of(driver.submit(make_step("b", prompt=HEAD), is_new=False)) == ["e1"]
+
+
+# --- what engines are told of what runs --------------------------------------------------------
+
+
+def updating_driver(*, takes_updates: bool = True, keeps_prefixes: bool = False) -> CoreDriver:
+    driver = audited_driver(
+        make_engine("e0", takes_updates=takes_updates, keeps_prefixes=keeps_prefixes)
+    )
+    driver.submit(make_step("a"))
+    return driver
+
+
+def test_engine_is_told_that_the_objective_has_changed() -> None:
+    driver = updating_driver()
+    criteria = Criteria(CriteriaKind.LATENCY, tpot_s=0.02)
+    (update,) = of_type(driver.get("a", "w", criteria), UpdateRequest)
+    assert update == UpdateRequest(
+        EngineId("e0"), driver.attempt("a"), Objective(ObjectiveClass.LATENCY, tpot_s=0.02), 0
+    )
+    assert of_type(driver.get("a", "w2", criteria), UpdateRequest) == []
+
+
+def test_engine_is_told_that_the_way_to_go_is_longer() -> None:
+    driver = updating_driver()
+    (update,) = of_type(driver.submit(make_step("b", "a"), is_new=False), UpdateRequest)
+    assert (update.attempt, update.remaining) == (driver.attempt("a"), 1)
+
+
+def test_last_word_is_the_new_objective_and_the_new_way() -> None:
+    driver = updating_driver()
+    commands = driver.submit(make_step("b", "a"), is_new=False, wanted=[make_wanted("b")])
+    last = of_type(commands, UpdateRequest)[-1]
+    assert (last.objective.objective_class, last.remaining) == (ObjectiveClass.LATENCY, 1)
+
+
+def test_start_has_the_objective_so_nothing_follows_it() -> None:
+    driver = updating_driver()
+    commands = driver.submit(make_step("b"), is_new=False, wanted=[make_wanted("b")])
+    (start,) = of_type(commands, StartRequest)
+    assert start.objective.objective_class is ObjectiveClass.LATENCY
+    assert of_type(commands, UpdateRequest) == []
+
+
+@pytest.mark.parametrize("keeps_prefixes", [False, True])
+def test_engine_that_takes_no_updates_is_told_nothing(keeps_prefixes: bool) -> None:
+    driver = updating_driver(takes_updates=False, keeps_prefixes=keeps_prefixes)
+    commands = driver.get("a", "w", Criteria(CriteriaKind.LATENCY))
+    commands += driver.submit(make_step("b", "a"), is_new=False)
+    assert of_type(commands, UpdateRequest) == []
+
+
+def test_nothing_is_told_of_what_is_queued_or_has_ended() -> None:
+    driver = audited_driver(make_engine(max_requests=1, takes_updates=True))
+    driver.submit(*make_steps("a", "b"))
+    assert of_type(driver.get("b", "w", Criteria(CriteriaKind.LATENCY)), UpdateRequest) == []
+    driver.finish("a")
+    assert of_type(driver.submit(make_step("c", "a"), is_new=False), UpdateRequest) == []

@@ -357,3 +357,54 @@ def test_deduction_leaves_the_graph_as_it_is() -> None:
     before = [(node.id, node.index, node.state) for node in graph.nodes.values()]
     deduce(graph, {"r": LATENCY})
     assert [(node.id, node.index, node.state) for node in graph.nodes.values()] == before
+
+
+# --- targets for the time per token ----------------------------------------------------------
+
+
+def tpots(graph: SessionGraph, wanted: Mapping[str, Criteria]) -> dict[str, float | None]:
+    return {names([node])[0]: objective.tpot_s for node, objective in deduce(graph, wanted).items()}
+
+
+FAST = Criteria(CriteriaKind.LATENCY, tpot_s=0.02)
+SLOW = Criteria(CriteriaKind.LATENCY, tpot_s=0.1)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ({"c": FAST}, {"a": None, "b": None, "c": 0.02}),
+        ({"b": FAST}, {"a": None, "b": 0.02}),
+        ({"a": SLOW, "c": FAST}, {"a": 0.1, "b": None, "c": 0.02}),
+        ({"c": LATENCY}, {"a": None, "b": None, "c": None}),
+        ({"c": Criteria(CriteriaKind.THROUGHPUT, tpot_s=0.1)}, {"a": None, "b": None, "c": 0.1}),
+    ],
+)
+def test_time_per_token_is_asked_of_the_request_that_makes_the_variable(
+    wanted: dict[str, Criteria], expected: dict[str, float | None]
+) -> None:
+    assert tpots(make_graph(*make_steps("a", "b: a", "c: b")), wanted) == expected
+
+
+def test_time_per_token_of_a_transform_is_asked_of_nobody() -> None:
+    graph = make_graph(make_step("a"), make_transform("t", read("a")))
+    assert tpots(graph, {"t": FAST}) == {"a": None}
+
+
+def test_time_per_token_of_a_variable_of_the_client_is_asked_of_nobody() -> None:
+    graph = make_graph(make_step("a", "x"), variables={"x": None})
+    assert tpots(graph, {"x": FAST, "a": LATENCY}) == {"a": None}
+
+
+def test_time_per_token_holds_for_one_output_of_a_call() -> None:
+    graph = make_graph(make_call("c", "p", write("a"), "q", write("b")))
+    found = deduce(graph, {"a": LATENCY, "b": FAST})
+    assert {node: o.tpot_s for node, o in found.items()} == {
+        request_id("c", 0): None,
+        request_id("c", 1): 0.02,
+    }
+
+
+def test_members_of_a_group_have_targets_of_their_own() -> None:
+    graph = make_graph(*make_steps("a", "b", "c: a b"))
+    assert tpots(graph, {"a": SLOW, "c": LATENCY}) == {"a": 0.1, "b": None, "c": None}

@@ -134,3 +134,7 @@ def test_engine_serves(model: str | None, expected: bool) -> None:
 
 def test_id_is_that_of_the_engine() -> None:
     assert make_engine_state("e7").id == "e7"
+
+
+def test_time_of_steps_is_unknown_at_first() -> None:
+    assert make_engine_state().step_time is None

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from parrot_backend.core.ids import EngineId
 from parrot_backend.core.prefix import (
+    PrefixBoundary,
     PrefixChain,
+    PrefixHasher,
     PrefixIndex,
     PrefixIndexConfig,
     prefix_chain,
@@ -140,6 +144,45 @@ def test_seed_is_kept_apart_from_the_first_part() -> None:
     one = hashes(const("x"), const("y"), seed="seed")
     other = hashes(const("y"), seed="seedt1:x")
     assert set(one).isdisjoint(other)
+
+
+@examples(100)
+@given(_PARTS, st.lists(st.integers(0, 5), max_size=3), st.floats(0.01, 2.0))
+def test_boundaries_of_a_prompt_that_becomes_known_bit_by_bit_are_those_of_the_whole(
+    parts: tuple[PromptPart, ...], cuts: list[int], rate: float
+) -> None:
+    hasher = PrefixHasher("seed")
+    bounds = [0, *sorted(min(cut, len(parts)) for cut in cuts), len(parts)]
+    found: list[PrefixBoundary] = []
+    for start, end in itertools.pairwise(bounds):
+        found += hasher.extend(parts[start:end], rate)
+    assert tuple(found) == prefix_chain("seed", parts, rate)
+
+
+@examples(100)
+@given(_PARTS, _PARTS, _PARTS)
+def test_copy_of_a_hasher_goes_on_by_itself(
+    before: tuple[PromptPart, ...], one: tuple[PromptPart, ...], other: tuple[PromptPart, ...]
+) -> None:
+    hasher = PrefixHasher("seed")
+    known = hasher.extend(before, 1.0)
+    copied = hasher.copy()
+    assert known + copied.extend(other, 1.0) == prefix_chain("seed", before + other, 1.0)
+    assert known + hasher.extend(one, 1.0) == prefix_chain("seed", before + one, 1.0)
+
+
+def test_nothing_more_is_no_further_boundary() -> None:
+    hasher = PrefixHasher("seed")
+    hasher.extend([const("a")], 1.0)
+    assert hasher.extend([], 1.0) == ()
+
+
+@pytest.mark.xfail(strict=True, reason="each bit is estimated by itself")
+def test_lengths_of_a_prompt_never_fall_when_the_estimate_does() -> None:
+    hasher = PrefixHasher("seed")
+    (first,) = hasher.extend([const("a" * 400)], 0.25)
+    (second,) = hasher.extend([const("b")], 0.2)
+    assert first.tokens <= second.tokens
 
 
 # --- the index -------------------------------------------------------------------------------
@@ -287,3 +330,125 @@ def test_index_is_the_last_prefixes_of_each_engine(
         holders = {engine for engine, held in expected.items() if number in held}
         assert set(index.engines_with(chain)) == holders
         assert {e for e in (A, B) if index.resident_tokens(e, chain)} == holders
+
+
+# --- what engines report ---------------------------------------------------------------------
+
+
+def test_reported_prefix_is_held() -> None:
+    index = make_index()
+    index.report(A, LONG, [])
+    assert (index.holds(A, b"pq"), index.holds(B, b"pq")) == (True, False)
+    assert index.engines_holding(b"pq") == (A,)
+    assert index.engines_with(LONG) == (A,)
+
+
+def test_prefix_that_nobody_holds_is_on_no_engine() -> None:
+    assert make_index().engines_holding(b"p") == ()
+
+
+def test_engines_that_hold_one_prefix_are_in_order_of_record() -> None:
+    index = make_index()
+    index.record(B, SHORT)
+    index.report(A, SHORT, [])
+    assert index.engines_holding(b"p") == (B, A)
+
+
+def test_short_prefix_is_held_if_the_engine_says_so() -> None:
+    index = make_index()
+    index.report(A, make_chain(("p", 16)), [])
+    assert index.resident_tokens(A, SHORT) == 16
+
+
+def test_exact_length_counts_and_not_the_estimate() -> None:
+    index = make_index()
+    index.report(A, make_chain(("p", 48)), [])
+    assert index.resident_tokens(A, SHORT) == 48
+    index.record(A, LONG)
+    assert index.resident_tokens(A, SHORT) == 48
+    assert index.resident_tokens(A, LONG) == 90
+
+
+def test_later_report_corrects_the_length() -> None:
+    index = make_index()
+    index.report(A, make_chain(("p", 48)), [])
+    index.report(A, make_chain(("p", 32)), [])
+    assert index.resident_tokens(A, SHORT) == 32
+
+
+def test_lost_prefix_is_not_held() -> None:
+    index = make_index()
+    index.record(A, LONG)
+    index.record(B, LONG)
+    index.report(A, [], [b"pq"])
+    assert index.engines_holding(b"pq") == (B,)
+    assert index.resident_tokens(A, LONG) == 40
+
+
+def test_loss_of_what_is_not_held_is_ignored() -> None:
+    index = make_index()
+    index.record(A, SHORT)
+    index.report(A, [], [b"pq", b"unknown"])
+    assert index.resident_tokens(A, LONG) == 40
+
+
+def test_prefix_that_was_lost_and_is_held_again_is_held() -> None:
+    index = make_index()
+    index.record(A, SHORT)
+    index.report(A, SHORT, [b"p"])
+    assert index.holds(A, b"p")
+
+
+def test_snapshot_is_all_that_is_held() -> None:
+    index = make_index()
+    index.record(A, LONG)
+    index.record(B, LONG)
+    index.report_all(A, make_chain(("pr", 64)))
+    assert index.resident_tokens(A, LONG) == 0
+    assert index.resident_tokens(A, OTHER) == 64
+    assert index.engines_with(LONG) == (B,)
+
+
+def test_reports_are_bounded_like_records() -> None:
+    index = make_index(max_prefixes=2)
+    index.report(A, make_chain(("p", 40), ("q", 40), ("r", 40)), [])
+    assert [index.holds(A, key) for key in (b"p", b"q", b"r")] == [False, True, True]
+
+
+_NUMBERS = st.lists(st.integers(0, 6), max_size=4, unique=True)
+_REPORTS = st.lists(
+    st.tuples(st.sampled_from(["record", "report", "all"]), _NUMBERS, _NUMBERS), max_size=20
+)
+
+
+@examples(200)
+@given(_REPORTS)
+def test_index_holds_what_was_recorded_or_reported_since_it_was_lost(
+    reports: list[tuple[str, list[int], list[int]]],
+) -> None:
+    index = make_index()
+    index.record(B, SHORT)
+    expected: dict[bytes, int] = {}
+    for kind, held, lost in reports:
+        chain = make_chain(*((str(number), 64 + number) for number in held))
+        keys = [str(number).encode() for number in lost]
+        if kind == "record":
+            index.record(A, make_chain(*((str(number), 40) for number in held)))
+            for boundary in chain:
+                expected.setdefault(boundary.hash, 40)
+            continue
+        if kind == "report":
+            index.report(A, chain, keys)
+            expected = {k: tokens for k, tokens in expected.items() if k not in keys}
+        else:
+            index.report_all(A, chain)
+            expected = {}
+        expected.update(chain)
+    found = {
+        str(n).encode(): index.resident_tokens(A, make_chain((str(n), 40)))
+        for n in range(7)
+        if index.holds(A, str(n).encode())
+    }
+    assert found == expected
+    assert all(index.engines_holding(key) == (A,) for key in expected)
+    assert index.engines_holding(b"p") == (B,)

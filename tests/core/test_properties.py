@@ -13,7 +13,10 @@ h. nothing starts before its inputs are there, and prompts are the declared segm
 i. what ended attempts still say is not heard;
 j. a cancellation stops exactly what only the cancelled needed;
 k. nothing waits for ever while there is an engine with room;
-l. prefixes are shared exactly by equal leading parts (``test_prefix.py``).
+l. prefixes are shared exactly by equal leading parts (``test_prefix.py``);
+m. a prefix counts once for each unfinished request that begins so, engines keep only such
+   prefixes, and hear once of each and once that it may go;
+n. only what waits is filled, once at a time, and a fill never touches a request.
 """
 
 from __future__ import annotations
@@ -29,8 +32,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parrot_backend.core.commands import StartRequest
-from parrot_backend.core.config import CoreConfig, SchedulerConfig
+from parrot_backend.core.commands import FillPrefix, StartRequest
+from parrot_backend.core.config import CoreConfig, EarlyFillConfig, SchedulerConfig
 from parrot_backend.core.coordinator import Coordinator
 from parrot_backend.core.criteria import Criteria, Objective, ObjectiveClass
 from parrot_backend.core.deduction import deduce_objectives
@@ -38,6 +41,7 @@ from parrot_backend.core.events import NodeSpec
 from parrot_backend.core.graph import SessionGraph
 from parrot_backend.core.ids import NodeId, VariableId, WaiterId, name_of
 from parrot_backend.core.nodes import NodeState
+from parrot_backend.core.prefix import PrefixIndexConfig
 from parrot_backend.core.variable import VariableState
 from tests.core.audit import audited_driver
 from tests.core.chaos import SCRIPTS, Chaos, Op
@@ -63,6 +67,7 @@ from tests.helpers.core_driver import (
     Outcome,
     Refusal,
     Reply,
+    Silence,
     finished,
     reply_text,
 )
@@ -189,6 +194,50 @@ def test_program_gives_the_values_that_a_plain_interpreter_gives(
     submit(driver, program)
     driver.run()
     assert values_of(driver, program) == interpret(program)
+
+
+@examples(100)
+@given(
+    programs(),
+    st.lists(st.sampled_from([1, 2, 16]), min_size=1, max_size=3),
+    st.lists(st.integers(0, 4), max_size=12),
+    st.integers(1, 8),
+)
+def test_what_becomes_of_fills_changes_no_value(
+    program: Program, slots: list[int], luck: list[int], min_tokens: int
+) -> None:
+    fate = iter(luck)
+
+    def behave(_fill: FillPrefix) -> Outcome:
+        match next(fate, 9):
+            case 0:
+                return Death(0.5)
+            case 1 | 2:
+                return Refusal(delay_s=0.3)
+            case 3:
+                return Silence()
+        return Reply("", 0.7, num_pieces=0)
+
+    kept = (
+        make_engine(f"e{i}", max_requests=n, keeps_prefixes=True, takes_updates=i % 2 == 0)
+        for i, n in enumerate(slots)
+    )
+    driver = audited_driver(
+        make_engine("safe", max_requests=1),
+        *kept,
+        config=CoreConfig(
+            prefix_index=PrefixIndexConfig(min_tokens=min_tokens),
+            early_fill=EarlyFillConfig(min_tokens=min_tokens),
+            max_attempts=9,
+        ),
+        behaviour=lambda start: Reply(reply_text(start.parts)),
+        fill_behaviour=behave,
+    )
+    submit(driver, program)
+    driver.run()
+    assert values_of(driver, program) == interpret(program)
+    assert driver.fills == {}
+    assert not any(driver.kept.values())
 
 
 @examples(60)

@@ -104,7 +104,14 @@ def test_parts_up_to_the_first_missing_value(
 
 
 def test_placeholders_stand_for_what_is_not_known() -> None:
-    segments = [Text("a"), X, Role("user"), Text("b"), LATER, InPlace(var("later"))]
+    segments: list[PromptSegment] = [
+        Text("a"),
+        X,
+        Role("user"),
+        Text("b"),
+        LATER,
+        InPlace(var("later")),
+    ]
     assert with_placeholders([const("a")], segments) == (
         const("a"),
         PLACEHOLDER,  # even though its value is there: it comes after what is to be computed

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import math
 import random
+from itertools import chain, combinations
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parrot_backend.core.step_time import FitOptions, StepTimeFitter, StepTimeModel, StepWork
+from parrot_backend.core.step_time import (
+    FitOptions,
+    StepTimeFitter,
+    StepTimeModel,
+    StepWork,
+    _solve,
+    _solve_non_negative,
+)
 from tests.core.hypothesis_settings import examples
 
 PROBES = [
@@ -200,7 +208,10 @@ def test_whatever_was_seen_no_coefficient_is_negative(seed: int, num_steps: int)
 
 
 def test_a_step_that_gets_faster_with_work_is_fitted_without_that() -> None:
-    """Decodes seem to save time here; the best model without that is a constant."""
+    """Decodes seem to save time here; the best model without that is a constant.
+
+    Errors are relative: the best constant is nearer to the short times, 11 to 29 ms, than the mean.
+    """
     fitter = StepTimeFitter()
     rng = random.Random(4)
     for _ in range(1000):
@@ -208,7 +219,9 @@ def test_a_step_that_gets_faster_with_work_is_fitted_without_that() -> None:
         fitter.observe(work, 0.03 - 1e-3 * work.decodes)
     model = learnt(fitter)
     assert model.per_decode_s == 0.0
-    assert model.predict_s(StepWork(prefill_tokens=100, decodes=10)) == pytest.approx(0.02, rel=0.1)
+    assert model.predict_s(StepWork(prefill_tokens=100, decodes=10)) == pytest.approx(
+        0.018, rel=0.1
+    )
 
 
 def test_constant_work_is_predicted_right() -> None:
@@ -248,46 +261,155 @@ def test_frequent_outliers_change_little() -> None:
         pause = rng.choice([3, 10, 100, 1000]) if rng.random() < 0.03 else 1
         fitter.observe(work, truth.predict_s(work) * rng.gauss(1.0, 0.05) * pause)
         if number > 500:
-            assert worst_error(fitter, truth) < 0.1
+            assert worst_error(fitter, truth) < 0.15
 
 
-@pytest.mark.parametrize("factor", [0.5, 2.0, 5.0])
-def test_drift_is_followed_within_a_few_hundred_steps(factor: float) -> None:
+def test_delayed_first_step_of_a_kind_is_soon_forgotten() -> None:
+    truth = make_model()
+    fitter = StepTimeFitter()
+    rng = random.Random(10)
+    decodes = [StepWork(0, number, 1000 * number) for number in (2, 4, 8)]
+    for work in 20 * decodes:
+        fitter.observe(work, truth.predict_s(work) * rng.gauss(1.0, 0.05))
+    prefill = StepWork.prefill(1024, 0)
+    fitter.observe(prefill, 1000 * truth.predict_s(prefill))
+    for work in 10 * [prefill, *decodes]:
+        fitter.observe(work, truth.predict_s(work) * rng.gauss(1.0, 0.05))
+    for work in (prefill, *decodes):
+        assert learnt(fitter).predict_s(work) == pytest.approx(truth.predict_s(work), rel=0.15)
+
+
+def test_step_that_took_no_time_changes_little() -> None:
+    truth = make_model()
+    fitter = StepTimeFitter()
+    rng = random.Random(11)
+    feed(fitter, truth, rng, 1000)
+    fitter.observe(StepWork.prefill(20_000, 0), 1e-9)  # such a chunk was not seen before
+    feed(fitter, truth, rng, 100)
+    assert worst_error(fitter, truth) < 0.15
+
+
+@pytest.mark.parametrize("num_steps", [100, 3000])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_batches_that_take_turns_are_both_known(seed: int, num_steps: int) -> None:
+    """As seen on a real engine: one request decodes for long, then 17 with long contexts."""
+    fitter = StepTimeFitter()
+    rng = random.Random(seed)
+    batches = [(StepWork.decode(200), 2e-3), (StepWork(0, 17, 17 * 800), 6e-3)]
+    for phase in range(8):
+        for _ in range(6):
+            chunk_tokens = rng.randint(100, 2048)
+            elapsed_s = (1.5e-3 + 2e-5 * chunk_tokens) * rng.gauss(1.0, 0.1)
+            fitter.observe(StepWork.prefill(chunk_tokens, 0), elapsed_s)
+        work, usual_s = batches[phase % 2]
+        for _ in range(num_steps):
+            fitter.observe(work, usual_s * rng.gauss(1.0, 0.1))
+            if phase >= 4:
+                for other, other_s in batches:
+                    assert abs(learnt(fitter).predict_s(other) / other_s - 1.0) < 0.15
+
+
+@pytest.mark.parametrize(
+    ("factor", "num_steps", "most"), [(0.5, 500, 0.15), (2.0, 500, 0.2), (2.0, 2000, 0.1)]
+)
+def test_slower_engine_is_followed_as_its_steps_come_again(
+    factor: float, num_steps: int, most: float
+) -> None:
+    truth = times_slower(factor)
     fitter = StepTimeFitter()
     rng = random.Random(7)
-    feed(fitter, times_slower(1.0), rng, 1500)
-    feed(fitter, times_slower(factor), rng, 250)
-    assert worst_error(fitter, times_slower(factor)) < 0.2
-    feed(fitter, times_slower(factor), rng, 1500)
-    assert worst_error(fitter, times_slower(factor)) < 0.1
+    works = list(trace(rng, 1500 + num_steps))
+    for work in works[:1500]:
+        fitter.observe(work, times_slower(1.0).predict_s(work) * rng.gauss(1.0, 0.05))
+    for work in works[1500:]:
+        fitter.observe(work, truth.predict_s(work) * rng.gauss(1.0, 0.05))
+    errors = [learnt(fitter).predict_s(w) / truth.predict_s(w) - 1.0 for w in works[-200:]]
+    assert sum(map(abs, errors)) / len(errors) < most
 
 
-def test_what_was_learnt_before_a_drift_does_not_outweigh_what_comes_after() -> None:
+def test_busy_second_does_not_change_what_is_not_seen_meanwhile() -> None:
+    truth = make_model()
     fitter = StepTimeFitter()
-    rng = random.Random(1)
-    feed(fitter, times_slower(1.0), rng, 1500)
-    feed(fitter, times_slower(50.0), rng, 1250)
-    assert worst_error(fitter, times_slower(50.0)) < 0.03
+    feed(fitter, truth, random.Random(12), 2000)
+    work = StepWork(decodes=16, context_tokens=16_000)
+    for _ in range(300):
+        fitter.observe(work, 2 * truth.predict_s(work))
+    assert learnt(fitter).predict_s(work) > 1.5 * truth.predict_s(work)
+    prefill = StepWork.prefill(1024, 4000)
+    assert learnt(fitter).predict_s(prefill) == pytest.approx(truth.predict_s(prefill), rel=0.15)
 
 
 def test_long_run_stays_healthy() -> None:
-    """With a memory of 20 steps, 20 000 steps decay as 500 000 do with the default.
-
-    What so few steps tell is noisy; here it matters that it stays in bounds.
-    """
+    """What is not seen for many half-lives keeps its weight, and nothing grows."""
     truth = make_model()
-    fitter = StepTimeFitter(FitOptions(forgetting=0.95))
+    fitter = StepTimeFitter(FitOptions(half_life_steps=2.0))
     rng = random.Random(8)
     idle = StepWork.decode(1000)
     for _ in range(4):
         for _ in range(4000):
             fitter.observe(idle, truth.predict_s(idle) * rng.gauss(1.0, 0.05))
+        assert learnt(fitter).predict_s(idle) == pytest.approx(truth.predict_s(idle), rel=0.05)
         feed(fitter, truth, rng, 1000)
-        assert worst_error(fitter, truth) < 0.6
-    information = fitter._information
-    for row in range(5):
-        assert 0.0 < information[row][row] < 1e12
-        assert [information[column][row] for column in range(5)] == information[row]
+        assert worst_error(fitter, truth) < 0.2
+    assert len(fitter._kinds) <= 128
+
+
+def test_kinds_seen_once_do_not_displace_those_that_are_known() -> None:
+    truth = make_model()
+    fitter = StepTimeFitter(FitOptions(max_kinds=8))
+    rng = random.Random(13)
+    known = [
+        StepWork.decode(500),
+        StepWork(decodes=16, context_tokens=16_000),
+        StepWork.prefill(100, 0),
+        StepWork.prefill(1000, 2000),
+    ]
+    for work in 20 * known:
+        fitter.observe(work, truth.predict_s(work))
+    known_kinds = list(fitter._kinds)
+    assert len(known_kinds) == len(known)
+    for _ in range(2000):
+        work = StepWork(*(1 << rng.randrange(20) for _ in range(4)))
+        fitter.observe(work, truth.predict_s(work))
+    assert len(fitter._kinds) == 8
+    assert set(known_kinds) <= set(fitter._kinds)
+
+
+# --- non-negative least squares ----------------------------------------------------------------
+
+
+@examples(200)
+@given(
+    st.lists(
+        st.lists(st.just(0.0) | st.floats(1e-3, 1e3), min_size=4, max_size=4),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_fit_without_negatives_is_the_best_of_all(rows: list[list[float]]) -> None:
+    """Compared with the best over every choice of coefficients that are 0."""
+    columns = list(zip(*rows, strict=True))
+    matrix = [
+        [sum(x * y for x, y in zip(one, two, strict=True)) for two in columns] for one in columns
+    ]
+    for index, row in enumerate(matrix):
+        row[index] *= 1.001
+    target = [sum(column) for column in columns]
+    usable = [index for index, row in enumerate(matrix) if row[index] > 0.0]
+    subsets = chain.from_iterable(combinations(usable, size) for size in range(len(usable) + 1))
+    fits = [_solve(matrix, target, set(subset)) for subset in subsets]
+    best = min(_loss(matrix, target, fit) for fit in fits if min(fit) >= 0.0)
+    found = _solve_non_negative(matrix, target)
+    assert min(found) >= 0.0
+    assert _loss(matrix, target, found) == pytest.approx(best, rel=1e-6, abs=1e-6)
+
+
+def _loss(matrix: list[list[float]], target: list[float], fit: list[float]) -> float:
+    """Return the sum of squares, less a constant: x'Ax - 2 t'x."""
+    products = [sum(x * y for x, y in zip(row, fit, strict=True)) for row in matrix]
+    return sum(
+        x * (product - 2 * goal) for x, product, goal in zip(fit, products, target, strict=True)
+    )
 
 
 # --- what it does not learn from ---------------------------------------------------------------

@@ -10,10 +10,11 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from parrot_backend.core.step_time import StepTimeModel, StepWork
 from parrot_backend.vllm_plugin.options import PluginOptions
+from parrot_backend.vllm_plugin.pacing import StepPlan
 from parrot_backend.vllm_plugin.policy import ApplicationPolicy
 from parrot_backend.vllm_plugin.prefixes import Hash
 from tests.vllm_plugin.fake_pool import Block, FakePool
@@ -128,6 +129,11 @@ class FakeCore:
         self.slots = self._active_slots = slots
         self.can_keep_prefixes = True
         self.can_preempt = True
+        #: Steps overlap: when a request ends, its last token counts as computed, and is not.
+        self.overlaps = False
+        #: Who begins again after a preemption is told as one who begins, as vLLM's newer runner has
+        #: it.
+        self.tells_resumed = False
         self.num_watches = 0
         self.events: list[tuple[str, bytes]] = []
         self.pool = ChainPool(num_blocks, self._stored, self._removed)
@@ -268,7 +274,7 @@ class FakeCore:
     def _schedule_hooked(self) -> Step:
         begin_s = self.now_s
         num_before = {r: r.num_preemptions for r in self.unfinished}
-        choice = self.policy.before_step(begin_s)
+        choice = cast("StepPlan[FakeRequest]", self.policy.before_step(begin_s))
         held = list(choice.held)
         self.running = list(choice.order)
         most = self.max_step_tokens
@@ -280,7 +286,7 @@ class FakeCore:
         self.running.extend(held)
         step.held = held
         step.preempted = [r for r, number in num_before.items() if r.num_preemptions > number]
-        self.policy.step_made(list(step.computed.items()), step.begun, begin_s)
+        self.policy.step_made([*step.computed.items()], [*step.begun], begin_s)
         return step
 
     def _schedule(self, max_tokens: int) -> Step:
@@ -317,7 +323,8 @@ class FakeCore:
     def _schedule_waiting(self, step: Step, budget: int) -> None:
         while budget > 0 and self._may_begin() and len(self.running) < self._active_slots:
             is_hinted = self._is_hinted_next()
-            request: Any = self.policy.waiting.first() if is_hinted else self.stock[0]
+            first = self.policy.waiting.first() if is_hinted else self.stock[0]
+            request = cast(FakeRequest, first)
             most = (request.num_tokens - 1) // BLOCK
             num_hits = self.num_cached_leading(request.block_hashes[:most])
             found = [self.pool.cached_block(h) for h in request.block_hashes[:num_hits]]
@@ -338,6 +345,8 @@ class FakeCore:
             budget -= tokens
             if request.begun_s is None:
                 request.begun_s, request.cached_tokens = self.now_s, request.context_tokens
+                step.begun.append(request)
+            elif self.tells_resumed:
                 step.begun.append(request)
 
     def _update(self, step: Step) -> None:
@@ -397,6 +406,7 @@ class FakeCore:
 
     def _finish(self, request: FakeRequest, *, is_complete: bool) -> None:
         request.ended_s, request.is_complete = self.now_s, is_complete
+        request.context_tokens += is_complete and self.overlaps
         self.policy.ended(request, is_complete=is_complete)
         self._free(request)
         del self.unfinished[request]

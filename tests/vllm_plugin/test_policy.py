@@ -10,10 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parrot_backend.core.step_time import StepWork
 from parrot_backend.vllm_plugin.hints import RequestClass
 from parrot_backend.vllm_plugin.options import PluginOptions
 from tests.core.hypothesis_settings import examples
-from tests.vllm_plugin.fake_core import BLOCK, STEP_TIME, FakeCore, FakeRequest, Step, StepWork, text
+from tests.vllm_plugin.fake_core import (
+    BLOCK,
+    STEP_TIME,
+    FakeCore,
+    FakeRequest,
+    Step,
+    text,
+)
 
 Raw = dict[str, Any]
 
@@ -58,7 +66,8 @@ def test_requests_begin_in_the_order_of_their_hints(case: str) -> None:
     given_, expected = ORDERS[case]
     core = FakeCore(slots=1)
     requests = [
-        core.add(text(number, 9), hints, age_s=age_s) for number, (hints, age_s) in enumerate(given_)
+        core.add(text(number, 9), hints, age_s=age_s)
+        for number, (hints, age_s) in enumerate(given_)
     ]
     assert begin_order(core, requests) == expected
 

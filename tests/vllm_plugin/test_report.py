@@ -138,9 +138,7 @@ def test_whoever_follows_the_reports_knows_everything(events: list[str]) -> None
         now_s += 0.02
         if event == "change":
             source.change()
-        elif event == "ask" and (asked is None or asked.done()):
-            asked = source.log.ask(number, now_s)
-        elif event == "ask anew":
+        elif (event == "ask" and (asked is None or asked.done())) or event == "ask anew":
             asked = source.log.ask(number, now_s)
         elif event == "lose":
             asked = None  # its answer, if there is one, never arrives
