@@ -75,6 +75,33 @@ class FillPrefix:
 
 
 @dataclass(frozen=True, slots=True)
+class StageRequest:
+    """Hold a request ready that goes on where a running attempt ends, on the same engine.
+
+    If the engine goes on with it, it says so in ``RequestFinished.spliced`` of that attempt, and
+    then speaks of this one as of any; else nothing is heard of it.
+
+    Attributes:
+        after: The running attempt.
+        gap: Position of the part where its output goes; that part is empty.
+        max_gap_tokens: Longest output that can come there.
+    """
+
+    engine: EngineId
+    attempt: AttemptId
+    after: AttemptId
+    gap: int
+    session: SessionId
+    tenant: str
+    model: str | None
+    parts: tuple[PromptPart, ...]
+    sampling: Sampling
+    objective: Objective
+    remaining: int
+    max_gap_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class RetainPrefix:
     """Keep a prefix; ``attempt`` names the finished one whose prompt and output it is."""
 
@@ -93,11 +120,14 @@ class ReleasePrefixes:
 
 @dataclass(frozen=True, slots=True)
 class AbortRequest:
-    """Stop an attempt or a fill; nothing it still says will be heard."""
+    """Stop an attempt; nothing it still says will be heard.
+
+    ``is_early`` says that it was a fill or a staged request: no call has begun to run by it.
+    """
 
     engine: EngineId
     attempt: AttemptId
-    is_fill: bool = False
+    is_early: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +179,7 @@ Command = (
     | UpdateRequest
     | AbortRequest
     | FillPrefix
+    | StageRequest
     | RetainPrefix
     | ReleasePrefixes
     | AnswerWaiter

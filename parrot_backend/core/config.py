@@ -57,6 +57,7 @@ class CoreConfig:
 
     Attributes:
         retain_prefixes: Whether engines keep prefixes that requests to come will read.
+        splice: Whether engines that can go on by themselves with the next output of a call.
         max_nodes_per_session: Requests plus transforms one session may hold.
         max_unfinished_calls: Requests the whole server holds before it says ``saturated``.
         max_attempts: Tries of one request, counting the first.
@@ -75,6 +76,7 @@ class CoreConfig:
     prefix_index: PrefixIndexConfig = field(default_factory=PrefixIndexConfig)
     early_fill: EarlyFillConfig = field(default_factory=EarlyFillConfig)
     retain_prefixes: bool = True
+    splice: bool = False
     max_nodes_per_session: int = 10_000
     max_unfinished_calls: int = 50_000
     max_attempts: int = 3

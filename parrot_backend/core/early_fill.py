@@ -123,7 +123,7 @@ class EarlyFill:
         attempt = self._attempt_of.pop(node, None)
         if attempt is not None:
             fill = self._fills.pop(attempt)
-            self._emit(AbortRequest(fill.engine, attempt, is_fill=True))
+            self._emit(AbortRequest(fill.engine, attempt, is_early=True))
 
     def lose_engine(self, engine: EngineId) -> None:
         """Forget the fills of an engine: it is gone."""

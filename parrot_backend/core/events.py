@@ -135,6 +135,7 @@ class EngineInfo:
         max_requests: Requests that may run at once.
         keeps_prefixes: It keeps prefixes when told to, takes fills, and reports what it holds.
         takes_updates: What is known of a running request may change.
+        splices: It goes on by itself with staged requests.
     """
 
     engine: EngineId
@@ -145,6 +146,7 @@ class EngineInfo:
     max_requests: int
     keeps_prefixes: bool = False
     takes_updates: bool = False
+    splices: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,13 +206,17 @@ class RequestUsage:
 
 @dataclass(frozen=True, slots=True)
 class RequestFinished:
-    """A running request produced its whole output."""
+    """A running request produced its whole output.
+
+    ``spliced`` are the staged attempts that go on from there by themselves.
+    """
 
     attempt: AttemptId
     text: str
     token_ids: tuple[int, ...] | None
     finish_reason: str
     usage: RequestUsage
+    spliced: tuple[AttemptId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,15 @@ gone. What waits for inputs is only known here for what ``Foresight`` makes of i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 
+from parrot_backend.core.attempts import next_attempt, prefix_seed, start_command
 from parrot_backend.core.commands import (
     AbortRequest,
     CloseEngine,
     Command,
     SetTimer,
-    StartRequest,
     UpdateRequest,
 )
 from parrot_backend.core.config import CoreConfig
@@ -28,6 +29,7 @@ from parrot_backend.core.graph import SessionGraph
 from parrot_backend.core.ids import AttemptId, EngineId, NodeId
 from parrot_backend.core.nodes import NodeState, Request
 from parrot_backend.core.scheduling.scheduler import Scheduler
+from parrot_backend.core.splicing import Splicing, Staged
 from parrot_backend.core.token_rate import TokenRate
 from parrot_backend.core.unserved import UnservedWatch
 from parrot_backend.errors import RequestError
@@ -43,6 +45,8 @@ class Fleet:
         self.foresight = Foresight(
             config, self.scheduler.engines.values, self.scheduler.prefixes, emit
         )
+        self.splicing = Splicing(config.splice, emit)
+        self._spliced: Collection[AttemptId] = ()
         self._running: dict[AttemptId, Request] = {}
         # Models of all engines that ever joined: one whose engines are down is still a model.
         self._models: dict[str, None] = {}
@@ -79,6 +83,7 @@ class Fleet:
             return []
         orphans = [self._running.pop(a) for a in self.scheduler.remove_engine(engine).running]
         self.foresight.lose_engine(engine)
+        self.splicing.lose_engine(engine)
         for request in self.scheduler.waiting():
             if request.unserved_since_s is None and not self.scheduler.serves(request.model):
                 request.unserved_since_s = now_s
@@ -156,8 +161,12 @@ class Fleet:
     def enqueue(self, request: Request, now_s: float) -> None:
         """Queue a ready request. One without a model gets the default, as soon as there is one."""
         self._settle_model(request)
-        request.prefixes = self.foresight.complete(request, _seed(request), self._rate.value)
+        request.prefixes = self.foresight.complete(request, prefix_seed(request), self._rate.value)
         request.prompt_tokens = request.prefixes[-1].tokens if request.prefixes else 0
+        staged = self.splicing.take(request, self._spliced)
+        if staged is not None and staged.engine in self.scheduler.engines:
+            self._adopt(request, staged, now_s)
+            return
         self.scheduler.enqueue(request)
         is_served = self.scheduler.serves(request.model)
         request.unserved_since_s = None if is_served else now_s
@@ -166,7 +175,7 @@ class Fleet:
     def expect(self, graph: SessionGraph, request: Request) -> None:
         """Take in a request that waits for inputs, or what has become known of it since."""
         self._settle_model(request)
-        self.foresight.expect(graph, request, _seed(request), self._rate.value)
+        self.foresight.expect(graph, request, prefix_seed(request), self._rate.value)
 
     def end_fill(self, attempt: AttemptId) -> bool:
         """Note the end of a fill; False if the attempt is none."""
@@ -189,8 +198,24 @@ class Fleet:
         """Return the queued requests that have waited too long for any engine to serve them."""
         return self._unserved.overdue(self.scheduler.waiting(), now_s)
 
+    @contextmanager
+    def going_on(self, spliced: Collection[AttemptId]) -> Iterator[None]:
+        """Within, requests that become ready and were staged as these attempts run already."""
+        self._spliced = spliced
+        try:
+            yield
+        finally:
+            self._spliced = ()
+
+    def _adopt(self, request: Request, staged: Staged, now_s: float) -> None:
+        """Take in a request that its engine has begun by itself."""
+        self.scheduler.adopt(request, staged.engine, staged.attempt, now_s)
+        reason = "goes on where the output before it ended"
+        self._note_running(request, staged.attempt, staged.engine, reason, now_s)
+
     def stop(self, request: Request) -> None:
         """Take a request out, wherever it is, and abort it if it runs."""
+        self.splicing.drop(request.id)
         self.scheduler.withdraw(request)
         self._held.pop(request.id, None)
         if request.attempt is not None and self._running.pop(request.attempt, None) is not None:
@@ -226,7 +251,7 @@ class Fleet:
         assert request.usage is not None
         chars = sum(len(part.text) for part in request.parts)
         self._rate.learn(chars, request.usage.prompt_tokens)
-        seed, rate = _seed(request), self._rate.value
+        seed, rate = prefix_seed(request), self._rate.value
         boundary = self.foresight.continuation(request, text, seed, rate)
         self.scheduler.prefixes.record(request.engine, (boundary,))
         return boundary.hash
@@ -234,52 +259,26 @@ class Fleet:
     def place(self, now_s: float) -> list[Request]:
         """Start what can be placed now, and return it."""
         placed: list[Request] = []
-        for request, engine_id, reason in self.scheduler.schedule(now_s, _next_attempt):
-            request.attempt = _next_attempt(request)
-            request.attempts += 1
-            request.engine, request.reason, request.placed_s = engine_id, reason, now_s
-            request.move(NodeState.RUNNING)
-            self._running[request.attempt] = request
-            engine = self.scheduler.engines[engine_id]
-            if not engine.is_watched:
-                engine.is_watched = True
-                due_s = engine.last_output_s + self._config.engine_stall_s
-                self._emit(SetTimer(EngineTimer(engine_id), due_s))
+        for request, engine_id, reason in self.scheduler.schedule(now_s, next_attempt):
+            attempt = next_attempt(request)
+            self._note_running(request, attempt, engine_id, reason, now_s)
             retained: tuple[bytes, ...] = ()
-            if engine.info.keeps_prefixes:
+            if self.scheduler.engines[engine_id].info.keeps_prefixes:
                 retained = self.foresight.retention.to_keep(request.prefixes, engine_id, 1)
-            self._emit(_start_command(request, request.attempt, engine_id, retained, reason))
+            self._emit(start_command(request, attempt, engine_id, retained, reason))
             placed.append(request)
         return placed
 
-
-def _seed(request: Request) -> str:
-    return f"{len(request.tenant)}:{request.tenant}/{request.model or ''}"
-
-
-def _next_attempt(request: Request) -> AttemptId:
-    return AttemptId(f"{request.id}~{request.attempts + 1}")
-
-
-def _start_command(
-    request: Request,
-    attempt: AttemptId,
-    engine: EngineId,
-    retained: tuple[bytes, ...],
-    reason: str,
-) -> StartRequest:
-    return StartRequest(
-        engine=engine,
-        attempt=attempt,
-        node=request.id,
-        session=request.session,
-        tenant=request.tenant,
-        model=request.model,
-        parts=request.parts,
-        sampling=request.sampling,
-        objective=request.objective,
-        remaining=request.remaining,
-        prefixes=request.prefixes,
-        retain=retained,
-        reason=reason,
-    )
+    def _note_running(
+        self, request: Request, attempt: AttemptId, engine_id: EngineId, reason: str, now_s: float
+    ) -> None:
+        request.attempt = attempt
+        request.attempts += 1
+        request.engine, request.reason, request.placed_s = engine_id, reason, now_s
+        request.move(NodeState.RUNNING)
+        self._running[attempt] = request
+        engine = self.scheduler.engines[engine_id]
+        if not engine.is_watched:
+            engine.is_watched = True
+            due_s = engine.last_output_s + self._config.engine_stall_s
+            self._emit(SetTimer(EngineTimer(engine_id), due_s))

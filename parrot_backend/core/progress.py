@@ -79,7 +79,11 @@ class Progress:
             usage=event.usage,
             finish_reason=event.finish_reason,
         )
-        self.carry_out(session, propagation.effects, now_s)
+        with self._fleet.going_on(event.spliced):
+            self.carry_out(session, propagation.effects, now_s)
+        for node in session.graph.consumers(self._output_of(request)):
+            if isinstance(node, Request) and node.attempt in event.spliced:
+                self.look_ahead(node)
         # Now those who go on from here have been counted.
         assert request.engine is not None
         foresight = self._fleet.foresight
@@ -117,6 +121,8 @@ class Progress:
     def _retry(self, request: Request, code: str, message: str, now_s: float) -> None:
         """Queue a request again whose attempt has been taken off its engine."""
         assert request.engine is not None
+        assert request.attempt is not None
+        self._fleet.splicing.lose_attempt(request.attempt)
         request.avoided.append(request.engine)
         request.attempt = request.engine = None
         if request.attempts >= self._config.max_attempts:
@@ -146,6 +152,7 @@ class Progress:
                 node = session.graph.nodes[variable.producer]
                 self.num_unfinished -= isinstance(node, Request)
                 self._fleet.foresight.forget(node.id)
+                self._fleet.splicing.drop(node.id)
             session.annotations.pop(variable.id, None)  # it has all that was wished for it
             for waiter in variable.waiters:
                 self._answer(variable, waiter)
@@ -157,6 +164,7 @@ class Progress:
     def look_ahead(self, request: Request) -> None:
         """A request runs now: prompts that wait for its output may be filled meanwhile."""
         graph = self._book.find(request.session).graph
+        self._fleet.splicing.look_ahead(graph, request, self._fleet.scheduler.engines)
         for consumer in islice(requests_fed_by(graph, request.output), _MAX_FILLS_CONSIDERED):
             self._fleet.foresight.fill(graph, consumer)
 

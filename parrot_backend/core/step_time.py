@@ -119,8 +119,8 @@ class FitOptions:
         half_life_steps: What a kind has told counts half when it was not seen for so many steps.
         kept_steps: It counts for so many steps for ever.
         max_kinds: Kinds to know; beyond, the one that counts least is forgotten.
-        outlier_factor: A step of a well-known kind that deviates by more is cut to that.
-        misfit: A kind that the model misses by more, relatively, pulls no stronger on it.
+        outlier_factor: A step of a well-known kind counts as faster by at most that.
+        misfit: A kind that the model misses by more, in logarithms, pulls no stronger on it.
         ridge: Share of the weight that prefers small coefficients where steps cannot tell.
         refit_steps: Steps from one model to the next.
         error_weight: Weight of a new step in the mean error.
@@ -132,7 +132,7 @@ class FitOptions:
     kept_steps: float = 2.0
     max_kinds: int = 128
     outlier_factor: float = 3.0
-    misfit: float = 0.3
+    misfit: float = 0.2
     ridge: float = 1e-3
     refit_steps: int = 16
     error_weight: float = 0.05
@@ -163,8 +163,7 @@ class _KindOfStep:
         """Take in one more step."""
         worth, rate = self.worth(now, options), 1.0 / elapsed_s
         if worth >= options.full_steps / 4:
-            known, limit = self.rates[0], options.outlier_factor
-            rate = min(known * limit, max(known / limit, rate))
+            rate = min(rate, self.rates[0] * options.outlier_factor)
         self.num_steps, self.seen_at = min(worth + 1.0, options.full_steps), now
         self.rates = [
             old + (amount * rate - old) / self.num_steps
@@ -202,8 +201,7 @@ class StepTimeFitter:
 
     def observe(self, work: StepWork, elapsed_s: float) -> None:
         """Learn from one step; a step without work or without a sane time is ignored."""
-        is_sane = elapsed_s > 0 and math.isfinite(elapsed_s)
-        if not (is_sane and (work.prefill_tokens or work.decodes)):
+        if not (0.0 < elapsed_s < math.inf and (work.prefill_tokens or work.decodes)):
             return
         elapsed_s = min(max(elapsed_s, _SHORTEST_STEP_S), _LONGEST_STEP_S)
         self._num_samples += 1
@@ -236,9 +234,8 @@ class StepTimeFitter:
         """Fit the coefficients: for each kind, their product with its rates is to be 1."""
         roots, rows = list[float](), list[_Vector]()
         for kind in self._kinds.values():
-            misfit = abs(_dot(kind.rates, self._fit) - 1.0)
-            pull = self._options.misfit / max(misfit, self._options.misfit)
-            root = math.sqrt(kind.worth(self._num_samples, self._options) * pull)
+            worth = kind.worth(self._num_samples, self._options)
+            root = math.sqrt(worth * _pull(_dot(kind.rates, self._fit), self._options.misfit))
             roots.append(root)
             rows.append([root * rate for rate in kind.rates])
         columns = list(zip(*rows, strict=True))
@@ -258,6 +255,14 @@ def _kind_of(work: StepWork) -> tuple[int, ...]:
     prefill_context_tokens = work.prefill_pairs // max(1, work.prefill_tokens)
     sizes = (work.context_tokens >> 10, prefill_context_tokens >> 10)
     return tuple(map(int.bit_length, (work.prefill_tokens, work.decodes, *sizes)))
+
+
+def _pull(ratio: float, most: float) -> float:
+    """Return the weight that makes a squared relative error act like one of logarithms, cut."""
+    # So that too long and too short predictions are alike, and an absurd time pulls little.
+    log = math.log(max(ratio, 0.1))
+    error = math.expm1(log)
+    return max(-most, min(most, log)) / (error + error * error) if error else 1.0
 
 
 def _dot(left: Sequence[float], right: Sequence[float]) -> float:
@@ -285,14 +290,10 @@ def _solve_non_negative(matrix: list[_Vector], target: _Vector) -> _Vector:
 
 def _solve(matrix: list[_Vector], target: _Vector, free: set[int]) -> _Vector:
     """Solve positive definite equations, which need no pivoting; unknowns not free are 0."""
-    order = sorted(free)
-    rows = [[*(matrix[index][column] for column in order), target[index]] for index in order]
-    for index, pivot in enumerate(rows):
-        for row in rows:
-            if row is not pivot:
-                factor = row[index] / pivot[index]
-                row[:] = [value - factor * other for value, other in zip(row, pivot, strict=True)]
-    solution = [0.0] * len(target)
-    for index, (unknown, row) in enumerate(zip(order, rows, strict=True)):
-        solution[unknown] = row[-1] / row[index]
-    return solution
+    rows = [[*row, goal] for row, goal in zip(matrix, target, strict=True)]
+    for index in free:
+        pivot = rows[index]
+        for other in free - {index}:
+            factor = rows[other][index] / pivot[index]
+            rows[other] = [x - factor * y for x, y in zip(rows[other], pivot, strict=True)]
+    return [row[-1] / row[index] if index in free else 0.0 for index, row in enumerate(rows)]

@@ -36,6 +36,9 @@ class EngineRequest:
         remaining: Longest path from here to a node nobody reads, in nodes.
         prefixes: Boundaries of the prompt, one for each part that is not a role.
         retain: Hashes of those that are to be kept once computed.
+        after: This request waits for the output of that running attempt, which goes into part
+            ``gap`` and has at most ``max_gap_tokens``. The engine goes on with it by itself and
+            says so in ``RequestFinished.spliced``; if it cannot, nothing is heard of it.
         fill_parts: This is no attempt but a fill: so many leading parts are to be computed in spare
             capacity, and no text is wanted. It ends with ``RequestFinished`` all the same.
     """
@@ -51,6 +54,9 @@ class EngineRequest:
     remaining: int = 0
     prefixes: PrefixChain = ()
     retain: tuple[bytes, ...] = ()
+    after: AttemptId | None = None
+    gap: int = 0
+    max_gap_tokens: int = 0
     fill_parts: int | None = None
 
 

@@ -51,6 +51,7 @@ class ServerSettings(_Settings):
         early_fill: Prompts of calls to come are computed as far as they are known, in spare
             capacity of engines that can do that.
         retain_prefixes: Engines keep prompt prefixes that calls to come will read, where they can.
+        splice: Engines that can go on by themselves with the next output of a call.
         engine_stall_s: An engine with work that says nothing for so long is restarted.
         no_engine_s: How long a call waits when no engine can serve it at all.
         retry_delay_s: Wait before a failed call is tried again where it failed; doubled each time.
@@ -72,6 +73,7 @@ class ServerSettings(_Settings):
     ordering: OrderingName | None = None
     early_fill: bool = True
     retain_prefixes: bool = True
+    splice: bool = False
     max_attempts: Count = 3
     session_ttl_s: Seconds = 600.0
     engine_stall_s: Seconds = 120.0
@@ -92,6 +94,7 @@ class ServerSettings(_Settings):
             scheduler=SchedulerConfig(placement=self.placement, ordering=self.ordering),
             early_fill=EarlyFillConfig(is_on=self.early_fill),
             retain_prefixes=self.retain_prefixes,
+            splice=self.splice,
             max_nodes_per_session=self.max_graph_nodes,
             max_unfinished_calls=self.max_concurrent_calls,
             max_attempts=self.max_attempts,

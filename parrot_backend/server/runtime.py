@@ -24,6 +24,7 @@ from parrot_backend.core.commands import (
     ResetStream,
     RetainPrefix,
     SetTimer,
+    StageRequest,
     StartRequest,
     StreamText,
     UpdateRequest,
@@ -149,12 +150,14 @@ class Runtime:
                 self._engines.update(engine, attempt, objective, remaining)
             case FillPrefix():
                 self._engines.start(command.engine, _fill_request(command))
+            case StageRequest():
+                self._engines.start(command.engine, _staged_request(command))
             case RetainPrefix(engine, key, source):
                 self._engines.retain(engine, key, source)
             case ReleasePrefixes(engine, keys):
                 self._engines.release(engine, keys)
-            case AbortRequest(engine, attempt, is_fill):
-                if not is_fill:
+            case AbortRequest(engine, attempt, is_early):
+                if not is_early:
                     self._observer.request_aborted(attempt, engine)
                 self._engines.abort(engine, attempt)
             case AnswerWaiter():
@@ -266,6 +269,23 @@ def _fill_request(command: FillPrefix) -> EngineRequest:
         prefixes=command.prefixes,
         retain=command.retain,
         fill_parts=command.num_known,
+    )
+
+
+def _staged_request(command: StageRequest) -> EngineRequest:
+    return EngineRequest(
+        attempt=command.attempt,
+        session=command.session,
+        model=command.model,
+        parts=command.parts,
+        sampling=command.sampling,
+        objective=command.objective,
+        cache_salt=_cache_salt(command.tenant),
+        tenant=command.tenant,
+        remaining=command.remaining,
+        after=command.after,
+        gap=command.gap,
+        max_gap_tokens=command.max_gap_tokens,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from vllm.distributed.kv_events import AllBlocksCleared, BlockRemoved, BlockStored, EventPublisher
 from vllm.v1.core.sched.request_queue import RequestQueue
-from vllm.v1.request import Request
+from vllm.v1.request import Request, RequestStatus
 
 from parrot_backend.vllm_compat.seams import Hooks, WaitingQueue
 
@@ -50,6 +50,23 @@ class HookedRequest:
         """Hashes of its full blocks, computed or not."""
         hashes: Sequence[bytes] = self.raw.block_hashes
         return hashes
+
+    @property
+    def output_ids(self) -> list[int]:
+        """Tokens of its text so far, without one that ended it."""
+        ids = list(self.raw.output_token_ids)
+        return ids[:-1] if self.raw.status is RequestStatus.FINISHED_STOPPED else ids
+
+    def splice(self, token_ids: Sequence[int], position: int) -> None:
+        """Put tokens into the prompt, before anything of it was computed."""
+        raw: Any = self.raw
+        before = raw.prompt_token_ids
+        raw.prompt_token_ids = [*before[:position], *token_ids, *before[position:]]
+        # Others look at this very list.
+        raw._all_token_ids[:] = raw.prompt_token_ids
+        raw.num_prompt_tokens = len(raw.prompt_token_ids)
+        raw.block_hashes.clear()
+        raw.update_block_hashes()
 
 
 class HintQueue(RequestQueue):

@@ -21,6 +21,7 @@ from vllm.v1.core.kv_cache_utils import get_block_hash, maybe_convert_block_hash
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.request_queue import SchedulingPolicy
 from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.engine import EngineCoreEventType
 from vllm.v1.engine.core import EngineCore
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 from vllm.v1.request import Request, RequestStatus
@@ -76,6 +77,10 @@ class SchedulerHooks(_Base):
             extra_args = None if params is None else params.extra_args
             self.hooks.admit(hooked, extra_args, hooked.arrival_s)
             self.sync_priority(hooked)
+            if self.hooks.holds_back(hooked):
+                self.requests[request.request_id] = request  # so that it can be aborted
+                self.hooks.arrived(hooked)
+                return
         super().add_request(request)
 
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
@@ -171,6 +176,18 @@ class SchedulerHooks(_Base):
         self.running.remove(request)
         self._preempt_request(request, time.monotonic())
         return True
+
+    @cached_property
+    def can_splice(self) -> bool:
+        """Whether outputs can be put into the prompts of other requests."""
+        return self.connector is None and not self.num_spec_tokens
+
+    def go_on(self, hooked: HookedRequest, token_ids: list[int], position: int) -> None:
+        """Put tokens into the prompt of a request that was kept out of the queue, and queue it."""
+        hooked.splice(token_ids, position)
+        self._enqueue_waiting_request(hooked.raw)
+        if self.log_stats:
+            hooked.raw.record_event(EngineCoreEventType.QUEUED)
 
     def sync_priority(self, hooked: HookedRequest) -> None:
         """Let vLLM's own choice of whom to preempt go by the class, where it goes by priority."""

@@ -48,6 +48,11 @@ class CoreRequest(Protocol):
         """Hashes of its full blocks, computed or not."""
         ...
 
+    @property
+    def output_ids(self) -> list[int]:
+        """Tokens of its text so far, without one that ended it."""
+        ...
+
 
 class BlockPool(Protocol):
     """The KV blocks; blocks themselves are opaque."""
@@ -115,6 +120,15 @@ class CoreSeam(Protocol):
 
     def preempt(self, request: Any) -> bool:
         """Put a running request back into the queue; False if that cannot be now."""
+        ...
+
+    @property
+    def can_splice(self) -> bool:
+        """Whether outputs can be put into the prompts of other requests."""
+        ...
+
+    def go_on(self, request: Any, token_ids: list[int], position: int) -> None:
+        """Put tokens into the prompt of a request that was kept out of the queue, and queue it."""
         ...
 
     def sync_priority(self, request: Any) -> None:
@@ -186,6 +200,14 @@ class Hooks(Protocol):
 
     def admit(self, request: Any, extra_args: dict[str, Any] | None, now_s: float) -> None:
         """A request has come: give it its hints and class."""
+        ...
+
+    def holds_back(self, request: Any) -> bool:
+        """Tell whether a new request must stay out of the queue until ``CoreSeam.go_on``."""
+        ...
+
+    def arrived(self, request: Any) -> None:
+        """A request that is held back is known to vLLM now."""
         ...
 
     def enqueue(self, request: Any) -> None:

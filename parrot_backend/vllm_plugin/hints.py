@@ -68,6 +68,8 @@ class Hints:
         tenant: Whose request it is.
         prefixes: Boundaries of the prompt, shortest first.
         retain: Keys of ``prefixes`` whose KV is to be kept for requests to come.
+        after: Name of a request whose output goes into the prompt of this one, which waits for it.
+        gap_at: After how many tokens of the prompt it goes there.
     """
 
     request_class: RequestClass = RequestClass.THROUGHPUT
@@ -80,6 +82,8 @@ class Hints:
     tenant: str = ""
     prefixes: tuple[PrefixHint, ...] = ()
     retain: frozenset[str] = frozenset()
+    after: str | None = None
+    gap_at: int = 0
 
 
 class ParsedHints(NamedTuple):
@@ -129,6 +133,8 @@ def changed_hints(hints: Hints, raw: object, now_s: float) -> ParsedHints:
         tenant=fields.read("tenant", _text, hints.tenant),
         prefixes=prefixes,
         retain=fields.known_keys("retain", fields.read("retain", _keys, hints.retain), prefixes),
+        after=fields.read("after", _optional(_text), hints.after),
+        gap_at=fields.read("gap_at", _count, hints.gap_at),
     )
     return ParsedHints(changed, fields.all_problems())
 

@@ -13,7 +13,7 @@ from typing import Any
 from parrot_backend.vllm_compat.seams import CoreRequest, CoreSeam
 from parrot_backend.vllm_plugin.hints import Hints
 from parrot_backend.vllm_plugin.options import PluginOptions
-from parrot_backend.vllm_plugin.pins import PinOptions, PinTable
+from parrot_backend.vllm_plugin.pins import PinTable
 from parrot_backend.vllm_plugin.prefixes import PrefixTracker
 
 #: Ended requests whose blocks can still be kept by name.
@@ -34,7 +34,7 @@ class PrefixKeeper:
     def __init__(self, core: CoreSeam, options: PluginOptions) -> None:
         self._core = core
         self._is_on = False
-        self._pins: PinTable[Any] = self._make_pins(options)
+        self._pins: PinTable[Any] = PinTable(core.pool, options.pins())
         self._pins_are_allowed = options.pin
         self._tracker = PrefixTracker(core.block_tokens, forget_guard=self._is_wanted)
         self._ended: OrderedDict[str, Sequence[bytes]] = OrderedDict()
@@ -57,7 +57,7 @@ class PrefixKeeper:
     def configure(self, options: PluginOptions) -> None:
         """Take other options; pins begin anew."""
         self._pins.release_all()
-        self._pins = self._make_pins(options)
+        self._pins = PinTable(self._core.pool, options.pins())
         self._pins_are_allowed = options.pin
 
     # --- requests ----------------------------------------------------------------------------
@@ -182,8 +182,3 @@ class PrefixKeeper:
 
     def _is_wanted(self, key: str) -> bool:
         return self._pins.is_wanted(key)
-
-    def _make_pins(self, options: PluginOptions) -> PinTable[Any]:
-        return PinTable(
-            self._core.pool, PinOptions(max_share=options.max_pinned_share, ttl_s=options.pin_ttl_s)
-        )

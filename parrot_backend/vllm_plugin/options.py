@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
+from parrot_backend.vllm_plugin.pacing import PacingOptions
+from parrot_backend.vllm_plugin.pins import PinOptions
+from parrot_backend.vllm_plugin.waiting import WaitingOptions
+
 
 @dataclass(frozen=True, slots=True)
 class PluginOptions:
@@ -34,6 +38,18 @@ class PluginOptions:
     max_hold_s: float = 2.0
     max_pinned_share: float = 0.5
     pin_ttl_s: float = 60.0
+
+    def waiting(self) -> WaitingOptions:
+        """Return the part for the queue."""
+        return WaitingOptions(max_wait_s=self.max_wait_s)
+
+    def pacing(self) -> PacingOptions:
+        """Return the part for pacing."""
+        return PacingOptions(slowdown=self.slowdown, max_hold_s=self.max_hold_s)
+
+    def pins(self) -> PinOptions:
+        """Return the part for pins."""
+        return PinOptions(max_share=self.max_pinned_share, ttl_s=self.pin_ttl_s)
 
 
 def read_options(raw: object) -> PluginOptions:

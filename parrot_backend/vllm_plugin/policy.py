@@ -17,10 +17,12 @@ from parrot_backend.vllm_plugin.calls import Calls
 from parrot_backend.vllm_plugin.hints import Hints, RequestClass, changed_hints, parse_hints
 from parrot_backend.vllm_plugin.keeper import PrefixKeeper
 from parrot_backend.vllm_plugin.options import PluginOptions
-from parrot_backend.vllm_plugin.pacing import Pacer, PacingOptions, StepPlan
+from parrot_backend.vllm_plugin.pacing import Pacer, StepPlan
 from parrot_backend.vllm_plugin.report import ReportLog
 from parrot_backend.vllm_plugin.room import RoomMaker
-from parrot_backend.vllm_plugin.waiting import WaitingOptions, WaitingRequests
+from parrot_backend.vllm_plugin.splicer import Splicer
+from parrot_backend.vllm_plugin.step_work import work_of
+from parrot_backend.vllm_plugin.waiting import WaitingRequests
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +47,12 @@ class ApplicationPolicy:
     def __init__(self, core: CoreSeam, options: PluginOptions) -> None:
         self._core = core
         self.options = options
-        self.waiting: WaitingRequests[CoreRequest] = WaitingRequests(_waiting_options(options))
+        self.waiting: WaitingRequests[CoreRequest] = WaitingRequests(options.waiting())
         self.keeper = PrefixKeeper(core, options)
         self.fitter = StepTimeFitter()
-        self._pacer = Pacer(_pacing_options(options))
+        self._pacer = Pacer(options.pacing())
         self._room = RoomMaker(core, self.keeper)
+        self._splicer = Splicer(core)
         self._plan: StepPlan[CoreRequest] = StepPlan([], [], None, True)
         self._alive: dict[CoreRequest, None] = {}
         self._named: dict[str, CoreRequest] = {}
@@ -80,6 +83,14 @@ class ApplicationPolicy:
             self._named[hints.name] = request
         self.keeper.learn(request, hints, now_s)
 
+    def holds_back(self, request: CoreRequest) -> bool:
+        """Tell whether a new request must wait for the output of another."""
+        return self._splicer.keeps(request)
+
+    def arrived(self, request: CoreRequest) -> None:
+        """A request that waits for the output of another is here."""
+        self._splicer.add(request)
+
     def enqueue(self, request: CoreRequest) -> None:
         """A request with hints waits, for the first time or again."""
         self.waiting.add(request, self._ordered_by(request.hints), request.arrival_s)
@@ -106,6 +117,7 @@ class ApplicationPolicy:
         self._alive.pop(request, None)
         if self._named.get(request.hints.name) is request:
             del self._named[request.hints.name]
+        self._splicer.ended(request, is_complete=is_complete)
         if is_complete:
             self.keeper.ended(request, request.hints)
 
@@ -184,7 +196,7 @@ class ApplicationPolicy:
             for request in begun:
                 if request.hints is not None:
                     self._begun(request, request.context_tokens - tokens[request], now_s)
-        self._works.append((_work_of(computed), now_s))
+        self._works.append((work_of(computed), now_s))
 
     def _begun(self, request: CoreRequest, cached_tokens: int, now_s: float) -> None:
         self.waiting.note_admitted(self._ordered_by(request.hints), request.num_tokens)
@@ -234,9 +246,9 @@ class ApplicationPolicy:
     def configure(self, options: PluginOptions) -> None:
         """Take other options; for whoever compares them."""
         self.options = options
-        self._pacer = Pacer(_pacing_options(options))
+        self._pacer = Pacer(options.pacing())
         self.keeper.configure(options)
-        waiting = WaitingRequests[CoreRequest](_waiting_options(options))
+        waiting = WaitingRequests[CoreRequest](options.waiting())
         old, self.waiting = list(self.waiting), waiting
         for request in old:
             self.enqueue(request)
@@ -261,7 +273,9 @@ class ApplicationPolicy:
             "named": len(self._named),
             "waiting": len(self.waiting),
             "held": len(self._plan.held),
+            "staged": len(self._splicer),
             "keeps_prefixes": self._core.can_keep_prefixes,
+            "splices": self._core.can_splice,
             "free_blocks": self._core.pool.num_free(),
             "num_blocks": self._core.pool.num_blocks,
         }
@@ -271,25 +285,3 @@ class ApplicationPolicy:
 
     def _snapshot(self) -> dict[str, Any]:
         return {**self.keeper.snapshot(), **self.figures()}
-
-
-def _work_of(computed: list[tuple[CoreRequest, int]]) -> StepWork:
-    """Return what a step computes. One loop over plain numbers: it is made for each step."""
-    prefill_tokens = decodes = decode_context = prefill_pairs = 0
-    for request, tokens in computed:
-        context_tokens = request.context_tokens - tokens  # what it computes is counted already
-        if tokens == 1:
-            decodes += 1
-            decode_context += context_tokens
-        else:
-            prefill_tokens += tokens
-            prefill_pairs += tokens * context_tokens + tokens * tokens // 2
-    return StepWork(prefill_tokens, decodes, decode_context, prefill_pairs)
-
-
-def _waiting_options(options: PluginOptions) -> WaitingOptions:
-    return WaitingOptions(max_wait_s=options.max_wait_s)
-
-
-def _pacing_options(options: PluginOptions) -> PacingOptions:
-    return PacingOptions(slowdown=options.slowdown, max_hold_s=options.max_hold_s)

@@ -50,6 +50,9 @@ class World:
                 self.fills.consider(candidate, self.engines, near)
         return self.begun()
 
+    def end(self, attempt: str) -> bool:
+        return self.fills.ended(AttemptId(attempt), self.engines)
+
     def begun(self) -> list[str]:
         return [f"{c.attempt} on {c.engine}" for c in self.said() if isinstance(c, FillPrefix)]
 
@@ -198,7 +201,7 @@ def test_without_an_engine_nothing_is_begun_or_put_off() -> None:
     world = World()
     world.fills.consider(make_candidate("r"), [])
     world.consider("s")
-    world.fills.ended(AttemptId("s~fill0"), world.engines)
+    world.end("s~fill0")
     assert world.begun() == []
 
 
@@ -208,24 +211,24 @@ def test_without_an_engine_nothing_is_begun_or_put_off() -> None:
 def test_what_was_put_off_is_begun_when_a_fill_ends() -> None:
     world = World()
     assert world.consider("r", "s", "t") == ["r~fill0 on a"]
-    assert world.fills.ended(AttemptId("r~fill0"), world.engines)
+    assert world.end("r~fill0")
     assert world.begun() == ["s~fill1 on a"]
-    assert world.fills.ended(AttemptId("s~fill1"), world.engines)
+    assert world.end("s~fill1")
     assert world.begun() == ["t~fill2 on a"]
 
 
 def test_unknown_attempt_is_no_fill() -> None:
     world = World()
     world.consider("r", "s")
-    assert not world.fills.ended(AttemptId("r~1"), world.engines)
+    assert not world.end("r~1")
     assert world.begun() == []
 
 
 def test_fill_ends_once() -> None:
     world = World()
     world.consider("r", "s", "t")
-    world.fills.ended(AttemptId("r~fill0"), world.engines)
-    assert not world.fills.ended(AttemptId("r~fill0"), world.engines)
+    world.end("r~fill0")
+    assert not world.end("r~fill0")
     assert len(world.fills) == 1
 
 
@@ -238,7 +241,7 @@ def test_what_is_not_wanted_any_more_is_not_taken_up() -> None:
     world.index.record(A, held.chain)
     ready.request.state = NodeState.READY
     world.said()
-    world.fills.ended(AttemptId("r~fill0"), world.engines)
+    world.end("r~fill0")
     assert world.begun() == ["last~fill1 on a"]
 
 
@@ -249,16 +252,16 @@ def test_what_was_put_off_goes_to_an_engine_of_its_model() -> None:
     for name in ("t", "u"):
         world.fills.consider(make_candidate(name, "n"), world.engines[1:])
     assert world.begun() == ["r~fill0 on a", "t~fill1 on b"]
-    world.fills.ended(AttemptId("t~fill1"), world.engines)
+    world.end("t~fill1")
     assert world.begun() == ["u~fill2 on b"]
-    world.fills.ended(AttemptId("r~fill0"), world.engines)
+    world.end("r~fill0")
     assert world.begun() == ["s~fill3 on a"]
 
 
 def test_oldest_of_too_many_that_are_put_off_is_dropped() -> None:
     world = World(config=EarlyFillConfig(max_per_engine=1, max_backlog=2))
     world.consider(*"rstu")
-    world.fills.ended(AttemptId("r~fill0"), world.engines)
+    world.end("r~fill0")
     assert world.begun() == ["t~fill1 on a"]
 
 
@@ -266,7 +269,7 @@ def test_oldest_of_too_many_that_are_put_off_is_dropped() -> None:
 def test_request_is_put_off_once() -> None:
     world = World(config=EarlyFillConfig(max_per_engine=1, max_backlog=2))
     world.consider("r", "s", "t", "t")
-    world.fills.ended(AttemptId("r~fill0"), world.engines)
+    world.end("r~fill0")
     assert world.begun() == ["s~fill1 on a"]
 
 
@@ -284,7 +287,7 @@ def test_stopped_fill_has_ended() -> None:
     world.consider("r")
     world.fills.stop(waiting("r").id)
     world.fills.stop(waiting("r").id)
-    assert not world.fills.ended(AttemptId("r~fill0"), world.engines)
+    assert not world.end("r~fill0")
     assert [type(command) for command in world.said()] == [AbortRequest]
 
 
@@ -300,7 +303,7 @@ def test_fills_of_a_lost_engine_are_forgotten() -> None:
     world.consider("r", "s")
     world.fills.lose_engine(A)
     assert len(world.fills) == 1
-    assert not world.fills.ended(AttemptId("r~fill0"), world.engines)
+    assert not world.end("r~fill0")
     world.fills.stop(waiting("r").id)
     assert world.said() == []
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-from itertools import chain, combinations
 from collections.abc import Iterator
+from itertools import chain, combinations
 
 import pytest
 from hypothesis import given
@@ -208,10 +208,7 @@ def test_whatever_was_seen_no_coefficient_is_negative(seed: int, num_steps: int)
 
 
 def test_a_step_that_gets_faster_with_work_is_fitted_without_that() -> None:
-    """Decodes seem to save time here; the best model without that is a constant.
-
-    Errors are relative: the best constant is nearer to the short times, 11 to 29 ms, than the mean.
-    """
+    """Decodes seem to save time here; the best model without that is a constant."""
     fitter = StepTimeFitter()
     rng = random.Random(4)
     for _ in range(1000):
@@ -219,9 +216,7 @@ def test_a_step_that_gets_faster_with_work_is_fitted_without_that() -> None:
         fitter.observe(work, 0.03 - 1e-3 * work.decodes)
     model = learnt(fitter)
     assert model.per_decode_s == 0.0
-    assert model.predict_s(StepWork(prefill_tokens=100, decodes=10)) == pytest.approx(
-        0.018, rel=0.1
-    )
+    assert model.predict_s(StepWork(prefill_tokens=100, decodes=10)) == pytest.approx(0.02, rel=0.1)
 
 
 def test_constant_work_is_predicted_right() -> None:
@@ -289,6 +284,14 @@ def test_step_that_took_no_time_changes_little() -> None:
     assert worst_error(fitter, truth) < 0.15
 
 
+def test_known_work_that_took_no_time_once_is_known_still() -> None:
+    fitter = StepTimeFitter()
+    work = StepWork(256, 16, 8000, 40_000)
+    for elapsed_s in [*(200 * [0.02]), 1e-9, *(16 * [0.02])]:
+        fitter.observe(work, elapsed_s)
+    assert learnt(fitter).predict_s(work) == pytest.approx(0.02, rel=0.1)
+
+
 @pytest.mark.parametrize("num_steps", [100, 3000])
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_batches_that_take_turns_are_both_known(seed: int, num_steps: int) -> None:
@@ -310,7 +313,8 @@ def test_batches_that_take_turns_are_both_known(seed: int, num_steps: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("factor", "num_steps", "most"), [(0.5, 500, 0.15), (2.0, 500, 0.2), (2.0, 2000, 0.1)]
+    ("factor", "num_steps", "most"),
+    [(0.5, 500, 0.25), (0.5, 2000, 0.15), (2.0, 500, 0.2), (2.0, 2000, 0.1), (5.0, 2000, 0.25)],
 )
 def test_slower_engine_is_followed_as_its_steps_come_again(
     factor: float, num_steps: int, most: float
@@ -340,16 +344,17 @@ def test_busy_second_does_not_change_what_is_not_seen_meanwhile() -> None:
 
 
 def test_long_run_stays_healthy() -> None:
-    """What is not seen for many half-lives keeps its weight, and nothing grows."""
+    """What is not seen for 2000 half-lives keeps its weight, and nothing grows."""
     truth = make_model()
     fitter = StepTimeFitter(FitOptions(half_life_steps=2.0))
     rng = random.Random(8)
     idle = StepWork.decode(1000)
     for _ in range(4):
+        feed(fitter, truth, rng, 1000)
+        assert worst_error(fitter, truth) < 0.2
         for _ in range(4000):
             fitter.observe(idle, truth.predict_s(idle) * rng.gauss(1.0, 0.05))
         assert learnt(fitter).predict_s(idle) == pytest.approx(truth.predict_s(idle), rel=0.05)
-        feed(fitter, truth, rng, 1000)
         assert worst_error(fitter, truth) < 0.2
     assert len(fitter._kinds) <= 128
 

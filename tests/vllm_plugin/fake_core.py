@@ -69,7 +69,7 @@ class FakeRequest:
     cached_tokens: int = 0
 
     def __post_init__(self) -> None:
-        self._hash_blocks()
+        self.hash_blocks()
 
     def __repr__(self) -> str:
         return f"<{self.arrival_s:.3f}: {self.prompt[:1]} {self.num_tokens} {self.hints}>"
@@ -83,14 +83,18 @@ class FakeRequest:
         return len(self.prompt) + len(self.output)
 
     @property
+    def output_ids(self) -> list[int]:
+        return list(self.output)
+
+    @property
     def remaining_tokens(self) -> int:
         return self.num_tokens - self.context_tokens
 
     def append(self, token: int) -> None:
         self.output.append(token)
-        self._hash_blocks()
+        self.hash_blocks()
 
-    def _hash_blocks(self) -> None:
+    def hash_blocks(self) -> None:
         tokens = self.tokens
         for end in range((len(self.block_hashes) + 1) * BLOCK, len(tokens) + 1, BLOCK):
             parent = self.block_hashes[-1] if self.block_hashes else b""
@@ -127,7 +131,7 @@ class FakeCore:
         self.block_tokens = BLOCK
         self.max_step_tokens = max_step_tokens
         self.slots = self._active_slots = slots
-        self.can_keep_prefixes = True
+        self.can_keep_prefixes = self.can_splice = True
         self.can_preempt = True
         #: Steps overlap: when a request ends, its last token counts as computed, and is not.
         self.overlaps = False
@@ -140,6 +144,7 @@ class FakeCore:
         self.stock: deque[FakeRequest] = deque()
         self.running: list[FakeRequest] = []
         self.unfinished: dict[FakeRequest, None] = {}
+        self.staged: dict[FakeRequest, None] = {}
         self.steps: list[Step] = []
         self.policy = ApplicationPolicy(self, options or PluginOptions())
         if is_trained:
@@ -160,7 +165,11 @@ class FakeCore:
         extra_args = None if hints is None else {"parrot": hints}
         self.policy.admit(request, extra_args, self.now_s)
         self.unfinished[request] = None
-        self._enqueue(request)
+        if self.policy.holds_back(request):
+            self.staged[request] = None
+            self.policy.arrived(request)
+        else:
+            self._enqueue(request)
         return request
 
     def abort(self, request: FakeRequest) -> None:
@@ -168,6 +177,8 @@ class FakeCore:
             return
         if request in self.running:
             self.running.remove(request)
+        elif request in self.staged:
+            del self.staged[request]
         elif not self.policy.waiting.remove(request):
             self.stock.remove(request)
         self._finish(request, is_complete=False)
@@ -222,7 +233,7 @@ class FakeCore:
         assert min(beyond) >= 0
         assert sum(extra > 0 for extra in beyond) == self.policy.keeper.num_pinned_blocks
         waiting = len(self.policy.waiting) + len(self.stock)
-        assert len(self.unfinished) == waiting + len(self.running)
+        assert len(self.unfinished) == waiting + len(self.running) + len(self.staged)
         assert len(self.running) <= self.slots
 
     def num_cached_leading(self, hashes: Sequence[Hash]) -> int:
@@ -258,6 +269,14 @@ class FakeCore:
         self.running.remove(request)
         self._preempt(request)
         return True
+
+    def go_on(self, request: FakeRequest, token_ids: list[int], position: int) -> None:
+        del self.staged[request]
+        prompt = request.prompt
+        request.prompt = (*prompt[:position], *token_ids, *prompt[position:])
+        request.block_hashes.clear()
+        request.hash_blocks()
+        self._enqueue(request)
 
     def sync_priority(self, request: FakeRequest) -> None:
         """Nothing to do: this model is first come, first served."""

@@ -114,6 +114,7 @@ def test_configure_gives_back_all_pins() -> None:
     assert core.call("state")["pinned_tokens"] == 40
     core.call("configure", {"pin": False})
     assert core.call("state")["pinned_tokens"] == 0
+    core.check()
     core.apply(["retain", "k", None])
     assert core.call("state")["pinned_tokens"] == 0
     core.call("configure", {"pin": True})

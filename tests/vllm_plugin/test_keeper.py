@@ -302,6 +302,20 @@ def test_a_report_comes_when_a_prefix_is_held_and_when_it_is_lost() -> None:
     assert core.policy.is_idle
 
 
+def test_only_what_came_of_it_is_told() -> None:
+    core = FakeCore(num_blocks=30)
+    number = core.ask(-1).result(0)["number"]
+    for told in ({"held": [], "lost": ["k"]}, {"held": [("k", 40)], "lost": []}):
+        if told["held"]:
+            load(core, 4)
+        serve(core, (*SHARED, 1), prefix(retain=False))
+        if told["lost"]:
+            load(core, 4)
+        report = core.ask(number).result(0)
+        assert {name: report[name] for name in ("held", "lost")} == told
+        number = report["number"]
+
+
 class Client:
     """Follows the reports, as the other side does; some of them get lost."""
 
@@ -319,6 +333,7 @@ class Client:
             if report["is_snapshot"]:
                 self.held = {}
             self.held |= dict(report["held"])
+            assert not dict(report["held"]).keys() & set(report["lost"])
             for key in report["lost"]:
                 self.held.pop(key, None)
             self._number = report["number"]

@@ -173,14 +173,20 @@ class Scheduler:
         now_s: float,
     ) -> None:
         for request, engine_id, _ in placements:
-            engine = self.engines[engine_id]
-            resident = self.prefixes.resident_tokens(engine_id, request.prefixes)
-            need = max(0, request.need_tokens - resident)
-            is_latency = request.objective.objective_class is ObjectiveClass.LATENCY
             self._remove(request)
-            engine.add(name_attempt(request), need, is_latency=is_latency, now_s=now_s)
-            self._note_slots(engine)
-            self.prefixes.record(engine_id, request.prefixes)
+            self.adopt(request, engine_id, name_attempt(request), now_s)
+
+    def adopt(
+        self, request: Request, engine_id: EngineId, attempt: AttemptId, now_s: float
+    ) -> None:
+        """Account for a request that runs on an engine from now on."""
+        engine = self.engines[engine_id]
+        resident = self.prefixes.resident_tokens(engine_id, request.prefixes)
+        need = max(0, request.need_tokens - resident)
+        is_latency = request.objective.objective_class is ObjectiveClass.LATENCY
+        engine.add(attempt, need, is_latency=is_latency, now_s=now_s)
+        self._note_slots(engine)
+        self.prefixes.record(engine_id, request.prefixes)
 
     def _remove(self, request: Request) -> None:
         queue = self._queues[request.model]

@@ -12,26 +12,21 @@ from functools import partial
 from typing import Any
 
 from parrot_backend.core.criteria import Objective
-from parrot_backend.core.events import EngineInfo, RequestFailed, RequestFinished
+from parrot_backend.core.events import EngineInfo
 from parrot_backend.core.ids import AttemptId, EngineId
-from parrot_backend.core.prompt import PromptPart
-from parrot_backend.engines.attempts import AttemptTasks, check_model, fit_output
+from parrot_backend.engines.attempts import AttemptTasks, check_model
 from parrot_backend.engines.base import EngineLoad, EngineOutput, EngineRequest
 from parrot_backend.engines.output_stream import OutputStream
 from parrot_backend.engines.vllm import processes
 from parrot_backend.engines.vllm.config import VllmConfig
-from parrot_backend.engines.vllm.plugin_side import PluginSide, hints_of
+from parrot_backend.engines.vllm.generation import Generation
+from parrot_backend.engines.vllm.plugin_side import PluginSide
 from parrot_backend.engines.vllm.processes import CoreProcesses
-from parrot_backend.engines.vllm.prompt import PromptEncoder, PromptError
-from parrot_backend.engines.vllm.reply import Reply
+from parrot_backend.engines.vllm.prompt import PromptEncoder
 from parrot_backend.errors import EngineError
 from parrot_backend.vllm_compat import client as compat
-from parrot_backend.vllm_compat.records import CoreDead, LoadRecord, Rejected
+from parrot_backend.vllm_compat.records import CoreDead, LoadRecord
 from parrot_backend.vllm_compat.version import check_version
-
-#: Longer prompts are tokenised in a thread, because the event loop would stand still meanwhile:
-#: about 3 ms for so many characters.
-_LONG_PROMPT_CHARS = 10_000
 
 
 class VllmEngine:
@@ -54,10 +49,9 @@ class VllmEngine:
         self._closing: asyncio.Task[None] | None = None
         self._client: Any = None
         self._encoder: PromptEncoder | None = None
-        self._max_model_len = 0
+        self._generation: Generation | None = None
         self._plugin: PluginSide | None = None
         self._plugin_tasks: list[asyncio.Task[None]] = []
-        self._updates: dict[AttemptId, tuple[Objective, int]] = {}
 
     @property
     def client(self) -> Any:
@@ -85,16 +79,21 @@ class VllmEngine:
         self._client = self._building.result()
         handler = await compat.begin(self._client)
         self._watch = asyncio.create_task(self._await_death(handler), name=f"watch {self._id}")
-        self._max_model_len, capacity_tokens = compat.limits(self._client)
-        keeps_prefixes = self._config.is_extended and await self._open_plugin()
+        max_model_len, capacity_tokens = compat.limits(self._client)
+        plugin = await self._open_plugin() if self._config.is_extended else {}
+        assert self._encoder is not None, "made with the client"
+        self._generation = Generation(
+            self._client, self._encoder, max_model_len, self._stream, self._plugin
+        )
         return EngineInfo(
             engine=self._id,
             models=(self._config.model_name,),
-            max_model_len=self._max_model_len,
+            max_model_len=max_model_len,
             capacity_tokens=capacity_tokens,
             latency_capacity_tokens=self._config.latency_capacity_tokens,
             max_requests=self._config.max_num_seqs,
-            keeps_prefixes=keeps_prefixes,
+            keeps_prefixes=plugin.get("keeps_prefixes", False),
+            splices=plugin.get("splices", False),
             takes_updates=self._config.is_extended,
         )
 
@@ -112,9 +111,8 @@ class VllmEngine:
 
     def update(self, attempt: AttemptId, objective: Objective, remaining: int) -> None:
         """Change the hints of an attempt."""
-        if self._plugin is not None and attempt in self._tasks:
-            self._updates[attempt] = (objective, remaining)
-            self._plugin.update(attempt, objective, remaining)
+        if self._generation is not None and attempt in self._tasks:
+            self._generation.update(attempt, objective, remaining)
 
     def retain(self, key: bytes, attempt: AttemptId | None) -> None:
         """Keep a prefix until ``release``, within the plug-in's limits."""
@@ -171,14 +169,14 @@ class VllmEngine:
         self._encoder = PromptEncoder(client.get_tokenizer())
         return client
 
-    async def _open_plugin(self) -> bool:
-        """Begin to talk with the plug-in; return whether it can keep prefixes."""
+    async def _open_plugin(self) -> dict[str, Any]:
+        """Begin to talk with the plug-in; return its state."""
         call = partial(compat.call_plugin, self._client)
         self._plugin = plugin = PluginSide(self._id, call, self._stream.put)
         for work in (plugin.send_orders(), plugin.read_reports()):
             task = asyncio.create_task(self._until_death(work), name=f"plugin {self._id}")
             self._plugin_tasks.append(task)
-        return bool((await self.plugin_state())["keeps_prefixes"])
+        return await self.plugin_state()
 
     async def _until_death(self, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -219,61 +217,12 @@ class VllmEngine:
             timeout_s = self._config.close_timeout_s
             await asyncio.to_thread(compat.shut_down, building.result(), timeout_s)
 
-    # --- one attempt -------------------------------------------------------------------------
-
     async def _run(self, request: EngineRequest) -> None:
+        assert self._generation is not None, "open"
         try:
-            await self._generate(request)
-        except PromptError as exc:
-            self._stream.put(RequestFailed(request.attempt, "engine_rejected", str(exc)))
-        except Rejected as exc:
-            self._stream.put(RequestFailed(request.attempt, exc.code, str(exc), exc.is_retryable))
+            await self._generation.run(request)
         except CoreDead as exc:
             self._die(str(exc))
-
-    async def _generate(self, request: EngineRequest) -> None:
-        assert self._encoder is not None, "open"
-        prompt_ids, ends = await _encode(self._encoder, request.parts)
-        if request.fill_parts is not None:
-            prompt_ids = prompt_ids[: ends[request.fill_parts - 1]]
-        max_tokens = fit_output(request, len(prompt_ids), self._max_model_len)
-        if isinstance(max_tokens, RequestFailed):
-            self._stream.put(max_tokens)
-            return
-        reply = Reply(request.attempt, len(prompt_ids), self._encoder.decode)
-        steps = compat.generate(
-            self._client,
-            request.attempt,
-            prompt_ids,
-            request.sampling,
-            max_tokens,
-            request.objective.objective_class,
-            request.cache_salt,
-            None if self._plugin is None else hints_of(request, ends),
-        )
-        try:
-            async for step in steps:
-                self._resend_update(request.attempt)
-                for output in reply.add(step):
-                    if request.fill_parts is None or isinstance(output, RequestFinished):
-                        self._stream.put(output)
-        finally:
-            self._updates.pop(request.attempt, None)
-
-    def _resend_update(self, attempt: AttemptId) -> None:
-        """Send an early update again: the first may have overtaken the request itself."""
-        if self._updates and self._plugin is not None:
-            update = self._updates.pop(attempt, None)
-            if update is not None:
-                self._plugin.update(attempt, *update)
-
-
-async def _encode(
-    encoder: PromptEncoder, parts: Sequence[PromptPart]
-) -> tuple[list[int], list[int]]:
-    if sum(len(part.text) for part in parts) > _LONG_PROMPT_CHARS:
-        return await asyncio.to_thread(encoder.encode_with_ends, parts)
-    return encoder.encode_with_ends(parts)
 
 
 def _raise_start_failure(cause: BaseException | None) -> None:

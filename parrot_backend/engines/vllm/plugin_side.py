@@ -46,6 +46,8 @@ def hints_of(request: EngineRequest, ends: Sequence[int]) -> dict[str, Any]:
     ]
     if len(prefixes) > 1:
         hints["prefix_group"] = prefixes[0][0]
+    if request.after is not None:
+        hints["after"], hints["gap_at"] = request.after, ends[request.gap]
     known = {key for key, _ in prefixes}
     retained = [key.hex() for key in request.retain]
     return {

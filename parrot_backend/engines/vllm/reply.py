@@ -11,7 +11,7 @@ from parrot_backend.core.events import (
     TokensGenerated,
 )
 from parrot_backend.core.ids import AttemptId
-from parrot_backend.engines.base import EngineOutput
+from parrot_backend.engines.base import AttemptOutput
 from parrot_backend.vllm_compat.records import Step
 
 #: Token ids to text, without special tokens.
@@ -34,9 +34,18 @@ class Reply:
         self._texts: list[str] = []
         self._token_ids: list[int] = []
 
-    def add(self, step: Step) -> list[EngineOutput]:
+    @property
+    def has_begun(self) -> bool:
+        """Whether any token has come."""
+        return bool(self._token_ids)
+
+    def lengthen_prompt(self, num_tokens: int) -> None:
+        """Note that tokens were put into the prompt."""
+        self._prompt_tokens += num_tokens
+
+    def add(self, step: Step) -> list[AttemptOutput]:
         """Return what there is to say after a step."""
-        said: list[EngineOutput] = []
+        said: list[AttemptOutput] = []
         self._token_ids += step.token_ids
         if step.text:
             self._texts.append(step.text)

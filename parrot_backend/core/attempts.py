@@ -1,0 +1,42 @@
+"""Attempts of requests: their names, and the commands that begin them."""
+
+from __future__ import annotations
+
+from parrot_backend.core.commands import StartRequest
+from parrot_backend.core.ids import AttemptId, EngineId
+from parrot_backend.core.nodes import Request
+
+
+def prefix_seed(request: Request) -> str:
+    """Return what keeps prefixes apart that must not be shared: tenant and model."""
+    return f"{len(request.tenant)}:{request.tenant}/{request.model or ''}"
+
+
+def next_attempt(request: Request) -> AttemptId:
+    """Return the id of the attempt that comes next."""
+    return AttemptId(f"{request.id}~{request.attempts + 1}")
+
+
+def start_command(
+    request: Request,
+    attempt: AttemptId,
+    engine: EngineId,
+    retained: tuple[bytes, ...],
+    reason: str,
+) -> StartRequest:
+    """Return the command that begins an attempt."""
+    return StartRequest(
+        engine=engine,
+        attempt=attempt,
+        node=request.id,
+        session=request.session,
+        tenant=request.tenant,
+        model=request.model,
+        parts=request.parts,
+        sampling=request.sampling,
+        objective=request.objective,
+        remaining=request.remaining,
+        prefixes=request.prefixes,
+        retain=retained,
+        reason=reason,
+    )

@@ -1,0 +1,133 @@
+"""Splicing: the next output of a call is handed to the engine while the one before is generated.
+
+In a call with several outputs, each output's prompt is the one before, with its output, and what
+follows. An engine that splices is given the second request early; it puts the output in by itself
+when it is complete and goes on at once, without a way through the server. Until then the request
+is *staged*: for the core it still waits. If the engine did not go on, the request takes the usual
+way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from parrot_backend.core.commands import AbortRequest, Command, StageRequest
+from parrot_backend.core.engine_state import EngineState
+from parrot_backend.core.graph import SessionGraph
+from parrot_backend.core.ids import AttemptId, EngineId, NodeId
+from parrot_backend.core.nodes import NodeState, Request
+from parrot_backend.core.prompt import InPlace, PartKind, PromptPart
+from parrot_backend.core.resolution import resolve_leading
+
+#: Stands where the output goes; without tokens, so that nothing is put there.
+_GAP = PromptPart(PartKind.VALUE, "?", ())
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A request that an engine has already.
+
+    Attributes:
+        attempt: Under which it will run.
+        engine: Where.
+        after: The attempt whose output it waits for.
+    """
+
+    attempt: AttemptId
+    engine: EngineId
+    after: AttemptId
+
+
+class Splicing:
+    """Stages requests and takes them back.
+
+    Args:
+        is_on: Whether to stage anything.
+        emit: Takes commands.
+    """
+
+    def __init__(self, is_on: bool, emit: Callable[[Command], None]) -> None:
+        self._is_on = is_on
+        self._emit = emit
+        self._staged: dict[NodeId, Staged] = {}
+        self._num_staged = 0
+
+    def __len__(self) -> int:
+        return len(self._staged)
+
+    def look_ahead(
+        self, graph: SessionGraph, producer: Request, engines: Mapping[EngineId, EngineState]
+    ) -> None:
+        """Stage the request that goes on where a running one ends, if there is one."""
+        engine = None if producer.engine is None else engines.get(producer.engine)
+        if not self._is_on or engine is None or not engine.info.splices or producer.sampling.stop:
+            return
+        for node in graph.consumers(graph.variables[producer.output]):
+            if isinstance(node, Request) and _goes_on(graph, node, producer):
+                self._stage(graph, node, producer, engine.id)
+                return
+
+    def take(self, request: Request, spliced: Collection[AttemptId]) -> Staged | None:
+        """Return how a request that is ready runs already; if it does not, take it back."""
+        staged = self._staged.get(request.id)
+        if staged is not None and staged.attempt in spliced:
+            return self._staged.pop(request.id)
+        self.drop(request.id)
+        return None
+
+    def drop(self, node: NodeId) -> None:
+        """Take a request back, if it is staged."""
+        staged = self._staged.pop(node, None)
+        if staged is not None:
+            self._emit(AbortRequest(staged.engine, staged.attempt, is_early=True))
+
+    def lose_attempt(self, attempt: AttemptId) -> None:
+        """Take back what waits for an attempt that will not finish."""
+        for node in [n for n, staged in self._staged.items() if staged.after == attempt]:
+            self.drop(node)
+
+    def lose_engine(self, engine: EngineId) -> None:
+        """Forget what an engine had: it is gone."""
+        self._staged = {n: s for n, s in self._staged.items() if s.engine != engine}
+
+    def _stage(
+        self, graph: SessionGraph, request: Request, producer: Request, engine: EngineId
+    ) -> None:
+        assert producer.attempt is not None
+        before = resolve_leading(request.segments, graph.variables, 0)
+        gap = len(before)
+        after = resolve_leading(request.segments, graph.variables, gap + 1)
+        if gap + 1 + len(after) < len(request.segments):
+            return  # the output is read a second time, in another form
+        attempt = AttemptId(f"{request.id}~s{self._num_staged}")
+        self._num_staged += 1
+        self._staged[request.id] = Staged(attempt, engine, producer.attempt)
+        self._emit(
+            StageRequest(
+                engine=engine,
+                attempt=attempt,
+                after=producer.attempt,
+                gap=gap,
+                session=request.session,
+                tenant=request.tenant,
+                model=producer.model,
+                parts=(*before, _GAP, *after),
+                sampling=request.sampling,
+                objective=request.objective,
+                remaining=request.remaining,
+                max_gap_tokens=producer.sampling.max_tokens,
+            )
+        )
+
+
+def _goes_on(graph: SessionGraph, request: Request, producer: Request) -> bool:
+    """Tell whether a request waits for nothing but to go on where another ends."""
+    places = [s for s in request.segments if isinstance(s, InPlace)]
+    return (
+        request.state is NodeState.WAITING
+        and request.missing == 1
+        and bool(places)
+        and places[-1].variable == producer.output
+        and request.model in (None, producer.model)
+    )

@@ -1,0 +1,137 @@
+"""One attempt on vLLM: prompt to tokens, tokens to vLLM, its steps to outputs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from parrot_backend.core.criteria import Objective
+from parrot_backend.core.events import RequestFailed, RequestFinished, TokensGenerated
+from parrot_backend.core.ids import AttemptId
+from parrot_backend.core.prompt import PromptPart
+from parrot_backend.engines.attempts import fit_output
+from parrot_backend.engines.base import AttemptOutput, EngineRequest
+from parrot_backend.engines.output_stream import OutputStream
+from parrot_backend.engines.vllm.plugin_side import PluginSide, hints_of
+from parrot_backend.engines.vllm.prompt import PromptEncoder, PromptError
+from parrot_backend.engines.vllm.reply import Reply
+from parrot_backend.engines.vllm.splices import Splices, StagedRequest
+from parrot_backend.vllm_compat import client as compat
+from parrot_backend.vllm_compat.records import Rejected, Step
+
+#: Longer prompts are tokenised in a thread, because the event loop would stand still meanwhile:
+#: about 3 ms for so many characters.
+_LONG_PROMPT_CHARS = 10_000
+
+
+class Generation:
+    """Runs attempts.
+
+    Args:
+        client: The ``AsyncLLM``.
+        encoder: Turns prompts into tokens.
+        max_model_len: Longest prompt plus output, in tokens.
+        stream: Takes the outputs.
+        plugin: The client's side of the plug-in, if the engine has it.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        encoder: PromptEncoder,
+        max_model_len: int,
+        stream: OutputStream,
+        plugin: PluginSide | None,
+    ) -> None:
+        self._client = client
+        self._encoder = encoder
+        self._max_model_len = max_model_len
+        self._stream = stream
+        self._plugin = plugin
+        self._splices = Splices()
+        self._updates: dict[AttemptId, tuple[Objective, int]] = {}
+
+    def update(self, attempt: AttemptId, objective: Objective, remaining: int) -> None:
+        """Change the hints of an attempt that runs."""
+        if self._plugin is not None:
+            self._updates[attempt] = (objective, remaining)
+            self._plugin.update(attempt, objective, remaining)
+
+    async def run(self, request: EngineRequest) -> None:
+        """Run an attempt to its end; to cancel this aborts it.
+
+        Raises:
+            CoreDead: The engine is gone.
+        """
+        try:
+            await self._run(request)
+        except PromptError as exc:
+            self._stream.put(RequestFailed(request.attempt, "engine_rejected", str(exc)))
+        except Rejected as exc:
+            self._stream.put(RequestFailed(request.attempt, exc.code, str(exc), exc.is_retryable))
+        finally:
+            self._updates.pop(request.attempt, None)
+
+    async def _run(self, request: EngineRequest) -> None:
+        prompt_ids, ends = await self._encode(request.parts)
+        if request.fill_parts is not None:
+            prompt_ids = prompt_ids[: ends[request.fill_parts - 1]]
+        max_tokens = fit_output(request, len(prompt_ids), self._max_model_len)
+        if request.after is not None:
+            whole = len(prompt_ids) + request.max_gap_tokens + request.sampling.max_tokens
+            if whole > self._max_model_len:
+                return  # how much it may generate depends on what comes before
+        if isinstance(max_tokens, RequestFailed):
+            self._stream.put(max_tokens)
+            return
+        steps = compat.generate(
+            self._client,
+            request.attempt,
+            prompt_ids,
+            request.sampling,
+            max_tokens,
+            request.objective.objective_class,
+            request.cache_salt,
+            None if self._plugin is None else hints_of(request, ends),
+        )
+        reply = Reply(request.attempt, len(prompt_ids), self._encoder.decode)
+        if request.after is not None:
+            staged = self._splices.add(request.attempt, request.after)
+            steps = self._once_released(staged, steps, reply)
+        async for step in steps:
+            self._resend_update(request.attempt)
+            for output in reply.add(step):
+                self._say(request, output)
+
+    async def _encode(self, parts: Sequence[PromptPart]) -> tuple[list[int], list[int]]:
+        if sum(len(part.text) for part in parts) > _LONG_PROMPT_CHARS:
+            return await asyncio.to_thread(self._encoder.encode_with_ends, parts)
+        return self._encoder.encode_with_ends(parts)
+
+    async def _once_released(
+        self, staged: StagedRequest, steps: AsyncIterator[Step], reply: Reply
+    ) -> AsyncIterator[Step]:
+        """Yield the steps of a staged request after the end of the one before has been told."""
+        try:
+            async for step in steps:
+                if not reply.has_begun:
+                    reply.lengthen_prompt(await staged.gap_tokens)
+                yield step
+        finally:
+            self._splices.remove(staged)
+
+    def _say(self, request: EngineRequest, output: AttemptOutput) -> None:
+        if isinstance(output, RequestFinished):
+            spliced = self._splices.finished(request.attempt, len(output.token_ids or ()))
+            output = replace(output, spliced=spliced)
+        if request.fill_parts is None or not isinstance(output, TokensGenerated):
+            self._stream.put(output)
+
+    def _resend_update(self, attempt: AttemptId) -> None:
+        """Send an early update again: the first may have overtaken the request itself."""
+        if self._updates and self._plugin is not None:
+            update = self._updates.pop(attempt, None)
+            if update is not None:
+                self._plugin.update(attempt, *update)
