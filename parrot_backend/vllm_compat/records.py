@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from parrot_backend.engines.base import EngineLoad
-
 
 class CoreDead(Exception):  # noqa: N818 - a fact about the engine, named as such
     """The process that computes has ended, or cannot go on."""
@@ -57,20 +55,3 @@ class LoadRecord:
         self.prompt_tokens = 0
         self.cached_tokens = 0
         self.generated_tokens = 0
-
-    def load(self, num_unfinished: int) -> EngineLoad:
-        """Return the load.
-
-        Args:
-            num_unfinished: Requests that the client knows of; an engine whose last request was
-                aborted makes no step that would report it.
-        """
-        running = min(self.running, num_unfinished)
-        return EngineLoad(
-            running=running,
-            waiting=min(self.waiting, num_unfinished - running),
-            kv_usage=self.kv_usage if num_unfinished else 0.0,
-            prompt_tokens=self.prompt_tokens,
-            cached_tokens=self.cached_tokens,
-            generated_tokens=self.generated_tokens,
-        )

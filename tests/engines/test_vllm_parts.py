@@ -13,9 +13,10 @@ import pytest
 from parrot_backend.core.events import RequestFailed, RequestFinished, TokensGenerated
 from parrot_backend.core.ids import AttemptId, EngineId
 from parrot_backend.engines.vllm import VllmConfig, VllmEngine, processes
-from parrot_backend.vllm_compat.records import LoadRecord, Step
+from parrot_backend.engines.vllm.load import load_of
 from parrot_backend.engines.vllm.reply import Reply
 from parrot_backend.errors import EngineError
+from parrot_backend.vllm_compat.records import LoadRecord, Step
 
 ROOT = Path(__file__).parents[2]
 ATTEMPT = AttemptId("s.a#0~0")
@@ -98,14 +99,14 @@ class TestLoadRecord:
     def test_what_runs_is_told(self):
         record = LoadRecord()
         record.running, record.waiting, record.kv_usage = 3, 2, 0.5
-        load = record.load(num_unfinished=6)
+        load = load_of(record, num_unfinished=6)
         assert (load.running, load.waiting, load.kv_usage) == (3, 2, 0.5)
 
     def test_what_was_aborted_since_the_last_step_is_not(self):
         record = LoadRecord()
         record.running, record.waiting, record.kv_usage = 3, 2, 0.5
-        assert record.load(4).waiting == 1
-        idle = record.load(0)
+        assert load_of(record, 4).waiting == 1
+        idle = load_of(record, 0)
         assert (idle.running, idle.waiting, idle.kv_usage) == (0, 0, 0.0)
 
 

@@ -20,6 +20,7 @@ from parrot_backend.engines.output_stream import OutputStream
 from parrot_backend.engines.vllm import processes
 from parrot_backend.engines.vllm.config import VllmConfig
 from parrot_backend.engines.vllm.generation import Generation
+from parrot_backend.engines.vllm.load import load_of
 from parrot_backend.engines.vllm.plugin_side import PluginSide
 from parrot_backend.engines.vllm.processes import CoreProcesses
 from parrot_backend.engines.vllm.prompt import PromptEncoder
@@ -140,8 +141,8 @@ class VllmEngine:
     def load(self) -> EngineLoad:
         """Return the load after the latest step, with what others run on the same engine."""
         if self._client is None:
-            return self._record.load(0)
-        load = self._record.load(compat.num_unfinished(self._client))
+            return load_of(self._record, 0)
+        load = load_of(self._record, compat.num_unfinished(self._client))
         return load if self._plugin is None else self._plugin.add_figures(load)
 
     async def drain(self) -> None:
