@@ -21,7 +21,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from benchmarks.common import Cell, append_rows, spread
+from benchmarks.common import Cell, append_rows, cells, shown, spread
 from benchmarks.engine_lab import alternate, shared_arguments, tiny_config, words
 from benchmarks.server_lab import LabServer, call, servers
 from parrot_backend.server.config import ServerSettings
@@ -122,29 +122,21 @@ def row_of(name: str, trials: Sequence[Trial], arguments: argparse.Namespace) ->
         "tool_s": arguments.tool_s,
         "chains": arguments.chains,
         "trials": len(trials),
-        "ttft_ms": round(ttft.median, 3),
-        "ttft_ms_p20": round(ttft.p20, 3),
-        "ttft_ms_p80": round(ttft.p80, 3),
-        "chain_s": round(whole.median, 4),
-        "chain_s_p20": round(whole.p20, 4),
-        "chain_s_p80": round(whole.p80, 4),
+        **cells("ttft_ms", ttft),
+        **cells("chain_s", whole),
     }
 
 
 def show(rows: Sequence[dict[str, Cell]]) -> None:
     """Print medians, and how many times better than no early fill each is."""
+    measured = ("ttft_ms", "chain_s")
+    print(f"{'':>15}" + "".join(f"{name:>32}" for name in measured))
     for row in rows:
         base = next(
             r for r in rows if (r["scenario"], r["variant"]) == (row["scenario"], "no fill")
         )
-        line = f"{row['scenario']:>6} {row['variant']:>8}"
-        for name in ("ttft_ms", "chain_s"):
-            value, reference = row[name], base[name]
-            assert isinstance(value, float)
-            assert isinstance(reference, float)
-            bounds = f"[{row[f'{name}_p20']:.3g}, {row[f'{name}_p80']:.3g}]"
-            line += f"   {name} {value:.3g} {bounds:<15} {reference / value:.2f}x"
-        print(line)
+        values = "".join(shown(row, base, name) for name in measured)
+        print(f"{row['scenario']:>6} {row['variant']:>8}{values}")
 
 
 def main() -> None:

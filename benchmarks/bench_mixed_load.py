@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from benchmarks.common import Cell, append_rows, spread
+from benchmarks.common import Cell, append_rows, cells, shown, spread
 from benchmarks.engine_lab import (
     LabEngine,
     Sample,
@@ -109,28 +109,17 @@ def row_of(variant: str, trials: Sequence[Trial], arguments: argparse.Namespace)
         ("chat_normalised_ms", [chat.normalised_s for chat in chats], 1e3),
         ("job_s", jobs_s, 1.0),
     ):
-        found = spread([value * scale for value in values]) if values else None
-        row[name] = None if found is None else round(found.median, 4)
-        row[f"{name}_p20"] = None if found is None else round(found.p20, 4)
-        row[f"{name}_p80"] = None if found is None else round(found.p80, 4)
+        row |= cells(name, spread([value * scale for value in values]) if values else None)
     return row
 
 
 def show(rows: Sequence[dict[str, Cell]]) -> None:
     """Print medians, and how many times better than vLLM each is."""
     measured = ("chat_tpot_ms", "chat_ttft_ms", "chat_normalised_ms", "job_s")
-    print(f"{'':>12}" + "".join(f"{name:>28}" for name in measured))
+    print(f"{'':>12}" + "".join(f"{name:>32}" for name in measured))
     base = next(row for row in rows if row["variant"] == "vllm")
     for row in rows:
-        line = f"{row['variant']:>12}"
-        for name in measured:
-            value, reference = row[name], base[name]
-            if isinstance(value, int | float) and isinstance(reference, int | float):
-                bounds = f"[{row[f'{name}_p20']:.3g}, {row[f'{name}_p80']:.3g}]"
-                line += f"{value:>8.3g} {bounds:<13} {reference / value:>4.2f}x"
-            else:
-                line += f"{'-':>28}"
-        print(line)
+        print(f"{row['variant']:>12}" + "".join(shown(row, base, name) for name in measured))
 
 
 async def run(arguments: argparse.Namespace) -> list[dict[str, Cell]]:

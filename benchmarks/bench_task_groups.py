@@ -18,7 +18,7 @@ import itertools
 import time
 from collections.abc import Sequence
 
-from benchmarks.common import Cell, append_rows, spread
+from benchmarks.common import Cell, append_rows, cells, shown, spread
 from benchmarks.engine_lab import (
     LabEngine,
     alternate,
@@ -54,7 +54,9 @@ async def keep_busy(lab: LabEngine, seed: object, number: int, busy: asyncio.Eve
         await lab.generate([text], MAP_TOKENS, BACKGROUND)
 
 
-async def trial(lab: LabEngine, arguments: argparse.Namespace, seed: int, load: bool) -> list[float]:
+async def trial(
+    lab: LabEngine, arguments: argparse.Namespace, seed: int, load: bool
+) -> list[float]:
     """Run all jobs once; return the time of each."""
     busy = asyncio.Event()
     busy.set()
@@ -117,27 +119,17 @@ def row_of(
         "slots": arguments.slots,
         "background": arguments.background,
         "trials": len(trials),
-        "mean_job_s": round(mean.median, 4),
-        "mean_job_s_p20": round(mean.p20, 4),
-        "mean_job_s_p80": round(mean.p80, 4),
-        "last_job_s": round(last.median, 4),
-        "last_job_s_p20": round(last.p20, 4),
-        "last_job_s_p80": round(last.p80, 4),
+        **cells("mean_job_s", mean),
+        **cells("last_job_s", last),
     }
 
 
 def show(rows: Sequence[dict[str, Cell]]) -> None:
     """Print medians, and how many times better than vLLM each is."""
-    base = rows[0]
+    measured = ("mean_job_s", "last_job_s")
+    print(f"{'':>14}" + "".join(f"{name:>32}" for name in measured))
     for row in rows:
-        line = f"{row['variant']:>14}"
-        for name in ("mean_job_s", "last_job_s"):
-            value, reference = row[name], base[name]
-            assert isinstance(value, float)
-            assert isinstance(reference, float)
-            bounds = f"[{row[f'{name}_p20']:.3g}, {row[f'{name}_p80']:.3g}]"
-            line += f"   {name} {value:.3g} {bounds:<15} {reference / value:.2f}x"
-        print(line)
+        print(f"{row['variant']:>14}" + "".join(shown(row, rows[0], name) for name in measured))
 
 
 def main() -> None:

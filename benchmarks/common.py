@@ -41,6 +41,26 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(statistics.median(values), percentile(values, 0.2), percentile(values, 0.8))
 
 
+def cells(name: str, found: Spread | None, digits: int = 4) -> dict[str, Cell]:
+    """Return the three columns of a spread; empty ones if nothing was measured."""
+    values = (None, None, None) if found is None else found
+    return {
+        f"{name}_{part}": None if value is None else round(value, digits)
+        for part, value in zip(("median", "p20", "p80"), values, strict=True)
+    }
+
+
+def shown(row: Mapping[str, Cell], base: Mapping[str, Cell] | None, name: str) -> str:
+    """Return a spread of a row for a terminal, with how many times less than in ``base`` it is."""
+    median = row[f"{name}_median"]
+    if not isinstance(median, int | float):
+        return f"{'-':>32}"
+    spans = f"[{row[f'{name}_p20']:.3g}, {row[f'{name}_p80']:.3g}]"
+    reference = None if base is None else base[f"{name}_median"]
+    ratio = f"{reference / median:.2f}x" if isinstance(reference, int | float) else ""
+    return f"{median:>8.3g} {spans:<16} {ratio:>6}"
+
+
 def environment() -> dict[str, Cell]:
     """Return what a reader must know to compare a row with another: machine and versions."""
     return {

@@ -305,8 +305,8 @@ class Chaos:
         after = {v.id for v in variables if v.is_settled}
         assert after - before == expected
         aborts = of_type(commands, AbortRequest)
-        assert {c.attempt for c in aborts if not c.is_fill} == running
-        assert {c.attempt for c in aborts if c.is_fill} == filled
+        assert {c.attempt for c in aborts if not c.is_early} == running
+        assert {c.attempt for c in aborts if c.is_early} == filled
 
     def _close(self, a: int, b: int, c: int) -> None:
         session = pick(list(self.driver.coordinator.sessions), a)

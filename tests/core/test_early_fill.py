@@ -278,7 +278,7 @@ def test_fill_that_is_stopped_is_aborted() -> None:
     request = make_candidate("r").request
     world.consider("r")
     world.fills.stop(request.id)
-    assert world.said() == [AbortRequest(A, AttemptId("r~fill0"), is_fill=True)]
+    assert world.said() == [AbortRequest(A, AttemptId("r~fill0"), is_early=True)]
     assert len(world.fills) == 0
 
 

@@ -91,7 +91,7 @@ def filled(commands: Iterable[Command]) -> list[str]:
 
 
 def stopped(commands: Iterable[Command]) -> list[str]:
-    aborts = [abort for abort in of_type(commands, AbortRequest) if abort.is_fill]
+    aborts = [abort for abort in of_type(commands, AbortRequest) if abort.is_early]
     return [name_of_attempt(abort.attempt).partition("#")[0] for abort in aborts]
 
 

@@ -436,10 +436,10 @@ class CoreDriver:
                 assert keys
                 assert self.kept[engine].issuperset(keys), "it was not kept"
                 self.kept[engine].difference_update(keys)
-            case AbortRequest(engine, attempt, is_fill):
+            case AbortRequest(engine, attempt, is_early):
                 of_engine = (
                     self.fills.pop(attempt).engine
-                    if is_fill
+                    if is_early
                     else self.running.pop(attempt).start.engine
                 )
                 assert of_engine == engine
