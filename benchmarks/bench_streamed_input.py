@@ -4,13 +4,14 @@ A consumer's prompt is a constant, the value that a producer generates, and a ta
 alternate on one engine: the whole prompt sent when the producer has ended, with nothing of it
 cached ("late") or with its constant in the cache after a request that ran beside the producer
 ("fill", what early fill does); or sent piece by piece with vLLM's streaming input, where the
-constant goes first, then every 1, 8 or 32 tokens of the value, then the rest ("stream n"). Measured
-are the time from the producer's last token to the consumer's first, the producer's own time, and
-the time of both. The bound of the first is a consumer whose whole prompt is in the cache
+constant goes first, then every 1, 8 or 32 tokens of the value, then the rest ("stream n"); or as
+with early fill, with one more filling request for every 32 tokens of the value ("refill 32").
+Measured are the time from the producer's last token to the consumer's first, the producer's own
+time, and the time of both. The bound of the first is a consumer whose whole prompt is in the cache
 ("cached"), measured in the same run.
 
-After each trial the consumer's prompt is run again by itself; its output must be the same. All
-prompts are made of token ids, and the value goes in as it was generated.
+After each trial the consumer's prompt is run again, with nothing cached; its output should be the
+same. All prompts are made of token ids, and the value goes in as it was generated.
 
     python -m benchmarks.bench_streamed_input [--chains 1] [--repeat 7] [--save]
 """
@@ -38,14 +39,16 @@ from benchmarks.engine_lab import (
 VALUE_TOKENS = (64, 256, 1024)
 PRODUCER_TOKENS, CONSTANT_TOKENS, TAIL_TOKENS, OUTPUT_TOKENS = 32, 256, 32, 16
 
-#: Variant -> tokens of the value in each piece, where it is streamed.
-VARIANTS: dict[str, int | None] = {
-    "late": None,
-    "fill": None,
-    "stream 1": 1,
-    "stream 8": 8,
-    "stream 32": 32,
-    "cached": None,
+#: Variant -> how the consumer begins beside its producer, and with how many tokens of the value
+#: at a time.
+VARIANTS: dict[str, tuple[str, int]] = {
+    "late": ("", 0),
+    "fill": ("fill", max(VALUE_TOKENS)),
+    "refill 32": ("fill", 32),
+    "stream 1": ("stream", 1),
+    "stream 8": ("stream", 8),
+    "stream 32": ("stream", 32),
+    "cached": ("", 0),
 }
 
 FIGURES = ("ttft_ms", "producer_ms", "whole_ms")
@@ -60,13 +63,17 @@ class Trial:
         producer_ms: From the begin to the producer's last token.
         whole_ms: From the begin of the producer to the end of the consumer.
         thrown: Tokens that were sampled only because each request and each piece must sample.
-        is_same: The output is that of the same prompt, run by itself.
+        prompt: The consumer's.
+        output: The consumer's.
+        is_same: The output is that of the same prompt, run again.
     """
 
     ttft_ms: float
     producer_ms: float
     whole_ms: float
     thrown: int
+    prompt: list[int]
+    output: list[int]
     is_same: bool = False
 
 
@@ -171,38 +178,60 @@ async def pieces(texts: Texts, value: Output, size: int) -> AsyncGenerator[Any, 
     yield StreamingInput(tokens_input(value.ids[fed:] + texts.tail), _greedy(OUTPUT_TOKENS))
 
 
+async def fill(client: Client, texts: Texts, value: Output, size: int, into: Output) -> None:
+    """Compute a consumer's prompt as the value grows, one request of one token after the other."""
+    filled = 0
+    while not value.is_complete:
+        await client.run(texts.constant + value.ids[:filled], 1, into)
+        await value.reach(filled + size)
+        filled = len(value.ids) // size * size
+
+
 async def chain(client: Client, variant: str, texts: Texts, num_value: int) -> Trial:
     """Run a producer and its consumer."""
-    value, output, early = Output(), Output(), Output()
-    size = VARIANTS[variant]
+    value, output, filling = Output(), Output(), Output()
+    how, size = VARIANTS[variant]
     beside: list[asyncio.Task[None]] = []
     begin_s = time.perf_counter()
-    if size is not None:
+    if how == "stream":
         prompt = pieces(texts, value, size)
         beside = [asyncio.create_task(client.run(prompt, OUTPUT_TOKENS, output))]
-    elif variant == "fill":
-        beside = [asyncio.create_task(client.run(texts.constant, 1, early))]
+    elif how == "fill":
+        beside = [asyncio.create_task(fill(client, texts, value, size, filling))]
     await client.run(texts.producer, num_value, value)
     ended_s = ready_s = value.token_s[-1]
     whole = [*texts.constant, *value.ids, *texts.tail]
     if variant == "cached":
         await client.run(whole, OUTPUT_TOKENS, Output())
         ready_s = time.perf_counter()
-    if size is None:
+    if how != "stream":
         await client.run(whole, OUTPUT_TOKENS, output)
     await asyncio.gather(*beside)
     # Each piece but the last gave one token that is no part of the context.
     thrown = len(output.ids) - OUTPUT_TOKENS
-    trial = Trial(
+    return Trial(
         ttft_ms=(output.token_s[thrown] - ready_s) * 1e3,
         producer_ms=(ended_s - begin_s) * 1e3,
         whole_ms=(output.token_s[-1] - ready_s + ended_s - begin_s) * 1e3,
-        thrown=thrown + len(early.ids),
+        thrown=thrown + len(filling.ids),
+        prompt=whole,
+        output=output.ids[thrown:],
     )
-    again = Output()
-    await client.run(whole, OUTPUT_TOKENS, again)
-    trial.is_same = again.ids == output.ids[thrown:]
-    return trial
+
+
+async def trial(
+    lab: LabEngine, client: Client, variant: str, num_value: int, seeds: Sequence[object]
+) -> list[Trial]:
+    """Run chains side by side, with nothing cached; then check their outputs."""
+    texts = [client.texts(seed) for seed in seeds]
+    await lab.forget()
+    trials = await asyncio.gather(*(chain(client, variant, each, num_value) for each in texts))
+    await lab.forget()
+    for each in trials:
+        again = Output()
+        await client.run(each.prompt, OUTPUT_TOKENS, again)
+        each.is_same = again.ids == each.output
+    return trials
 
 
 async def run(arguments: argparse.Namespace) -> list[dict[str, Cell]]:
@@ -213,16 +242,12 @@ async def run(arguments: argparse.Namespace) -> list[dict[str, Cell]]:
         lab = labs["streamed"]
         client = Client(lab)
         for variant in VARIANTS:
-            await chain(client, variant, client.texts(variant), VALUE_TOKENS[0])
+            await trial(lab, client, variant, VALUE_TOKENS[0], [variant])
         order = alternate([f"{number}" for number in range(len(names))], arguments.repeat)
         for number, position in enumerate(order):
             tokens, variant = name = names[int(position)]
-            await lab.forget()
-            seed = number // len(names)
-            texts = [client.texts((seed, each)) for each in range(arguments.chains)]
-            trials[name] += await asyncio.gather(
-                *(chain(client, variant, each, tokens) for each in texts)
-            )
+            seeds = [(number // len(names), each) for each in range(arguments.chains)]
+            trials[name] += await trial(lab, client, variant, tokens, seeds)
     return [row_of(*name, found, arguments) for name, found in trials.items()]
 
 

@@ -122,7 +122,7 @@ class Coordinator:
             case TokensGenerated():
                 self._progress.stream(event, now_s)
                 return self._commands  # nothing became placeable
-            case RequestFinished() | RequestFailed() if self._fleet.end_fill(event.attempt):
+            case RequestFinished() | RequestFailed() if self._ends_fill(event):
                 pass
             case RequestFinished():
                 self._progress.finish(event, now_s)
@@ -152,7 +152,12 @@ class Coordinator:
                 assert_never(event)
         for request in self._fleet.place(now_s):
             self._progress.look_ahead(request)
+        self._fleet.resume_fills()
         return self._commands
+
+    def _ends_fill(self, event: RequestFinished | RequestFailed) -> bool:
+        is_complete = isinstance(event, RequestFinished)
+        return self._fleet.end_fill(event.attempt, is_complete=is_complete)
 
     def _emit(self, command: Command) -> None:
         self._commands.append(command)

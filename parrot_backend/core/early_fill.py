@@ -7,7 +7,7 @@ lowest priority and is given up when its request becomes ready.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +19,9 @@ from parrot_backend.core.nodes import NodeState, Request
 from parrot_backend.core.prefix import PrefixBoundary, PrefixChain, PrefixIndex
 from parrot_backend.core.prompt import PromptPart
 
+#: A prompt that was filled once is filled again when it has become so many times as long.
+_GROWTH = 1.5
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FillCandidate:
@@ -29,12 +32,14 @@ class FillCandidate:
         parts: The whole prompt, with placeholders for what is missing.
         num_known: Its leading parts that are known.
         chain: Their boundaries.
+        near: The engine where the missing value is being made, if that is so.
     """
 
     request: Request
     parts: tuple[PromptPart, ...]
     num_known: int
     chain: PrefixChain
+    near: EngineId | None = None
 
     @property
     def key(self) -> bytes:
@@ -46,7 +51,7 @@ class FillCandidate:
 class _Fill:
     engine: EngineId
     node: NodeId
-    key: bytes
+    chain: PrefixChain
 
 
 class EarlyFill:
@@ -72,7 +77,8 @@ class EarlyFill:
         self._emit = emit
         self._fills: dict[AttemptId, _Fill] = {}
         self._attempt_of: dict[NodeId, AttemptId] = {}
-        self._backlog: deque[FillCandidate] = deque(maxlen=config.max_backlog)
+        self._backlog: OrderedDict[NodeId, FillCandidate] = OrderedDict()
+        self._filled_tokens: dict[NodeId, int] = {}
         self._num_started = 0
 
     def __len__(self) -> int:
@@ -85,41 +91,32 @@ class EarlyFill:
             and request.state is NodeState.WAITING
             and request.id not in self._attempt_of
             and chain[-1].tokens >= self._config.min_tokens
+            # Each value that comes makes the prompt of a wide reduce a little longer.
+            and chain[-1].tokens >= _GROWTH * self._filled_tokens.get(request.id, 0)
             and not self._prefixes.engines_holding(chain[-1].hash)
+            and all(fill.chain[-1].hash != chain[-1].hash for fill in self._fills.values())
         )
 
-    def consider(
-        self,
-        candidate: FillCandidate,
-        engines: Collection[EngineState],
-        near: EngineId | None = None,
-    ) -> None:
-        """Begin a fill that is wanted; put it off while the engines have enough of them.
+    def consider(self, candidate: FillCandidate) -> None:
+        """Take in what could be filled; ``resume`` begins it."""
+        self._backlog[candidate.request.id] = candidate
+        if len(self._backlog) > self._config.max_backlog:
+            self._backlog.popitem(last=False)
 
-        Args:
-            candidate: What could be computed.
-            engines: Those that take fills and serve the model.
-            near: The engine where the missing value is being made, if that is so.
-        """
-        free = [e for e in engines if self._num_on(e.id) < self._config.max_per_engine]
-        if not free:
-            if engines:
-                self._backlog.append(candidate)
-            return
-        engine = min(free, key=lambda e: (e.id != near, e.used_tokens, e.order))
-        self._start(candidate, engine.id)
-
-    def ended(self, attempt: AttemptId, engines: Collection[EngineState]) -> bool:
-        """Note that a fill has ended, and begin the next; False if the attempt is no fill."""
+    def ended(self, attempt: AttemptId, *, is_complete: bool) -> bool:
+        """Note that a fill has ended; False if the attempt is no fill."""
         fill = self._fills.pop(attempt, None)
         if fill is None:
             return False
         self._attempt_of.pop(fill.node, None)
-        self._resume(engines)
+        if not is_complete:
+            self._prefixes.give_up(fill.engine, fill.chain)
         return True
 
     def stop(self, node: NodeId) -> None:
         """Give up the fill of a request: it is ready, or has ended."""
+        self._backlog.pop(node, None)
+        self._filled_tokens.pop(node, None)
         attempt = self._attempt_of.pop(node, None)
         if attempt is not None:
             fill = self._fills.pop(attempt)
@@ -134,7 +131,8 @@ class EarlyFill:
         request = candidate.request
         attempt = AttemptId(f"{request.id}~fill{self._num_started}")
         self._num_started += 1
-        self._fills[attempt] = _Fill(engine, request.id, candidate.key)
+        self._fills[attempt] = _Fill(engine, request.id, candidate.chain)
+        self._filled_tokens[request.id] = candidate.chain[-1].tokens
         self._attempt_of[request.id] = attempt
         # Others with the same prefix, and the request itself, are to go there.
         self._prefixes.record(engine, candidate.chain)
@@ -152,14 +150,22 @@ class EarlyFill:
             )
         )
 
-    def _resume(self, engines: Collection[EngineState]) -> None:
+    def resume(self, engines: Collection[EngineState]) -> None:
+        """Begin fills, the oldest first, as far as they are still wanted and there is room.
+
+        Args:
+            engines: Those that take fills.
+        """
         for _ in range(len(self._backlog)):
-            candidate = self._backlog.popleft()
-            serving = [e for e in engines if e.serves(candidate.request.model)]
-            if self.is_wanted(candidate.request, candidate.chain):
-                self.consider(candidate, serving)
-            if all(self._num_on(e.id) >= self._config.max_per_engine for e in engines):
+            free = [e for e in engines if self._num_on(e.id) < self._config.max_per_engine]
+            if not free:
                 return
+            _, candidate = self._backlog.popitem(last=False)
+            serving = [e for e in free if e.serves(candidate.request.model)]
+            if serving and self.is_wanted(candidate.request, candidate.chain):
+                near = candidate.near
+                engine = min(serving, key=lambda e: (e.id != near, e.used_tokens, e.order))
+                self._start(candidate, engine.id)
 
     def _num_on(self, engine: EngineId) -> int:
         return sum(fill.engine == engine for fill in self._fills.values())

@@ -28,6 +28,7 @@ from parrot_backend.core.foresight import Foresight
 from parrot_backend.core.graph import SessionGraph
 from parrot_backend.core.ids import AttemptId, EngineId, NodeId
 from parrot_backend.core.nodes import NodeState, Request
+from parrot_backend.core.prefix import PrefixBoundary
 from parrot_backend.core.scheduling.scheduler import Scheduler
 from parrot_backend.core.splicing import Splicing, Staged
 from parrot_backend.core.token_rate import TokenRate
@@ -177,9 +178,13 @@ class Fleet:
         self._settle_model(request)
         self.foresight.expect(graph, request, prefix_seed(request), self._rate.value)
 
-    def end_fill(self, attempt: AttemptId) -> bool:
+    def end_fill(self, attempt: AttemptId, *, is_complete: bool) -> bool:
         """Note the end of a fill; False if the attempt is none."""
-        return self.foresight.fills.ended(attempt, self.foresight.keepers())
+        return self.foresight.fills.ended(attempt, is_complete=is_complete)
+
+    def resume_fills(self) -> None:
+        """Begin fills that were put off, where there is room for them now."""
+        self.foresight.fills.resume(self.foresight.keepers())
 
     def update(self, request: Request) -> None:
         """Tell the engine of a running request that its objective or path has changed."""
@@ -241,20 +246,25 @@ class Fleet:
         self.scheduler.release(request.engine, attempt)
         return request
 
-    def learn(self, request: Request, text: str) -> bytes:
-        """Learn from a finished request: lengths in tokens, and what its engine now holds.
+    def learn(self, request: Request, text: str) -> PrefixBoundary:
+        """Learn from a finished request how long texts are in tokens.
 
         Returns:
-            Hash of its prompt and output together.
+            The boundary after its prompt and output.
         """
-        assert request.engine is not None
         assert request.usage is not None
         chars = sum(len(part.text) for part in request.parts)
         self._rate.learn(chars, request.usage.prompt_tokens)
         seed, rate = prefix_seed(request), self._rate.value
-        boundary = self.foresight.continuation(request, text, seed, rate)
+        return self.foresight.continuation(request, text, seed, rate)
+
+    def keep_continuation(
+        self, request: Request, boundary: PrefixBoundary, attempt: AttemptId
+    ) -> None:
+        """Note that an engine holds prompt and output of a request, and keep them if wanted."""
+        assert request.engine is not None
+        self.foresight.continued(boundary.hash, request.engine, attempt)
         self.scheduler.prefixes.record(request.engine, (boundary,))
-        return boundary.hash
 
     def place(self, now_s: float) -> list[Request]:
         """Start what can be placed now, and return it."""

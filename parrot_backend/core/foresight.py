@@ -124,8 +124,8 @@ class Foresight:
         is_coming, near = _first_missing(graph, request, len(known.parts))
         if is_coming:
             parts = with_placeholders(known.parts, request.segments)
-            candidate = FillCandidate(request, parts, len(known.parts), tuple(known.chain))
-            self.fills.consider(candidate, self.keepers(request.model), near)
+            chain = tuple(known.chain)
+            self.fills.consider(FillCandidate(request, parts, len(known.parts), chain, near))
 
     def continued(self, key: bytes, engine: EngineId, attempt: AttemptId) -> None:
         """Keep prompt and output of a finished attempt for a request that begins so."""
@@ -149,22 +149,26 @@ def _first_missing(
 ) -> tuple[bool, EngineId | None]:
     """Tell whether the first missing value is on its way, and the engine that makes it.
 
-    It is when a client will set it, and when a request that makes it, perhaps through transforms,
-    is running.
+    It is when a client will set it, and when all requests that make it, perhaps through transforms,
+    are running.
     """
     if position >= len(request.segments):
         return False, None
     segment = request.segments[position]
     assert isinstance(segment, Input | InPlace), "else it would be known"
-    pending = [segment.variable]
+    near: EngineId | None = None
+    pending, seen = [segment.variable], {segment.variable}
     while pending:
         variable = graph.variables[pending.pop()]
-        if variable.is_settled:
+        if variable.is_settled or variable.producer is None:
             continue
-        if variable.producer is None:
-            return True, None
         node = graph.nodes[variable.producer]
-        if isinstance(node, Request):
-            return node.state is NodeState.RUNNING, node.engine
-        pending += node.inputs
-    return False, None
+        if not isinstance(node, Request):
+            further = [used for used in node.inputs if used not in seen]
+            pending += further
+            seen.update(further)
+        elif node.state is NodeState.RUNNING:
+            near = node.engine
+        else:
+            return False, None
+    return True, near

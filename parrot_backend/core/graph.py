@@ -245,9 +245,12 @@ class SessionGraph:
 
 def requests_fed_by(graph: SessionGraph, variable: VariableId) -> Iterator[Request]:
     """Yield the requests that read a variable, as it is or through transforms."""
-    pending = [variable]
+    pending, seen = [variable], set[NodeId]()
     while pending:
         for node in graph.consumers(graph.variables[pending.pop()]):
+            if node.id in seen:
+                continue
+            seen.add(node.id)
             if isinstance(node, Request):
                 yield node
             else:

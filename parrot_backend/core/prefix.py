@@ -39,7 +39,7 @@ class PrefixHasher:
 
     def __init__(self, seed: str) -> None:
         self._digest = blake2b(digest_size=_DIGEST_BYTES)
-        self._chars = 0
+        self._chars = self._tokens = 0
         _update(self._digest, b"s", seed)
 
     def copy(self) -> PrefixHasher:
@@ -60,8 +60,9 @@ class PrefixHasher:
             _update(self._digest, b"r" if part.kind is PartKind.ROLE else b"t", part.text)
             self._chars += len(part.text)
             if part.kind is not PartKind.ROLE:
-                tokens = int(self._chars * tokens_per_char)
-                boundaries.append(PrefixBoundary(self._digest.digest(), tokens))
+                # The estimate may have fallen since; a longer prefix is never the shorter one.
+                self._tokens = max(self._tokens, int(self._chars * tokens_per_char))
+                boundaries.append(PrefixBoundary(self._digest.digest(), self._tokens))
         return tuple(boundaries)
 
 
@@ -141,6 +142,16 @@ class PrefixIndex:
     def report_all(self, engine: EngineId, held: Iterable[PrefixBoundary]) -> None:
         """Note that an engine holds exactly this."""
         self.report(engine, held, lost=list(self._resident[engine]))
+
+    def give_up(self, engine: EngineId, chain: PrefixChain) -> None:
+        """Note that an engine will not compute what it was to compute; what it holds, it holds."""
+        if engine not in self._resident:
+            return
+        resident = self._resident[engine]
+        for boundary in chain:
+            if boundary.hash in resident and resident[boundary.hash] is None:
+                del resident[boundary.hash]
+                self._drop(boundary.hash, engine)
 
     def holds(self, engine: EngineId, key: bytes) -> bool:
         """Tell whether an engine holds, or is to hold, a prefix."""

@@ -85,10 +85,8 @@ class Progress:
             if isinstance(node, Request) and node.attempt in event.spliced:
                 self.look_ahead(node)
         # Now those who go on from here have been counted.
-        assert request.engine is not None
-        foresight = self._fleet.foresight
-        foresight.continued(continuation, request.engine, event.attempt)
-        foresight.forget(request.id)
+        self._fleet.keep_continuation(request, continuation, event.attempt)
+        self._fleet.foresight.forget(request.id)
 
     def fail_attempt(self, event: RequestFailed, now_s: float) -> None:
         """A running request failed; try again if that may help."""

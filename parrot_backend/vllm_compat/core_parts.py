@@ -19,11 +19,19 @@ from parrot_backend.vllm_compat.seams import Hooks, WaitingQueue
 class HookedRequest:
     """A ``CoreRequest`` on vLLM's own."""
 
-    __slots__ = ("arrival_s", "held_since_s", "hints", "raw", "request_class", "tpot_s")
+    __slots__ = (
+        "arrival_s",
+        "held_since_s",
+        "hints",
+        "raw",
+        "request_class",
+        "tpot_s",
+        "waits_since_s",
+    )
 
     def __init__(self, raw: Request, arrival_s: float) -> None:
         self.raw = raw
-        self.arrival_s = arrival_s
+        self.arrival_s = self.waits_since_s = arrival_s
         self.hints: Any = None
         self.request_class: Any = 0
         self.tpot_s: float | None = None
@@ -39,6 +47,11 @@ class HookedRequest:
     def context_tokens(self) -> int:
         """Tokens computed so far, or found in the cache."""
         return int(self.raw.num_computed_tokens)
+
+    @property
+    def num_preemptions(self) -> int:
+        """How often it was put back into the queue."""
+        return int(self.raw.num_preemptions)
 
     @property
     def num_tokens(self) -> int:
@@ -95,7 +108,7 @@ class HintQueue(RequestQueue):
         if hooked.hints is None:
             self.stock.add_request(request)
         else:
-            self._hooks.enqueue(hooked)
+            self._hooks.enqueue(hooked, time.monotonic())
 
     def pop_request(self) -> Request:
         """Take out the next one."""

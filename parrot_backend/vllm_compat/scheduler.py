@@ -164,9 +164,9 @@ class SchedulerHooks(_Base):
         taken = len(self.running) + self.num_waiting_for_streaming_input
         return int(self.max_num_active_reqs - taken)
 
-    def num_unhinted_waiting(self) -> int:
-        """Return how many requests without hints wait."""
-        return len(self._stock_waiting)
+    def first_unhinted(self) -> HookedRequest | None:
+        """Return the next waiting request without hints, or None."""
+        return _hooked(self._stock_waiting.peek_request()) if self._stock_waiting else None
 
     def preempt(self, hooked: HookedRequest) -> bool:
         """Put a running request back into the queue; False if that cannot be now."""

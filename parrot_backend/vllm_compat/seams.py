@@ -20,6 +20,7 @@ class CoreRequest(Protocol):
         tpot_s: Target for the time per output token, if there is one.
         held_since_s: The policy's own.
         arrival_s: When it came.
+        waits_since_s: The policy's own; at first, when it came.
     """
 
     hints: Any
@@ -27,6 +28,7 @@ class CoreRequest(Protocol):
     tpot_s: float | None
     held_since_s: float | None
     arrival_s: float
+    waits_since_s: float
 
     @property
     def remaining_tokens(self) -> int:
@@ -36,6 +38,11 @@ class CoreRequest(Protocol):
     @property
     def context_tokens(self) -> int:
         """Tokens computed so far, or found in the cache."""
+        ...
+
+    @property
+    def num_preemptions(self) -> int:
+        """How often it was put back into the queue."""
         ...
 
     @property
@@ -114,8 +121,8 @@ class CoreSeam(Protocol):
         """Return how many more requests may run."""
         ...
 
-    def num_unhinted_waiting(self) -> int:
-        """Return how many requests without hints wait."""
+    def first_unhinted(self) -> Any:
+        """Return the next waiting request without hints, or None."""
         ...
 
     def preempt(self, request: Any) -> bool:
@@ -210,7 +217,7 @@ class Hooks(Protocol):
         """A request that is held back is known to vLLM now."""
         ...
 
-    def enqueue(self, request: Any) -> None:
+    def enqueue(self, request: Any, now_s: float) -> None:
         """A request with hints waits, for the first time or again."""
         ...
 

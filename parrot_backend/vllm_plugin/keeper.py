@@ -121,10 +121,15 @@ class PrefixKeeper:
     def expire(self, now_s: float) -> None:
         """Give back what nobody used for too long."""
         self._pins.expire(now_s)
+        self._count_lost()
 
     def reclaim(self, num_blocks: int) -> int:
         """Give back pins until so many more blocks are free; return how many became free."""
-        return self._pins.reclaim(num_blocks) if num_blocks > 0 else 0
+        if num_blocks <= 0:
+            return 0
+        num_freed = self._pins.reclaim(num_blocks)
+        self._count_lost()
+        return num_freed
 
     # --- blocks ------------------------------------------------------------------------------
 
@@ -167,6 +172,9 @@ class PrefixKeeper:
         for key in changes.lost:
             self._held.pop(key, None)
             self._lost[key] = None
+        self._count_lost()
+
+    def _count_lost(self) -> None:
         self.lost_pins += len(self._pins.take_dropped())
 
     def _begin(self) -> None:

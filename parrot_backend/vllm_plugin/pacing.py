@@ -100,6 +100,8 @@ class Pacer:
         waiting_latency: Sequence[T],
         model: StepTimeModel | None,
         now_s: float,
+        *,
+        must_admit: bool = False,
     ) -> StepPlan[T]:
         """Return what the next step computes, and note on the requests who is held.
 
@@ -108,6 +110,8 @@ class Pacer:
             waiting_latency: Latency-sensitive requests about to be admitted, in order.
             model: How long a step takes; None if that is not known yet.
             now_s: The current time.
+            must_admit: A request of another class has waited for too long: it gets a chunk, before
+                the prefill of others that run.
         """
         latency = [each for each in running if each.request_class is RequestClass.LATENCY]
         if model is None or not (latency or waiting_latency):
@@ -144,12 +148,16 @@ class Pacer:
             fits = step.add_decode(request, regardless=False)
             (order if fits else held).append(request)
         rest = [each for each in others if not _decodes(each)]
-        num_granted = 0 if pending else step.add_prefills(rest, first_regardless=False)
+        waits = pending or must_admit
+        num_granted = 0 if waits else step.add_prefills(rest, first_regardless=False)
         order += [*turn, *prefilling, *rest[:num_granted]]
         held += rest[num_granted:]
 
         is_open = not (held or pending)
-        admits = self._admit(step, now_s, is_open=is_open, may_force=overdue is None)
+        if must_admit:
+            admits = step.add_new(regardless=True)
+        else:
+            admits = self._admit(step, now_s, is_open=is_open, may_force=overdue is None)
         self._had_turn, self._was_idle = bool(turn), not order
         _mark(order, held, now_s)
         return StepPlan(order, held, step.tokens, admits)

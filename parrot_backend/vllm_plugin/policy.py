@@ -13,6 +13,7 @@ from typing import Any
 
 from parrot_backend.core.step_time import StepTimeFitter, StepWork
 from parrot_backend.vllm_compat.seams import CoreRequest, CoreSeam
+from parrot_backend.vllm_plugin.admission import Admission
 from parrot_backend.vllm_plugin.calls import Calls
 from parrot_backend.vllm_plugin.hints import Hints, RequestClass, changed_hints, parse_hints
 from parrot_backend.vllm_plugin.keeper import PrefixKeeper
@@ -31,6 +32,7 @@ _UNHINTED_CLASS = RequestClass.TASK_GROUP
 
 #: Order of requests when their hints are not to count.
 _NO_ORDER = Hints(request_class=_UNHINTED_CLASS)
+_FILL = Hints(request_class=RequestClass.FILL)
 
 #: So many waiting latency-sensitive requests are looked at before a step.
 _MAX_LOOKED_AT = 8
@@ -52,12 +54,14 @@ class ApplicationPolicy:
         self.fitter = StepTimeFitter()
         self._pacer = Pacer(options.pacing())
         self._room = RoomMaker(core, self.keeper)
-        self._splicer = Splicer(core)
-        self._plan: StepPlan[CoreRequest] = StepPlan([], [], None, True)
-        self._alive: dict[CoreRequest, None] = {}
+        self._admission = Admission(core, self._room, options)
+        self._splicer = Splicer(core, self._learn)
+        # With how often it had been preempted when it last began to wait.
+        self._alive: dict[CoreRequest, int] = {}
+        self._has_begun: set[CoreRequest] = set()
         self._named: dict[str, CoreRequest] = {}
         self._works: list[tuple[StepWork, float]] = []
-        self._now_s = self._last_done_s = 0.0
+        self._last_done_s = 0.0
         self._has_warned = False
         self.reports = ReportLog(self._changes, self._snapshot)
         self._calls = Calls(self)
@@ -78,10 +82,11 @@ class ApplicationPolicy:
         if hints is None:
             return
         self._give(request, hints)
-        self._alive[request] = None
+        self._alive[request] = request.num_preemptions
         if hints.name is not None:
             self._named[hints.name] = request
-        self.keeper.learn(request, hints, now_s)
+        if hints.after is None:
+            self._learn(request)
 
     def holds_back(self, request: CoreRequest) -> bool:
         """Tell whether a new request must wait for the output of another."""
@@ -91,9 +96,13 @@ class ApplicationPolicy:
         """A request that waits for the output of another is here."""
         self._splicer.add(request)
 
-    def enqueue(self, request: CoreRequest) -> None:
+    def enqueue(self, request: CoreRequest, now_s: float) -> None:
         """A request with hints waits, for the first time or again."""
-        self.waiting.add(request, self._ordered_by(request.hints), request.arrival_s)
+        if self._alive[request] != request.num_preemptions:
+            self._alive[request] = request.num_preemptions
+            request.waits_since_s = now_s
+        hints = self._ordered_by(request.hints)
+        self.waiting.add(request, hints, request.arrival_s, request.waits_since_s)
 
     def update(self, name: str, raw: object, now_s: float) -> None:
         """Change the hints of a request that waits or runs; unknown names are ignored."""
@@ -104,7 +113,8 @@ class ApplicationPolicy:
         self._warn(problems)
         if hints is None:
             return
-        hints = replace(hints, name=name)  # it goes by the name under which it is known
+        # It goes by the name under which it is known, and waits for whom it waits.
+        hints = replace(hints, name=name, after=request.hints.after)
         self._give(request, hints)
         if request in self.waiting:
             self.waiting.update(request, self._ordered_by(hints))
@@ -115,6 +125,8 @@ class ApplicationPolicy:
         if request.hints is None:
             return
         self._alive.pop(request, None)
+        self._has_begun.discard(request)
+        self._room.forget(request)
         if self._named.get(request.hints.name) is request:
             del self._named[request.hints.name]
         self._splicer.ended(request, is_complete=is_complete)
@@ -124,8 +136,11 @@ class ApplicationPolicy:
     def _ordered_by(self, hints: Hints) -> Hints:
         """Return the part of hints that the queue goes by."""
         if not self.options.order:
-            return _NO_ORDER
+            return _NO_ORDER if hints.request_class is not RequestClass.FILL else _FILL
         return hints if self.options.gang else replace(hints, group=None)
+
+    def _learn(self, request: CoreRequest) -> None:
+        self.keeper.learn(request, request.hints, request.arrival_s)
 
     def _give(self, request: CoreRequest, hints: Hints) -> None:
         request.hints = hints
@@ -142,50 +157,42 @@ class ApplicationPolicy:
     # --- admission, within a step ------------------------------------------------------------
 
     def precedes(self, hinted: CoreRequest, unhinted: CoreRequest) -> bool:
-        """Tell which of two waiting requests goes first: by class, then by arrival."""
-        if not self.options.order:
-            return hinted.arrival_s <= unhinted.arrival_s
-        key = (hinted.request_class, hinted.arrival_s)
-        return key <= (unhinted.request_class, unhinted.arrival_s)
+        """Tell which of two waiting requests goes first."""
+        return self._admission.precedes(hinted, unhinted)
 
     def may_begin(self, request: CoreRequest) -> bool:
         """Tell whether the next waiting request may begin in this step."""
-        if not (self._plan.order or self._plan.held or self._core.running_requests()):
-            return True  # or nothing would ever happen
-        if self._room.was_preempted(request):
-            return False  # what took its place has just begun
-        if request.request_class is RequestClass.LATENCY:
-            return True
-        if not self._plan.admits_others and not self._is_old(request):
-            return False
-        if request.request_class is RequestClass.FILL:
-            return self._room.is_spare_for(request)
-        return True
-
-    def _is_old(self, request: CoreRequest) -> bool:
-        if request.request_class is RequestClass.FILL:
-            return False
-        return self._now_s - request.arrival_s > self.options.max_wait_s
+        return self._admission.may_begin(request)
 
     # --- steps -------------------------------------------------------------------------------
 
     def before_step(self, now_s: float) -> StepPlan[CoreRequest]:
         """Choose who takes part in the next step."""
-        self._now_s = now_s
+        self._admission.set_time(now_s)
         self.waiting.promote_old(now_s)
         self.keeper.expire(now_s)
         self._room.begin_step()
         urgent = self._urgent()
-        if self.options.preempt:
+        if self.options.preempt and self.options.order:
             for request in urgent:
-                self._room.make_for(request)
+                self._room.make_for(request, now_s)
         running = self._core.running_requests()
         model = self.fitter.model if self.options.pace else None
-        self._plan = self._pacer.plan(running, urgent, model, now_s)
-        if not running and self.waiting:
-            self._room.reclaim_for(self.waiting.first())
-        self._room.make_for_step(self._plan.order, self._plan.held)
-        return self._plan
+        heads = self._heads()
+        must_admit = any(map(self._admission.is_old, heads))
+        plan = self._pacer.plan(running, urgent, model, now_s, must_admit=must_admit)
+        if not running:
+            for request in heads:
+                self._room.reclaim_for(request)
+        self._room.make_for_step(plan.order, plan.held)
+        self._admission.begin_step(plan)
+        return plan
+
+    def _heads(self) -> list[CoreRequest]:
+        """Return the waiting requests of which one goes first: with hints, and without."""
+        unhinted = self._core.first_unhinted()
+        heads = [] if unhinted is None else [unhinted]
+        return [*heads, self.waiting.first()] if self.waiting else heads
 
     def step_made(
         self, computed: list[tuple[CoreRequest, int]], begun: list[CoreRequest], now_s: float
@@ -194,7 +201,9 @@ class ApplicationPolicy:
         if begun:
             tokens = dict(computed)
             for request in begun:
-                if request.hints is not None:
+                # Some of vLLM's model runners list here what goes on after a preemption, too.
+                if request.hints is not None and request not in self._has_begun:
+                    self._has_begun.add(request)
                     self._begun(request, request.context_tokens - tokens[request], now_s)
         self._works.append((work_of(computed), now_s))
 
@@ -245,13 +254,13 @@ class ApplicationPolicy:
 
     def configure(self, options: PluginOptions) -> None:
         """Take other options; for whoever compares them."""
-        self.options = options
+        self.options = self._admission.options = options
         self._pacer = Pacer(options.pacing())
         self.keeper.configure(options)
         waiting = WaitingRequests[CoreRequest](options.waiting())
         old, self.waiting = list(self.waiting), waiting
         for request in old:
-            self.enqueue(request)
+            self.enqueue(request, request.waits_since_s)
 
     def figures(self) -> dict[str, Any]:
         """Return what is counted, and how long steps take; plain data."""
@@ -272,7 +281,7 @@ class ApplicationPolicy:
             "alive": len(self._alive),
             "named": len(self._named),
             "waiting": len(self.waiting),
-            "held": len(self._plan.held),
+            "held": self._admission.num_held if self._alive else 0,
             "staged": len(self._splicer),
             "keeps_prefixes": self._core.can_keep_prefixes,
             "splices": self._core.can_splice,

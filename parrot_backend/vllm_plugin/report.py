@@ -14,7 +14,7 @@ from typing import Any
 #: Plain data, as msgpack carries it.
 Report = dict[str, Any]
 
-#: Reports are at least so far apart, unless the engine has nothing left to do.
+#: What comes up while the engine works is collected for so long, unless nothing is left to do.
 MIN_INTERVAL_S = 0.05
 
 

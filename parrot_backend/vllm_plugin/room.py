@@ -15,6 +15,9 @@ _SPARE_SHARE = 0.1
 #: made free is enough for that.
 _MARGIN_SHARE = 0.02
 
+#: A latency-sensitive request that waited longer gets the room that pins take.
+_PIN_PATIENCE_S = 0.5
+
 
 class RoomMaker:
     """Makes room between two steps.
@@ -27,6 +30,7 @@ class RoomMaker:
         self._core = core
         self._keeper = keeper
         self._preempted: set[CoreRequest] = set()
+        self._spared: set[CoreRequest] = set()
         self._promised_slots = 0
         self._promised_blocks = 0
         self.num_preempted = 0
@@ -40,19 +44,33 @@ class RoomMaker:
         """Tell whether a request has just been preempted, for this step."""
         return request in self._preempted
 
-    def make_for(self, request: CoreRequest) -> None:
+    def spare(self, request: CoreRequest) -> None:
+        """Never preempt a request: it was let in for its age."""
+        self._spared.add(request)
+
+    def forget(self, request: CoreRequest) -> None:
+        """A request has ended."""
+        self._spared.discard(request)
+
+    def make_for(self, request: CoreRequest, now_s: float) -> None:
         """Make room for a waiting latency-sensitive request, at the cost of throughput work.
 
-        What cannot be had is left as it is: then the request waits like any other. Pins are not
-        given back for it as long as anything runs that will make room: others would have to
-        compute again what is pinned.
+        Nothing is preempted if that would not be enough; then the request waits like any other.
+        Pins are given back for it only when it has waited for a while: what runs will make room,
+        and others would have to compute again what is pinned.
         """
-        self._promised_slots += 1
-        self._promised_blocks += self._blocks(request.num_tokens) + self._margin
-        victims = self._victims()
-        while self._core.num_free_slots() < self._promised_slots and victims:
-            self._preempt(victims.pop())
-        while self._core.pool.num_free() < self._promised_blocks and victims:
+        pool, victims = self._core.pool, self._victims()
+        slots = self._promised_slots + 1
+        blocks = self._promised_blocks + self._blocks(request.num_tokens) + self._margin
+        if pool.num_free() < blocks:
+            blocks -= self._num_referenced(request)
+        if now_s - request.waits_since_s > _PIN_PATIENCE_S:
+            self._keeper.reclaim(blocks - pool.num_free())
+        gained = sum(self._blocks(victim.context_tokens) for victim in victims)
+        if self._core.num_free_slots() + len(victims) < slots or pool.num_free() + gained < blocks:
+            return
+        self._promised_slots, self._promised_blocks = slots, blocks
+        while victims and (self._core.num_free_slots() < slots or pool.num_free() < blocks):
             self._preempt(victims.pop())
 
     def reclaim_for(self, request: CoreRequest) -> None:
@@ -63,8 +81,8 @@ class RoomMaker:
     def make_for_step(self, order: Sequence[CoreRequest], held: list[CoreRequest]) -> None:
         """See to it that those who take part in a step get their blocks.
 
-        Pins are given back first. Then those who sit the step out are preempted, the last first:
-        vLLM itself would take the blocks from somebody who takes part.
+        Pins are given back first. Then throughput work that sits the step out is preempted, the
+        last first: vLLM itself would take the blocks from somebody who takes part.
 
         Args:
             order: Who takes part.
@@ -80,15 +98,24 @@ class RoomMaker:
         for request in reversed(held[:]):
             if self._core.pool.num_free() >= needed:
                 return
-            if self._preempt(request):
+            if request.request_class >= RequestClass.THROUGHPUT and self._preempt(request):
                 held.remove(request)
 
     def is_spare_for(self, request: CoreRequest) -> bool:
         """Tell whether a prompt can be computed ahead of need without crowding out anything."""
         spare = int(_SPARE_SHARE * self._core.pool.num_blocks)
-        if self._core.num_unhinted_waiting():
+        if self._core.first_unhinted() is not None:
             return False
         return self._core.pool.num_free() - self._blocks(request.num_tokens) >= spare
+
+    def _num_referenced(self, request: CoreRequest) -> int:
+        """Return how many leading blocks of a prompt are in use: they take no free ones."""
+        pool = self._core.pool
+        for number, block_hash in enumerate(request.block_hashes):
+            block = pool.cached_block(block_hash)
+            if block is None or not pool.ref_count(block):
+                return number
+        return len(request.block_hashes)
 
     @property
     def _margin(self) -> int:
@@ -100,7 +127,11 @@ class RoomMaker:
     def _victims(self) -> list[CoreRequest]:
         """Return who may be preempted for latency-sensitive work, the best last."""
         running = self._core.running_requests()
-        lesser = [r for r in running if r.request_class >= RequestClass.THROUGHPUT]
+        lesser = [
+            r
+            for r in running
+            if r.request_class >= RequestClass.THROUGHPUT and r not in self._spared
+        ]
         # The newest of the lowest class has least to lose.
         lesser.sort(key=lambda r: (r.request_class, r.arrival_s))
         return lesser

@@ -71,17 +71,19 @@ class WaitingRequests(Generic[T]):
         for entry in self._in_order():
             yield entry.item
 
-    def add(self, item: T, hints: Hints, arrival_s: float) -> None:
+    def add(self, item: T, hints: Hints, arrival_s: float, since_s: float | None = None) -> None:
         """Put in a request; one that is here already is replaced.
 
         Args:
             item: The request.
             hints: What is known of it.
             arrival_s: When it arrived first, which for a preempted request is long ago.
+            since_s: Since when it waits, by which it becomes old; None: since it arrived.
         """
         self.remove(item)
         self._num_added += 1
-        entry = self._entries[item] = Entry(item, hints, arrival_s, self._num_added)
+        since_s = arrival_s if since_s is None else since_s
+        entry = self._entries[item] = Entry(item, hints, arrival_s, since_s, self._num_added)
         self._shares[hints.request_class].enter(hints.tenant)
         self._join_group(entry)
         self._put_in_order(entry)
@@ -141,7 +143,7 @@ class WaitingRequests(Generic[T]):
         """Move what has waited for too long to the front."""
         while self._young:
             _, entry = self._young.first()
-            if now_s - entry.arrival_s < self._options.max_wait_s:
+            if now_s - entry.since_s < self._options.max_wait_s:
                 return
             self._take_from_order(entry)
             entry.is_old = True
@@ -199,7 +201,7 @@ class WaitingRequests(Generic[T]):
             self._old.insert(entry.place, entry)
             return
         if hints.request_class is not RequestClass.FILL:
-            self._young.insert(entry.place, entry)
+            self._young.insert(entry.age_place, entry)
         level = _level(hints)
         if level not in self._levels:
             self._levels.insert(level, TenantLanes(self._shares[hints.request_class]))
@@ -211,7 +213,7 @@ class WaitingRequests(Generic[T]):
             self._old.remove(entry.place)
             return
         if hints.request_class is not RequestClass.FILL:
-            self._young.remove(entry.place)
+            self._young.remove(entry.age_place)
         level = _level(hints)
         self._levels[level].remove(entry)
         if not self._levels[level]:

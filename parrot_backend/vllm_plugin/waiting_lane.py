@@ -73,6 +73,7 @@ class Entry(Generic[T]):
     Attributes:
         item: The request itself, which nothing here looks into.
         arrival_s: When it arrived first.
+        since_s: Since when it waits.
         order: Position among all that were ever added.
         is_old: It has waited for too long.
     """
@@ -80,6 +81,7 @@ class Entry(Generic[T]):
     item: T
     hints: Hints
     arrival_s: float
+    since_s: float
     order: int
     is_old: bool = False
 
@@ -87,6 +89,11 @@ class Entry(Generic[T]):
     def place(self) -> SortKey:
         """Sorts by arrival, then by order of adding."""
         return (self.arrival_s, self.order)
+
+    @property
+    def age_place(self) -> SortKey:
+        """Sorts by the time it has waited."""
+        return (self.since_s, self.order)
 
 
 class _Unit(Generic[T]):

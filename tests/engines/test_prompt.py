@@ -281,3 +281,104 @@ class TestSpaceAddingTokenizer:
     def test_parts_join_without_spaces(self, one):
         parts = [c("abc"), c("def"), v("ab"), c(" cd")]
         assert one.decode(PromptEncoder(ToyTokenizer(one)).encode(parts)) == "abcdefab cd"
+
+
+ENDS_TEMPLATES = {"chatml": CHATML, "trimming": TRIMMING}
+
+#: A value that is generated later and goes where it stands.
+GENERATED = (5, 6, 7)
+
+raw_prompts = st.lists(st.builds(c, texts) | st.builds(v, texts) | st.just(v("xyz", GENERATED)))
+chat_prompts = st.lists(
+    st.tuples(st.sampled_from(["system", "user", "assistant"]).map(r), raw_prompts), min_size=1
+).map(lambda messages: [part for role, content in messages for part in (role, *content)])
+
+
+class TestEnds:
+    @given(st.sampled_from(sorted(ENDS_TEMPLATES)), raw_prompts | chat_prompts)
+    def test_there_is_one_for_each_part_and_they_never_fall(self, template, parts):
+        ids, ends = encoder(ENDS_TEMPLATES[template]).encode_with_ends(parts)
+        assert len(ends) == len(parts)
+        assert ends == sorted(ends)
+        assert all(0 <= end <= len(ids) for end in ends)
+        assert ids == encoder(ENDS_TEMPLATES[template]).encode(parts)
+
+    @given(raw_prompts, raw_prompts, raw_prompts)
+    def test_equal_leading_parts_end_with_equal_ids(self, shared, one, other):
+        # A constant at the end keeps its last spaces only if no value follows.
+        shared = [*shared, c("end.")]
+        encoded = [tiny().encode_with_ends(shared + rest) for rest in (one, other)]
+        last = len(shared) - 1
+        (ids, ends), (other_ids, other_ends) = encoded
+        assert ends[: last + 1] == other_ends[: last + 1]
+        assert ids[: ends[last]] == other_ids[: ends[last]]
+
+    @given(
+        st.sampled_from(sorted(ENDS_TEMPLATES)),
+        st.lists(st.tuples(st.sampled_from(["system", "user"]).map(r), raw_prompts), max_size=2),
+        raw_prompts,
+        st.text(min_size=1, max_size=9).map(lambda text: f"x{text}x"),
+        st.text(min_size=1, max_size=9).map(lambda text: f"x{text}x"),
+    )
+    def test_a_chat_shares_all_before_a_value(self, template, messages, content, one, other):
+        """The prompt of a fill: the value that is missing is a placeholder."""
+        parts = [part for role, given in messages for part in (role, *given)]
+        parts += [r("user"), *content]
+        used = encoder(ENDS_TEMPLATES[template])
+        known = len(parts) - 1
+        encoded = [used.encode_with_ends([*parts, v(text), c(" Go on.")]) for text in (one, other)]
+        (ids, ends), (other_ids, other_ends) = encoded
+        assert ends[: known + 1] == other_ends[: known + 1]
+        assert ids[: ends[known]] == other_ids[: ends[known]]
+
+    @given(raw_prompts, raw_prompts)
+    def test_ids_go_into_the_gap_of_a_staged_prompt(self, before, after):
+        """What is put in at the end of an empty part gives the ids of the part with them."""
+        staged = [*before, v("?", ()), *after]
+        whole = [*before, v("xyz", GENERATED), *after]
+        ids, ends = tiny().encode_with_ends(staged)
+        gap_at = ends[len(before)]
+        assert [*ids[:gap_at], *GENERATED, *ids[gap_at:]] == tiny().encode(whole)
+
+    @pytest.mark.parametrize("template", sorted(ENDS_TEMPLATES))
+    @given(raw_prompts, raw_prompts, raw_prompts)
+    def test_ids_go_into_the_gap_of_a_staged_chat(self, template, asked, before, after):
+        used = encoder(ENDS_TEMPLATES[template])
+        head = [r("user"), *asked, r("assistant"), *before]
+        ids, ends = used.encode_with_ends([*head, v("?", ()), *after])
+        gap_at = ends[len(head)]
+        spliced = [*ids[:gap_at], *GENERATED, *ids[gap_at:]]
+        assert spliced == used.encode([*head, v("xyz", GENERATED), *after])
+
+    def test_a_role_ends_where_the_part_before_it_does(self):
+        parts = [r("system"), c("One."), r("user"), v("two"), r("assistant")]
+        ids, ends = tiny().encode_with_ends(parts)
+        assert ends[0] == 0
+        assert ends[1] == ends[2]
+        assert ends[3] == ends[4] < len(ids)
+        assert text_of(ids[: ends[1]]) == "<|begin|><|system|>One."
+        assert text_of(ids[: ends[3]]) == "<|begin|><|system|>One.<|end|><|user|>two"
+
+    def test_spaces_that_move_count_for_the_value(self):
+        ids, ends = tiny().encode_with_ends([c("code of "), v("a snake"), c(" now ")])
+        assert [text_of(ids[:end]) for end in ends] == [
+            "<|begin|>code of",
+            "<|begin|>code of a snake",
+            "<|begin|>code of a snake now ",
+        ]
+
+    def test_a_constant_that_moved_whole_ends_where_the_part_before_it_does(self):
+        ids, ends = tiny().encode_with_ends([v("a"), c("  "), v("b")])
+        assert ends[1] == ends[0] == len([BEGIN, *ids_of("a")])
+        assert ends[2] == len(ids)
+
+    def test_a_part_that_is_trimmed_away_ends_where_the_part_before_it_does(self):
+        ids, ends = encoder(TRIMMING).encode_with_ends(
+            [r("user"), c(" \n"), v(" Hi"), c("  "), r("assistant")]
+        )
+        assert text_of(ids[: ends[2]]) == "<s>[user] Hi"
+        assert ends[1] == 0
+        assert ends[3] == ends[2]
+
+    def test_an_empty_prompt_has_none(self):
+        assert tiny().encode_with_ends([]) == ([BEGIN], [])

@@ -52,9 +52,11 @@ class Splices:
 
     def finished(self, attempt: AttemptId, num_tokens: int) -> tuple[AttemptId, ...]:
         """Return which requests go on, now that an attempt has ended with so many tokens."""
-        waiting = self._after.pop(attempt, [])
+        staged_after = self._after.pop(attempt, [])
         if not num_tokens:
             return ()
+        # One that has just been aborted may be here still.
+        waiting = [staged for staged in staged_after if not staged.gap_tokens.cancelled()]
         for staged in waiting:
             staged.gap_tokens.set_result(num_tokens)
         return tuple(staged.attempt for staged in waiting)
