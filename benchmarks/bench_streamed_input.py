@@ -224,9 +224,9 @@ async def trial(
 ) -> list[Trial]:
     """Run chains side by side, with nothing cached; then check their outputs."""
     texts = [client.texts(seed) for seed in seeds]
-    await lab.forget()
+    assert await lab.engine.reset_prefix_cache(), "nothing runs"
     trials = await asyncio.gather(*(chain(client, variant, each, num_value) for each in texts))
-    await lab.forget()
+    assert await lab.engine.reset_prefix_cache(), "nothing holds KV any more"
     for each in trials:
         again = Output()
         await client.run(each.prompt, OUTPUT_TOKENS, again)

@@ -1,12 +1,13 @@
 """Hints that a request carries: what they are, and how they are read from untrusted values.
 
-They arrive in ``SamplingParams.extra_args["parrot"]`` as a dict. A hint only changes when and where
+They arrive in ``SamplingParams.extra_args["parrot"]`` as a dict, or as JSON. A hint only changes when and where
 something is computed, never the result, so a malformed field is ignored and reported, and the
 request is served with the fields that are sound.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -17,6 +18,7 @@ _V = TypeVar("_V")
 _MAX_TEXT_CHARS = 256
 _MAX_PREFIXES = 1024
 _MAX_SHOWN_CHARS = 80
+_MAX_JSON_CHARS = 2**16
 _MAX_UNKNOWN_REPORTED = 8
 # Decades. A bound refuses infinity, NaN and integers too large for a float all at once.
 _MAX_S = 1e9
@@ -97,15 +99,17 @@ def parse_hints(raw: object, now_s: float) -> ParsedHints:
     """Read the hints of a new request; it never raises.
 
     Args:
-        raw: What the request carries; None if it carries no hints.
+        raw: What the request carries; None if it carries no hints. A text is taken for JSON,
+            because vLLM's HTTP server takes no dict here.
         now_s: The engine's clock, from which a slack counts.
 
     Returns:
         The hints, or None if there are none or if they are not a dict.
     """
-    if not isinstance(raw, dict):
-        return ParsedHints(None, _problems_of_no_dict(raw))
-    return changed_hints(Hints(), raw, now_s)
+    fields = _decoded(raw)
+    if not isinstance(fields, dict):
+        return ParsedHints(None, _problems_of_no_dict(fields))
+    return changed_hints(Hints(), fields, now_s)
 
 
 def changed_hints(hints: Hints, raw: object, now_s: float) -> ParsedHints:
@@ -178,6 +182,16 @@ class _Fields:
         unknown = [key for key in self._raw if key not in self._known]
         shown = unknown[:_MAX_UNKNOWN_REPORTED]
         return (*self._problems, *(f"{_shown(key)}: unknown field" for key in shown))
+
+
+def _decoded(raw: object) -> object:
+    if not isinstance(raw, str) or len(raw) > _MAX_JSON_CHARS:
+        return raw
+    try:
+        decoded: object = json.loads(raw)
+    except (ValueError, RecursionError):
+        return raw
+    return decoded
 
 
 def _problems_of_no_dict(raw: object) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -73,6 +73,8 @@ class EngineDriver:
         self.engine = engine
         self.info = info
         self.attempts: dict[AttemptId, Attempt] = {}
+        #: All that was said, in order.
+        self.said: list[AttemptOutput] = []
         self.strays: list[AttemptOutput] = []
         self.reports: list[EngineReported] = []
         self.reported = asyncio.Event()
@@ -127,6 +129,18 @@ class EngineDriver:
         """Wait until anything was said of an attempt."""
         await self._until(attempt, lambda: bool(attempt.outputs))
 
+    async def told(self, condition: Callable[[list[EngineReported]], bool]) -> None:
+        """Wait until the reports so far fulfil a condition."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition(self.reports):
+                self.reported.clear()
+                await self.reported.wait()
+
+    def begin_order(self, *attempts: Attempt) -> list[Attempt]:
+        """Return attempts in the order in which something was said of them first."""
+        seen = dict.fromkeys(output.attempt for output in self.said)
+        return [self.attempts[a] for a in seen if self.attempts.get(a) in attempts]
+
     async def ended(self) -> BaseException | None:
         """Wait for the end of the outputs; return what was raised, None for a plain end."""
         await asyncio.wait_for(asyncio.shield(self._reader), PATIENCE_S)
@@ -151,6 +165,7 @@ class EngineDriver:
                     self.reports.append(output)
                     self.reported.set()
                     continue
+                self.said.append(output)
                 attempt = self.attempts.get(output.attempt)
                 if attempt is None:
                     self.strays.append(output)

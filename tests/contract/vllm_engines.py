@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 
 from parrot_backend.core.ids import EngineId
 from parrot_backend.engines.vllm import VllmConfig, VllmEngine
@@ -20,9 +21,12 @@ CONFIG = VllmConfig(
     kv_cache_bytes=64 * 2**20,
 )
 
+#: Two requests at once, and a cache of 127 blocks that a few prompts fill.
+SMALL = replace(CONFIG, max_num_seqs=2, kv_cache_bytes=4 * 2**20)
 
-def make_engine(config: VllmConfig = CONFIG) -> VllmEngine:
-    return VllmEngine(EngineId("vllm"), config)
+
+def make_engine(config: VllmConfig = CONFIG, name: str = "vllm") -> VllmEngine:
+    return VllmEngine(EngineId(name), config)
 
 
 def is_alive(pid: int) -> bool:

@@ -74,6 +74,7 @@ def tiny() -> PromptEncoder:
     return PromptEncoder(ToyTokenizer(backend(), config["chat_template"], config["bos_token"]))
 
 
+@lru_cache
 def encoder(template: str) -> PromptEncoder:
     return PromptEncoder(ToyTokenizer(backend(), template))
 

@@ -67,8 +67,10 @@ class FakeRequest:
     is_complete: bool = False
     num_preemptions: int = 0
     cached_tokens: int = 0
+    waits_since_s: float = 0.0
 
     def __post_init__(self) -> None:
+        self.waits_since_s = self.arrival_s
         self.hash_blocks()
 
     def __repr__(self) -> str:
@@ -260,8 +262,8 @@ class FakeCore:
     def num_free_slots(self) -> int:
         return self._active_slots - len(self.running)
 
-    def num_unhinted_waiting(self) -> int:
-        return len(self.stock)
+    def first_unhinted(self) -> FakeRequest | None:
+        return self.stock[0] if self.stock else None
 
     def preempt(self, request: FakeRequest) -> bool:
         if not self.can_preempt:
@@ -399,7 +401,7 @@ class FakeCore:
 
     def _enqueue(self, request: FakeRequest, *, is_again: bool = False) -> None:
         if request.hints is not None:
-            self.policy.enqueue(request)
+            self.policy.enqueue(request, self.now_s)
         elif is_again:
             self.stock.appendleft(request)
         else:
