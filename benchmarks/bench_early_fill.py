@@ -53,7 +53,8 @@ async def chain(
     nodes, variables = [], [{"name": "x0", "value": "Begin."}]
     for i in range(arguments.steps):
         value = f"x{i}" if has_tools or i == 0 else f"a{i - 1}"
-        prompt = f"{words(arguments.words, (seed, i))}\nSo far: {{{{input:{value}}}}} {{{{output:a{i}}}}}"
+        text = words(arguments.words, (seed, i))
+        prompt = f"{text}\nSo far: {{{{input:{value}}}}} {{{{output:a{i}}}}}"
         nodes.append(call(f"c{i}", prompt, arguments.tokens))
         if has_tools and i:
             variables.append({"name": f"x{i}"})

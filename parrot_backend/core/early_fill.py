@@ -86,9 +86,11 @@ class EarlyFill:
 
     def is_wanted(self, request: Request, chain: Sequence[PrefixBoundary]) -> bool:
         """Tell whether a fill of a waiting request's known prefix is worth it."""
+        queued = self._backlog.get(request.id)
         return (
             self._config.is_on
             and request.state is NodeState.WAITING
+            and (queued is None or queued.key != chain[-1].hash)
             and request.id not in self._attempt_of
             and chain[-1].tokens >= self._config.min_tokens
             # Each value that comes makes the prompt of a wide reduce a little longer.
@@ -126,6 +128,7 @@ class EarlyFill:
         """Forget the fills of an engine: it is gone."""
         for attempt in [a for a, fill in self._fills.items() if fill.engine == engine]:
             self._attempt_of.pop(self._fills.pop(attempt).node, None)
+        self._filled_tokens.clear()  # what was filled there may be filled once more
 
     def _start(self, candidate: FillCandidate, engine: EngineId) -> None:
         request = candidate.request
@@ -156,13 +159,15 @@ class EarlyFill:
         Args:
             engines: Those that take fills.
         """
-        for _ in range(len(self._backlog)):
+        for candidate in list(self._backlog.values()):
             free = [e for e in engines if self._num_on(e.id) < self._config.max_per_engine]
             if not free:
                 return
-            _, candidate = self._backlog.popitem(last=False)
             serving = [e for e in free if e.serves(candidate.request.model)]
-            if serving and self.is_wanted(candidate.request, candidate.chain):
+            if not serving:
+                continue
+            del self._backlog[candidate.request.id]
+            if self.is_wanted(candidate.request, candidate.chain):
                 near = candidate.near
                 engine = min(serving, key=lambda e: (e.id != near, e.used_tokens, e.order))
                 self._start(candidate, engine.id)

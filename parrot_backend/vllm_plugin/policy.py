@@ -82,7 +82,8 @@ class ApplicationPolicy:
         if hints is None:
             return
         self._give(request, hints)
-        self._alive[request] = request.num_preemptions
+        # One that is kept back begins to wait when it goes on.
+        self._alive[request] = request.num_preemptions if hints.after is None else -1
         if hints.name is not None:
             self._named[hints.name] = request
         if hints.after is None:
@@ -114,7 +115,7 @@ class ApplicationPolicy:
         if hints is None:
             return
         # It goes by the name under which it is known, and waits for whom it waits.
-        hints = replace(hints, name=name, after=request.hints.after)
+        hints = replace(hints, name=name, after=request.hints.after, gap_at=request.hints.gap_at)
         self._give(request, hints)
         if request in self.waiting:
             self.waiting.update(request, self._ordered_by(hints))
@@ -122,11 +123,11 @@ class ApplicationPolicy:
 
     def ended(self, request: CoreRequest, *, is_complete: bool) -> None:
         """A request has ended, well or not, and is about to give back its blocks."""
+        self._room.forget(request)
         if request.hints is None:
             return
         self._alive.pop(request, None)
         self._has_begun.discard(request)
-        self._room.forget(request)
         if self._named.get(request.hints.name) is request:
             del self._named[request.hints.name]
         self._splicer.ended(request, is_complete=is_complete)
@@ -179,7 +180,7 @@ class ApplicationPolicy:
         running = self._core.running_requests()
         model = self.fitter.model if self.options.pace else None
         heads = self._heads()
-        must_admit = any(map(self._admission.is_old, heads))
+        must_admit = self._core.num_free_slots() > 0 and any(map(self._admission.is_old, heads))
         plan = self._pacer.plan(running, urgent, model, now_s, must_admit=must_admit)
         if not running:
             for request in heads:

@@ -19,7 +19,7 @@ from parrot_backend.core.criteria import UNANNOTATED, Objective, ObjectiveClass
 from parrot_backend.core.events import EngineReported, RequestFinished
 from parrot_backend.core.ids import TaskGroupId
 from parrot_backend.core.prefix import PrefixChain, prefix_chain
-from parrot_backend.core.prompt import PromptPart
+from parrot_backend.core.prompt import PartKind, PromptPart
 from parrot_backend.core.sampling import Sampling
 from parrot_backend.engines.vllm import VllmEngine
 from parrot_backend.vllm_compat import client as compat
@@ -406,7 +406,7 @@ class TestPins:
 class TestReports:
     async def test_they_agree_with_the_cache(self, driver: EngineDriver):
         rng = random.Random(7)
-        texts = [document(rng.choice([40, 120, 350])) for _ in range(16)]
+        texts = [document(rng.choice([40, 300, 450])) for _ in range(20)]
         length = {chain(t)[0].hash: blocks(ends(driver, t)[0]) for t in texts}
         for text in rng.choices(texts, k=60):
             hints = {"prefixes": chain(text)}
@@ -454,3 +454,280 @@ def summed(reports: list[EngineReported]) -> dict[bytes, int]:
         for key in report.lost:
             held.pop(key, None)
     return held
+
+
+# --- fills ----------------------------------------------------------------------------------------
+
+#: What is missing while a prompt is filled.
+MISSING = value("?")
+
+
+class TestFills:
+    async def fill(self, driver: EngineDriver, parts: list[PromptPart], known: int) -> Attempt:
+        """Fill so many leading parts of a prompt, and the rest as if it were missing."""
+        boundaries = chain(*parts[:known])
+        hints = {"fill_parts": known, "prefixes": boundaries}
+        return await driver.run(parts, max_tokens=1, hints=hints)
+
+    @pytest.mark.parametrize(
+        ("known", "rest"),
+        [
+            (["c"], ["v", "c"]),
+            (["c", "v", "c"], ["v"]),
+            (["c", "v", "c "], ["v", "c", "v"]),
+            (["r", "c"], ["v"]),
+            (["r", "c", "r", "c "], ["v", "r"]),
+            (["r", "c", "r", "c", "r", "v", "c"], ["v", "c"]),
+        ],
+    )
+    async def test_what_is_known_is_computed_exactly(
+        self, driver: EngineDriver, known: list[str], rest: list[str]
+    ):
+        shared, real = parts_of(known), parts_of(rest)
+        missing = [MISSING if part.kind is PartKind.VALUE else part for part in real]
+        fill = await self.fill(driver, [*shared, *missing], len(shared))
+        assert isinstance(fill.finished, RequestFinished)
+        assert fill.streamed == ""
+        (end, *_) = ends(driver, *shared, *real)[len(shared) - 1 :]
+        assert fill.finished.usage.prompt_tokens == end
+        found = (await driver.run([*shared, *real], max_tokens=1)).finished.usage
+        assert end > 3 * BLOCK_SIZE
+        assert found.cached_tokens == blocks(end)
+
+    async def test_it_takes_no_slot_that_others_want(self, driver: EngineDriver):
+        text = document()
+        async with all_at_once(driver, 4):
+            fill = driver.start((text, MISSING), max_tokens=1, hints={"fill_parts": 1})
+            others = [driver.start(f"wanted {i}", objective=THROUGHPUT) for i in range(3)]
+        await driver.terminal(fill, *others)
+        ended = [output.attempt for output in driver.said if isinstance(output, RequestFinished)]
+        assert ended.index(fill.id) > min(ended.index(attempt.id) for attempt in others)
+        assert driver.begin_order(fill, *others)[-1] is fill
+
+    async def test_it_can_be_given_up(self, driver: EngineDriver):
+        running = [driver.start(f"wanted {i}", objective=LATENCY, **LONG) for i in range(2)]
+        for attempt in running:
+            await driver.first_output(attempt)
+        fill = driver.start((document(), MISSING), max_tokens=1, hints={"fill_parts": 1})
+        await until_state(driver, waiting=1)
+        driver.engine.abort(fill.id)
+        await until_state(driver, waiting=0)
+        assert fill.outputs == []
+
+
+def parts_of(kinds: list[str]) -> list[PromptPart]:
+    """Return parts of a prompt; constants are long, and one with a space ends with one."""
+    roles = itertools.cycle(["system", "user", "assistant"])
+    made: list[PromptPart] = []
+    for kind in kinds:
+        if kind == "r":
+            made.append(role(next(roles)))
+        elif kind == "v":
+            made.append(value(f"value {next(_numbers)}"))
+        else:
+            made.append(constant(document(120).text.rstrip() + kind.removeprefix("c")))
+    return made
+
+
+# --- splices --------------------------------------------------------------------------------------
+
+#: Where the output goes.
+GAP = value("?", ())
+
+
+class TestSplices:
+    def stage(self, driver: EngineDriver, producer: Attempt, *parts: PromptPart, **sampling: Any):
+        """Stage a request whose prompt has a gap."""
+        hints = {"after": producer.id, "gap": parts.index(GAP), "max_gap_tokens": 200}
+        return driver.start(parts, hints=hints, **sampling)
+
+    @pytest.mark.parametrize(
+        "head",
+        [
+            (constant("Tell me a story."),),
+            (constant("word " * 200),),
+            (role("user"), value("Tell me a story."), role("assistant")),
+            (role("user"), value("Tell me a story."), role("assistant"), constant("It is: ")),
+        ],
+    )
+    @pytest.mark.parametrize("ignore_eos", [True, False])
+    async def test_it_is_as_if_the_output_had_come_back_first(
+        self, driver: EngineDriver, head: tuple[PromptPart, ...], ignore_eos: bool
+    ):
+        sampling = {"max_tokens": 100, "ignore_eos": ignore_eos}
+        tail = constant(" And then?")
+        first = (await driver.run(head, **sampling)).finished
+        between = value(first.text, first.token_ids)
+        second = (await driver.run((*head, between, tail), **sampling)).finished
+        assert await engine_of(driver).reset_prefix_cache()
+
+        producer = driver.start(head, **sampling)
+        staged = self.stage(driver, producer, *head, GAP, tail, **sampling)
+        await driver.terminal(producer, staged)
+        assert producer.finished.spliced == (staged.id,)
+        assert producer.finished.text == first.text
+        assert staged.finished.text == second.text == staged.streamed
+        assert staged.finished.token_ids == second.token_ids
+        assert staged.finished.finish_reason == second.finish_reason
+        usages = [replace(one.usage, engine_s=None) for one in (staged.finished, second)]
+        assert usages[0] == usages[1]
+        said = [output.attempt for output in driver.said if output.attempt in driver.attempts]
+        end_of_first = driver.said.index(producer.finished)
+        assert said.index(staged.id) > end_of_first
+
+    async def test_several_may_go_on(self, driver: EngineDriver):
+        producer = driver.start("Begin.", max_tokens=20)
+        staged = [
+            self.stage(driver, producer, value("Begin."), GAP, constant(f" Go {i}."))
+            for i in range(3)
+        ]
+        await driver.terminal(producer, *staged)
+        assert producer.finished.spliced == tuple(attempt.id for attempt in staged)
+        between = value(producer.finished.text, producer.finished.token_ids)
+        for number, attempt in enumerate(staged):
+            alone = await driver.run((value("Begin."), between, constant(f" Go {number}.")))
+            assert attempt.finished.text == alone.finished.text
+
+    async def test_one_goes_on_after_another(self, driver: EngineDriver):
+        first = driver.start("Begin.", max_tokens=20)
+        second = self.stage(driver, first, value("Begin."), GAP, constant(" One."))
+        await driver.terminal(first)
+        between = value(first.finished.text, first.finished.token_ids)
+        third = self.stage(driver, second, value("Begin."), between, constant(" One."), GAP)
+        await driver.terminal(second, third)
+        assert second.finished.spliced == (third.id,)
+
+    async def test_after_one_that_is_aborted_it_stays_silent(self, driver: EngineDriver):
+        producer = driver.start("Begin.", **LONG)
+        staged = self.stage(driver, producer, value("Begin."), GAP)
+        await driver.first_output(producer)
+        await until_state(driver, staged=1)
+        driver.engine.abort(producer.id)
+        await until_state(driver, alive=1)
+        assert (await driver.run("another")).finished
+        assert (await engine_of(driver).plugin_state())["staged"] == 1
+        driver.engine.abort(staged.id)
+        await until_state(driver, staged=0, alive=0, named=0)
+        assert staged.outputs == []
+
+    async def test_one_that_is_aborted_does_not_go_on(self, driver: EngineDriver):
+        producer = driver.start("Begin.", max_tokens=100, ignore_eos=True)
+        staged = self.stage(driver, producer, value("Begin."), GAP)
+        await until_state(driver, staged=1)
+        driver.engine.abort(staged.id)
+        await driver.terminal(producer)
+        await until_state(driver, staged=0, alive=0)
+        assert producer.finished.spliced == ()
+        assert staged.outputs == []
+
+    async def test_after_an_empty_output_it_stays_silent(self, driver: EngineDriver):
+        head = (role("user"), value("Tell me a story."), role("assistant"))
+        told = (await driver.run(head, max_tokens=400)).finished
+        assert told.finish_reason == "stop", "the tiny model ends this story"
+        all_of_it = (*head, value(told.text, told.token_ids))
+        producer = driver.start(all_of_it, max_tokens=10)
+        staged = self.stage(driver, producer, *all_of_it, GAP, constant("!"))
+        await driver.terminal(producer)
+        assert producer.finished.text == ""
+        assert producer.finished.spliced == ()
+        await driver.run("another")
+        assert staged.outputs == []
+        driver.engine.abort(staged.id)
+        await until_state(driver, staged=0, alive=0)
+
+    async def test_what_might_not_fit_takes_the_usual_way(self, driver: EngineDriver):
+        producer = driver.start("Begin.", max_tokens=20)
+        staged = self.stage(
+            driver, producer, value("Begin."), GAP, max_tokens=driver.info.max_model_len - 100
+        )
+        await driver.terminal(producer)
+        assert producer.finished.spliced == ()
+        await driver.run("another")
+        assert staged.outputs == []
+        assert (await engine_of(driver).plugin_state())["alive"] == 0
+
+
+# --- abuse ----------------------------------------------------------------------------------------
+
+
+class TestAbuse:
+    @pytest.mark.parametrize(
+        "hints",
+        [
+            5,
+            "text",
+            [["class", "latency"]],
+            {"class": "boss", "slack_s": "soon", "tpot_s": -1, "path_length": -5, "colour": 3},
+            {"slack_s": float("nan"), "tpot_s": float("inf"), "path_length": 2**63},
+            {"prefixes": [["k", 10], ["k", 5]], "retain": ["other"]},
+            {"prefixes": [["k", 10**9], ["l", 2**60]], "retain": ["k", "l"]},
+            {"prefixes": [["k"] * 3], "group": 7, "tenant": "t" * 1000, "name": {"a": 1}},
+            {"gap_at": 99, "prefix_group": ""},
+            {"name": "twice", "class": "fill"},
+        ],
+    )
+    async def test_hints_that_make_no_sense(self, driver: EngineDriver, hints: Any):
+        async def run(name: str) -> str:
+            client = engine_of(driver).client
+            sampling = Sampling(max_tokens=5, temperature=0.0)
+            steps = compat.generate(client, name, [5, 6, 7], sampling, 5, 0, None, hints)
+            return "".join([step.text async for step in steps])
+
+        expected = await driver.run("whatever", max_tokens=5)
+        number = next(_numbers)
+        texts = await asyncio.gather(*(run(f"raw{number}.{i}") for i in range(2)))
+        assert texts[0] == texts[1]
+        again = await driver.run("whatever", max_tokens=5)
+        assert again.finished.text == expected.finished.text
+        await until_state(driver, alive=0, named=0, waiting=0, staged=0, pinned_tokens=0)
+
+    @pytest.mark.parametrize(
+        ("name", "arguments"),
+        [
+            ("explode", []),
+            ("apply", [[["explode"]]]),
+            ("apply", [5]),
+            ("apply", [[["hints"]]]),
+            ("apply", [[["retain", {}, None]]]),
+            ("report", ["x", "y"]),
+            ("configure", [{"colour": True}]),
+            ("configure", [{"max_wait_s": -1}]),
+        ],
+    )
+    async def test_calls_that_make_no_sense(
+        self, driver: EngineDriver, name: str, arguments: list[Any]
+    ):
+        with pytest.raises(Exception, match="parrot_call"):
+            await call(driver, name, *arguments)
+        assert (await driver.run("still there")).finished
+        assert await call(driver, "configure", {}) == asdict(PluginOptions())
+
+    async def test_a_storm_of_aborts(self, driver: EngineDriver):
+        state = await until_state(driver, alive=0)
+        text = document()
+        boundaries = chain(text)
+        keys = tuple(boundary.hash for boundary in boundaries)
+        attempts = []
+        for number in range(1000):
+            hints: dict[str, Any] = {"prefixes": boundaries, "retain": keys}
+            parts = (text, value(f"question {number}"))
+            if number % 5 == 3 and attempts:
+                hints |= {"after": attempts[-1].id, "gap": 2, "max_gap_tokens": 12}
+                parts = (*parts, GAP)
+            elif number % 5 == 4:
+                hints |= {"fill_parts": 1}
+            objective = (UNANNOTATED, THROUGHPUT, LATENCY)[number % 3]
+            attempts.append(driver.start(parts, objective=objective, hints=hints))
+        await driver.first_output(attempts[2])
+        for attempt in attempts:
+            driver.engine.abort(attempt.id)
+            driver.engine.update(attempt.id, LATENCY, 1)
+        said = len(driver.said)
+        driver.engine.release(keys)
+        after = await until_state(driver, alive=0, waiting=0, named=0, staged=0, pinned_tokens=0)
+        assert after["free_blocks"] == state["free_blocks"]
+        assert len(driver.said) == said
+        assert (await driver.run("still there")).finished
+        await driver.engine.drain()
+        names = {task.get_name() for task in asyncio.all_tasks()}
+        assert names.isdisjoint(attempt.id for attempt in attempts)

@@ -202,7 +202,7 @@ def test_lost_engine_keeps_nothing() -> None:
     assert [r.engine for r in of_type(released, ReleasePrefixes)] == ["e1"]
 
 
-@pytest.mark.xfail(strict=True, reason="what was ready before any engine kept is not counted")
+@pytest.mark.xfail(strict=True, reason="open: ready before an engine kept")
 def test_calls_that_came_before_the_engine_share_what_it_keeps() -> None:
     driver = without_fills(make_engine("plain", max_requests=1))
     driver.submit(make_step("first"), *sharing("a", "b", "c"))
@@ -219,7 +219,6 @@ def two_outputs(*between: str) -> NodeSpec:
 
 
 @pytest.mark.parametrize("between", [(), ("x",)], ids=["goes on at once", "waits for a value"])
-@pytest.mark.xfail(strict=True, reason="named as if the engine knew the key: attempt is None")
 def test_prompt_and_output_are_kept_for_the_next_output(between: tuple[str, ...]) -> None:
     driver = without_fills()
     driver.submit(two_outputs(*between), variables={"x": None})
@@ -411,7 +410,6 @@ def test_filled_request_starts_where_it_was_filled() -> None:
     assert start.engine == fill.engine
 
 
-@pytest.mark.xfail(strict=True, reason="fills are considered before what is ready is placed")
 def test_prompt_is_not_filled_that_a_request_computes_from_now_on() -> None:
     commands = make_driver().submit(
         make_step("b", "x", prompt=HEAD), *sharing("a"), variables={"x": None}
@@ -449,14 +447,12 @@ def test_next_fill_is_begun_when_one_ends(
     assert driver.filled_outputs == ["b0", "b2"]
 
 
-@pytest.mark.xfail(strict=True, reason="only a fill that ends by itself lets the next one begin")
 def test_next_fill_is_begun_when_one_is_stopped() -> None:
     driver = filling()
     driver.set("x0", "v")
     assert driver.filled_outputs == ["b1", "b2"]
 
 
-@pytest.mark.xfail(strict=True, reason="nothing is resumed when an engine comes")
 def test_next_fill_is_begun_when_the_engine_is_replaced() -> None:
     driver = filling()
     driver.lose("e0")
@@ -530,7 +526,6 @@ def test_finished_fill_gives_no_value() -> None:
     assert driver.answers == {}
 
 
-@pytest.mark.xfail(strict=True, reason="the index goes on to say that the prefix is held")
 def test_prompt_whose_fill_failed_may_be_filled_for_another() -> None:
     driver = make_driver()
     driver.submit(make_step("b", "x", prompt=HEAD), variables={"x": None})
@@ -553,7 +548,6 @@ def test_prompt_is_filled_elsewhere_after_its_engine_was_lost() -> None:
     assert filled(driver.set("x", "v")) == ["b 2"]
 
 
-@pytest.mark.xfail(strict=True, reason="what is put off is kept when its request has ended")
 def test_fill_that_is_put_off_is_forgotten_with_its_session() -> None:
     driver = filling()
     driver.close()
@@ -649,7 +643,6 @@ def test_cost_is_nearly_linear_in_the_number_of_calls(
     assert growth(prepare, number) < NEARLY_LINEAR
 
 
-@pytest.mark.xfail(strict=True, reason="each further value sends the whole prompt once more")
 def test_what_is_sent_to_fill_a_wide_reduce_is_nearly_linear_in_its_inputs() -> None:
     def num_parts_sent(number: int) -> int:
         driver = CoreDriver(keeper(max_requests=4), behaviour=long_reply, fill_behaviour=quick_fill)
@@ -674,7 +667,6 @@ def diamonds(number: int) -> list[NodeSpec]:
     return nodes
 
 
-@pytest.mark.xfail(strict=True, reason="each way through the transforms is walked")
 def test_cost_of_transforms_that_part_and_meet_again_is_nearly_linear() -> None:
     def steps(number: int) -> int:
         driver = CoreDriver(make_engine())

@@ -177,7 +177,6 @@ def test_nothing_more_is_no_further_boundary() -> None:
     assert hasher.extend([], 1.0) == ()
 
 
-@pytest.mark.xfail(strict=True, reason="each bit is estimated by itself")
 def test_lengths_of_a_prompt_never_fall_when_the_estimate_does() -> None:
     hasher = PrefixHasher("seed")
     (first,) = hasher.extend([const("a" * 400)], 0.25)

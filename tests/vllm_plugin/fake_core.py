@@ -68,6 +68,8 @@ class FakeRequest:
     num_preemptions: int = 0
     cached_tokens: int = 0
     waits_since_s: float = 0.0
+    #: Its last token is one that ends the text, and does not belong to it.
+    stops: bool = False
 
     def __post_init__(self) -> None:
         self.waits_since_s = self.arrival_s
@@ -86,7 +88,7 @@ class FakeRequest:
 
     @property
     def output_ids(self) -> list[int]:
-        return list(self.output)
+        return self.output[:-1] if self.stops and self.is_complete else list(self.output)
 
     @property
     def remaining_tokens(self) -> int:
@@ -161,9 +163,10 @@ class FakeCore:
         *,
         max_tokens: int = 4,
         age_s: float = 0.0,
+        stops: bool = False,
     ) -> FakeRequest:
         """Take in a request."""
-        request = FakeRequest(tuple(prompt), max_tokens, self.now_s - age_s)
+        request = FakeRequest(tuple(prompt), max_tokens, self.now_s - age_s, stops=stops)
         extra_args = None if hints is None else {"parrot": hints}
         self.policy.admit(request, extra_args, self.now_s)
         self.unfinished[request] = None
@@ -210,7 +213,7 @@ class FakeCore:
         self.now_s += step.elapsed_s
         self._update(step)
         if is_known or not self.policy.is_idle:
-            is_last = not self.unfinished
+            is_last = not self._has_work
             self.policy.step_done(self.now_s, is_known=is_known, is_last=is_last)
         self.steps.append(step)
         return step
@@ -219,9 +222,9 @@ class FakeCore:
         return [self.step() for _ in range(num_steps)]
 
     def drain(self, max_steps: int = 2000) -> list[Step]:
-        """Make steps until nothing is left to do; fail if that takes too long."""
+        """Make steps until nobody runs or waits in the queue; fail if that takes too long."""
         num_empty, made = 0, list[Step]()
-        while self.unfinished:
+        while self._has_work:
             made.append(self.step())
             num_empty = 0 if made[-1].computed else num_empty + 1
             assert num_empty <= MAX_EMPTY_STEPS, "nothing happens, and something is left to do"
@@ -237,6 +240,11 @@ class FakeCore:
         waiting = len(self.policy.waiting) + len(self.stock)
         assert len(self.unfinished) == waiting + len(self.running) + len(self.staged)
         assert len(self.running) <= self.slots
+
+    @property
+    def _has_work(self) -> bool:
+        # Like vLLM's count, which goes by the queue: who is kept out of it does not count.
+        return len(self.unfinished) > len(self.staged)
 
     def num_cached_leading(self, hashes: Sequence[Hash]) -> int:
         """Return how many leading blocks can be found."""
@@ -273,6 +281,7 @@ class FakeCore:
         return True
 
     def go_on(self, request: FakeRequest, token_ids: list[int], position: int) -> None:
+        assert not (request.blocks or request.output), "only before anything was computed"
         del self.staged[request]
         prompt = request.prompt
         request.prompt = (*prompt[:position], *token_ids, *prompt[position:])

@@ -150,7 +150,6 @@ def test_blocks_are_watched_from_the_first_prefix_on() -> None:
     assert core.num_watches == 1
 
 
-@pytest.mark.xfail(reason="who begins again is counted again", strict=True)
 def test_what_a_preempted_request_computed_itself_is_no_hit() -> None:
     core = FakeCore(slots=1)
     core.tells_resumed = True
@@ -191,7 +190,6 @@ def test_a_pin_that_nobody_renews_ends() -> None:
     core.check()
 
 
-@pytest.mark.xfail(reason="what expires or is reclaimed is counted at the next event", strict=True)
 def test_a_pin_that_ends_is_counted_at_once() -> None:
     core = FakeCore(PluginOptions(pin_ttl_s=5.0))
     serve(core, (*SHARED, 1), prefix())
@@ -270,7 +268,6 @@ def test_after_an_abort_storm_nothing_is_left(how: str) -> None:
     assert core.policy.is_idle
 
 
-@pytest.mark.xfail(reason="the last plan is shown, though its requests have ended", strict=True)
 def test_aborted_requests_are_not_shown_as_held() -> None:
     core = FakeCore(PluginOptions(slowdown=1.0), is_trained=True)
     core.add(text(0, 9), {"class": "throughput"}, max_tokens=90)

@@ -133,7 +133,6 @@ def test_a_name_goes_to_the_request_that_came_last() -> None:
     assert core.call("state")["named"] == 0
 
 
-@pytest.mark.xfail(reason="age counts among requests with hints only", strict=True)
 @pytest.mark.parametrize(("load", "late"), [(None, THROUGHPUT), (LATENCY, None)])
 def test_age_counts_between_requests_with_and_without_hints(
     load: Raw | None, late: Raw | None
@@ -260,12 +259,7 @@ def test_what_a_cached_prompt_leaves_of_a_step_is_not_for_others() -> None:
     "hints",
     [
         THROUGHPUT,
-        pytest.param(
-            None,
-            marks=pytest.mark.xfail(
-                reason="age counts among requests with hints only", strict=True
-            ),
-        ),
+        None,
     ],
 )
 def test_an_old_request_begins_beside_a_stream_of_prompts(hints: Raw | None) -> None:
@@ -281,7 +275,6 @@ def test_an_old_request_begins_beside_a_stream_of_prompts(hints: Raw | None) -> 
     assert other.is_complete
 
 
-@pytest.mark.xfail(reason="age opens the door, and no tokens are granted for it", strict=True)
 @pytest.mark.parametrize("hints", [THROUGHPUT, None])
 def test_an_old_request_begins_though_others_are_held(hints: Raw | None) -> None:
     options = PluginOptions(max_wait_s=0.5, max_hold_s=0.2)

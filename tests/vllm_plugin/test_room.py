@@ -92,7 +92,6 @@ def test_preemption_can_be_switched_off() -> None:
     assert all(step.preempted == [] for step in core.drain())
 
 
-@pytest.mark.xfail(reason="the preempted request came first and takes its place again", strict=True)
 def test_preemption_without_order_is_not_in_vain() -> None:
     core = FakeCore(PluginOptions(order=False), slots=1)
     start(core, [THROUGHPUT])
@@ -139,7 +138,6 @@ def test_a_preempted_request_does_not_begin_in_the_same_step() -> None:
     assert step.admitted == [urgent]
 
 
-@pytest.mark.xfail(reason="victims are taken before it is known whether they suffice", strict=True)
 def test_nobody_is_preempted_in_vain() -> None:
     core = FakeCore(num_blocks=60)
     start(core, [GROUP], num_tokens=140)
@@ -151,7 +149,6 @@ def test_nobody_is_preempted_in_vain() -> None:
     assert other.num_preemptions == 0
 
 
-@pytest.mark.xfail(reason="blocks that it shares with others are counted in full", strict=True)
 def test_nobody_is_preempted_for_blocks_that_are_there() -> None:
     core = FakeCore(num_blocks=80)
     (other,) = start(core, [THROUGHPUT], num_tokens=200)
@@ -187,7 +184,6 @@ def test_who_sits_a_step_out_and_cannot_be_preempted_is_not_lost() -> None:
 # --- age ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(reason="who went first for its age may be preempted at once", strict=True)
 def test_an_old_request_is_not_preempted_as_soon_as_it_begins() -> None:
     core = FakeCore(PluginOptions(max_wait_s=1.0), slots=1, num_blocks=30)
     other = core.add(text(999, 100), THROUGHPUT, max_tokens=4)
@@ -198,9 +194,6 @@ def test_an_old_request_is_not_preempted_as_soon_as_it_begins() -> None:
     assert other.is_complete
 
 
-@pytest.mark.xfail(
-    reason="the time for which it ran counts as time for which it waited", strict=True
-)
 def test_who_ran_for_long_does_not_go_before_latency_work_once_preempted() -> None:
     core = FakeCore(PluginOptions(max_wait_s=1.0), slots=2)
     for number in range(2):
@@ -228,7 +221,6 @@ def test_pins_give_way_to_what_waits_when_nothing_runs() -> None:
     core.check()
 
 
-@pytest.mark.xfail(reason="pins are given back for requests with hints only", strict=True)
 def test_pins_give_way_to_a_request_without_hints_when_nothing_runs() -> None:
     core = FakeCore(num_blocks=40)
     keep(core, 0, 20)
@@ -236,7 +228,6 @@ def test_pins_give_way_to_a_request_without_hints_when_nothing_runs() -> None:
     core.drain()
 
 
-@pytest.mark.xfail(reason="the first with hints is looked at, and is not the next", strict=True)
 def test_pins_give_way_to_a_request_without_hints_before_one_with_hints() -> None:
     core = FakeCore(num_blocks=40)
     keep(core, 0, 20)
@@ -293,10 +284,7 @@ def test_pins_stay_as_long_as_there_is_room() -> None:
     "running",
     [
         GROUP,
-        pytest.param(
-            THROUGHPUT,
-            marks=pytest.mark.xfail(reason="what it finds pinned is counted in full", strict=True),
-        ),
+        THROUGHPUT,
     ],
 )
 def test_a_prefix_stays_pinned_when_it_is_used_and_costs_nobody_anything(running: Raw) -> None:
