@@ -1,4 +1,4 @@
-"""Writes the newest benchmark rows as tables into README.md and docs/benchmarks.md.
+"""Writes the newest benchmark rows as tables into README.md and the pages in docs/.
 
 Each table stands between two marker comments and is replaced as a whole, so the pages show nothing
 that is not in ``benchmarks/results``. The newest rows are those with the commit of the last row.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -117,6 +118,95 @@ def server_table(row: Row) -> str:
     return table(("", "Parrot", "bare FastAPI"), lines)
 
 
+def spread(row: Row, name: str) -> str:
+    """Return a median with its 20th and 80th percentile, without a unit; a dash for nothing."""
+    if not row[f"{name}_median"]:
+        return "-"
+    median, low, high = (float(row[f"{name}_{part}"]) for part in ("median", "p20", "p80"))
+    return f"{median:.3g} [{low:.3g}, {high:.3g}]"
+
+
+def times_less(row: Row, base: Row, name: str) -> str:
+    """Return how many times less a value is than in the row to compare with."""
+    if not row[f"{name}_median"] or not base[f"{name}_median"]:
+        return ""
+    return f"{float(base[f'{name}_median']) / float(row[f'{name}_median']):.2f} x"
+
+
+@dataclass(frozen=True)
+class PluginTable:
+    """How a benchmark of the plug-in is shown.
+
+    Attributes:
+        keys: Columns that name a row.
+        values: Columns that were measured, with their headings.
+        base: Value of ``variant`` in the row that others are compared with.
+        within: Columns that must be equal in both.
+    """
+
+    keys: tuple[str, ...]
+    values: dict[str, str]
+    base: str
+    within: tuple[str, ...] = ()
+
+    def render(self, rows: list[Row]) -> str:
+        """Return the table."""
+        header = [*self.keys]
+        for title in self.values.values():
+            header += [title, "better"]
+        lines = []
+        for row in rows:
+            base = next(
+                other
+                for other in rows
+                if other["variant"] == self.base
+                and all(other[column] == row[column] for column in self.within)
+            )
+            line = [row[key] for key in self.keys]
+            for name in self.values:
+                line += [spread(row, name), times_less(row, base, name)]
+            lines.append(line)
+        return table(header, lines)
+
+
+PLUGIN_TABLES = {
+    "mixed_load": PluginTable(
+        ("variant",),
+        {
+            "chat_tpot_ms": "chat: ms per token",
+            "chat_ttft_ms": "chat: ms to first token",
+            "chat_normalised_ms": "chat: whole time per token, ms",
+            "job_s": "job, s",
+        },
+        "vllm",
+    ),
+    "task_groups": PluginTable(
+        ("variant",), {"mean_job_s": "mean job, s", "last_job_s": "last job, s"}, "vllm"
+    ),
+    "prefix_pins": PluginTable(
+        ("variant",),
+        {
+            "computed_over_least": "prompt tokens computed / least",
+            "time_s": "all sessions, s",
+        },
+        "vllm",
+    ),
+    "early_fill": PluginTable(
+        ("scenario", "variant"),
+        {"ttft_ms": "ms to first token", "chain_s": "chain, s"},
+        "no fill",
+        ("scenario",),
+    ),
+    "splicing": PluginTable(
+        ("tokens", "variant"),
+        {"call_ms": "call, ms", "between_ms": "beside decoding, ms per output"},
+        "unspliced",
+        ("tokens",),
+    ),
+    "plugin_overhead": PluginTable(("variant",), {"step_ms": "step, ms"}, "vllm"),
+}
+
+
 def replace(page: Path, mark: str, text: str) -> None:
     """Replace what stands between the two markers of a name.
 
@@ -142,6 +232,10 @@ def main() -> None:
     replace(page, "map_reduce", map_reduce_table(map_reduce) + source(map_reduce[0], "map_reduce"))
     replace(page, "scheduler", scheduler_table(scheduler) + source(scheduler[0], "scheduler"))
     replace(page, "server", server_table(server) + source(server, "server"))
+    plugin = ROOT / "docs" / "vllm_plugin.md"
+    for name, shape in PLUGIN_TABLES.items():
+        rows = newest(name)
+        replace(plugin, name, shape.render(rows) + source(rows[0], name))
 
 
 if __name__ == "__main__":
