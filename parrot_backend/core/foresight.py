@@ -156,6 +156,8 @@ def _first_missing(
         return False, None
     segment = request.segments[position]
     assert isinstance(segment, Input | InPlace), "else it would be known"
+    if graph.variables[segment.variable].is_settled:
+        return False, None  # its transform fails, and so will the request
     near: EngineId | None = None
     pending, seen = [segment.variable], {segment.variable}
     while pending:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from typing import Any
 
-from parrot_backend.core.commands import AnswerWaiter, Command, StartRequest
+from parrot_backend.core.commands import AnswerWaiter, Command, StageRequest, StartRequest
 from parrot_backend.core.config import CoreConfig
 from parrot_backend.core.coordinator import Coordinator
 from parrot_backend.core.events import (
@@ -48,9 +48,16 @@ from parrot_backend.core.prompt import (
     Segment,
     Text,
 )
+from parrot_backend.core.splicing import Splicing
 from parrot_backend.core.transforms import TransformError, apply_transforms
 from parrot_backend.core.variable import Variable, VariableState
-from tests.helpers.core_driver import Behaviour, CoreDriver, FillBehaviour, filled_node
+from tests.helpers.core_driver import (
+    Behaviour,
+    CoreDriver,
+    FillBehaviour,
+    SpliceBehaviour,
+    early_node,
+)
 
 #: The state of a variable whose producer is in a state.
 STATE_OF_OUTPUT = {
@@ -68,6 +75,7 @@ def audited_driver(
     config: CoreConfig | None = None,
     behaviour: Behaviour | None = None,
     fill_behaviour: FillBehaviour | None = None,
+    splice_behaviour: SpliceBehaviour = lambda _stage: True,
 ) -> CoreDriver:
     """Return a driver whose core is checked after every event."""
     return CoreDriver(
@@ -75,6 +83,7 @@ def audited_driver(
         config=config,
         behaviour=behaviour,
         fill_behaviour=fill_behaviour,
+        splice_behaviour=splice_behaviour,
         observers=[Audit()],
     )
 
@@ -96,6 +105,8 @@ class Audit:
         for command in commands:
             if isinstance(command, StartRequest):
                 self._check_prompt(core, command)
+            elif isinstance(command, StageRequest):
+                self._check_staged_prompt(core, command)
             elif isinstance(command, AnswerWaiter):
                 self._check_answer(core, command)
         check_engines(driver)
@@ -106,6 +117,7 @@ class Audit:
             self._check_unchanged(variable)
         self._check_waiters(driver)
         check_fills(driver)
+        check_staged(driver)
         self._check_retention(driver)
 
     def _learn(self, core: Coordinator, event: Event) -> None:
@@ -139,6 +151,19 @@ class Audit:
         output = segments[place]
         assert isinstance(output, Output)
         assert start.sampling == output.sampling
+
+    def _check_staged_prompt(self, core: Coordinator, stage: StageRequest) -> None:
+        """(o): all is as it will start, but for the gap, where the output of another goes."""
+        segments, place = self._declared[early_node(stage.attempt)]
+        parts, gap = stage.parts, segments[stage.gap]
+        assert len(parts) == place
+        assert isinstance(gap, Output)
+        assert parts[stage.gap].token_ids == ()
+        for position, part in enumerate(parts):
+            assert position == stage.gap or part == _resolved(core, segments[position])
+        output = segments[place]
+        assert isinstance(output, Output)
+        assert (stage.sampling, stage.max_gap_tokens) == (output.sampling, gap.sampling.max_tokens)
 
     def _check_answer(self, core: Coordinator, answer: AnswerWaiter) -> None:
         """(a): a waiter is answered while it waits, with what its variable has become."""
@@ -225,7 +250,7 @@ def check_fills(driver: CoreDriver) -> None:
     """(n): fills are for different requests that wait, and no engine has too many."""
     core = driver.coordinator
     assert len(foresight_of(core).fills) == len(driver.fills)
-    filled = {filled_node(attempt): fill for attempt, fill in driver.fills.items()}
+    filled = {early_node(attempt): fill for attempt, fill in driver.fills.items()}
     assert len(filled) == len(driver.fills)
     for node_id, fill in filled.items():
         request = core.session(fill.session).graph.nodes[node_id]
@@ -239,6 +264,29 @@ def check_fills(driver: CoreDriver) -> None:
     per_engine = Counter(fill.engine for fill in driver.fills.values())
     assert all(n <= driver.config.early_fill.max_per_engine for n in per_engine.values())
     assert driver.config.early_fill.is_on or not filled
+
+
+def check_staged(driver: CoreDriver) -> None:
+    """(o): what is staged waits for nothing but an attempt that runs on the same engine."""
+    core = driver.coordinator
+    assert len(splicing_of(core)) == len(driver.staged)
+    assert driver.config.splice or not driver.staged
+    nodes = {early_node(attempt) for attempt in driver.staged}
+    assert len(nodes) == len(driver.staged)
+    for attempt, stage in driver.staged.items():
+        request, producer = driver.request_of(attempt), driver.request_of(stage.after)
+        assert request.state is NodeState.WAITING
+        assert request.attempt is None
+        assert driver.running[stage.after].start.engine == stage.engine
+        missing = [used for used in request.inputs if core.variable(used).value is None]
+        assert missing == [producer.output]
+        assert request.segments[stage.gap] == InPlace(producer.output)
+        assert request.segments[: stage.gap] == producer.segments
+
+
+def splicing_of(core: Coordinator) -> Splicing:
+    """Return what the core has handed to engines early."""
+    return core._fleet.splicing
 
 
 def foresight_of(core: Coordinator) -> Foresight:
@@ -272,7 +320,10 @@ def known_keys(core: Coordinator, request: Request) -> list[bytes]:
 
 
 def check_engines(driver: CoreDriver) -> None:
-    """(e): accounts are the sums of what runs, and bounded, but for a request that runs alone."""
+    """(e): accounts are the sums of what runs, and bounded.
+
+    But for a request that runs alone, and for one that the engine began by itself.
+    """
     engines = driver.coordinator.engines
     assert set(engines) == set(driver.live_engines)
     for engine_id, engine in engines.items():
@@ -283,6 +334,8 @@ def check_engines(driver: CoreDriver) -> None:
         latency = [r.need_tokens for r in running if r.is_latency]
         assert engine.latency_tokens == sum(latency)
         assert len(running) <= max(1, engine.info.max_requests)
+        if any(driver.running[attempt].is_spliced for attempt in on_it):
+            continue
         assert engine.used_tokens <= engine.info.capacity_tokens or len(running) == 1
         if driver.config.scheduler.placement not in BLIND:
             assert sum(latency) <= engine.info.latency_capacity_tokens or len(latency) == 1
@@ -313,6 +366,9 @@ def check_node(core: Coordinator, node: Node, driver: CoreDriver) -> None:
     if isinstance(node, Request):
         is_running = node.state is NodeState.RUNNING
         assert is_running == (node.attempt in driver.running)
+        if node.attempt is not None and is_running:
+            assert driver.running[node.attempt].start.parts == node.parts
+            assert driver.running[node.attempt].start.engine == node.engine
 
 
 def nodes_of(core: Coordinator) -> Iterator[Node]:

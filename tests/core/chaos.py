@@ -53,7 +53,14 @@ from parrot_backend.core.step_time import StepTimeModel
 from parrot_backend.core.transforms import JsonField, Split, Strip, Transform
 from parrot_backend.core.variable import Variable
 from parrot_backend.errors import ParrotError
-from tests.core.audit import Audit, foresight_of, mentions, prefixes_of, snapshot
+from tests.core.audit import (
+    Audit,
+    foresight_of,
+    mentions,
+    prefixes_of,
+    snapshot,
+    splicing_of,
+)
 from tests.helpers.builders import make_engine
 from tests.helpers.core_driver import CoreDriver, finished, of_type
 
@@ -103,7 +110,7 @@ class Chaos:
     """
 
     def __init__(
-        self, seed: int = 0, models: tuple[str, ...] = ("m",), max_backlog: int = 0
+        self, seed: int = 0, models: tuple[str, ...] = ("m",), max_backlog: int = 3
     ) -> None:
         scheduler = SchedulerConfig(
             placement=PLACEMENTS[seed % len(PLACEMENTS)],  # type: ignore[arg-type]
@@ -119,6 +126,7 @@ class Chaos:
                 max_backlog=max_backlog,
             ),
             retain_prefixes=seed % 7 != 6,
+            splice=seed % 4 != 3,
             max_nodes_per_session=40,
             max_unfinished_calls=60,
             max_attempts=1 + seed % 3,
@@ -295,9 +303,9 @@ class Chaos:
             for attempt in self.driver.running
             if self.driver.request_of(attempt).output in expected
         }
-        filled = {
+        early = {
             attempt
-            for attempt in self.driver.fills
+            for attempt in (*self.driver.fills, *self.driver.staged)
             if self.driver.request_of(attempt).output in expected
         }
         before = {v.id for v in variables if v.is_settled}
@@ -306,7 +314,7 @@ class Chaos:
         assert after - before == expected
         aborts = of_type(commands, AbortRequest)
         assert {c.attempt for c in aborts if not c.is_early} == running
-        assert {c.attempt for c in aborts if c.is_early} == filled
+        assert {c.attempt for c in aborts if c.is_early} == early
 
     def _close(self, a: int, b: int, c: int) -> None:
         session = pick(list(self.driver.coordinator.sessions), a)
@@ -385,6 +393,7 @@ class Chaos:
                 max_requests=(4, 1, 2, 16)[(b + c) % 4],
                 keeps_prefixes=(a + b) % 3 != 0,
                 takes_updates=(a + c) % 2 == 1,
+                splices=(a + b + c) % 3 != 0,
             )
         )
 
@@ -402,7 +411,14 @@ class Chaos:
         attempt = pick(list(self.driver.running), a)
         if attempt is not None:
             tokens = (1, 2, 3) if c % 2 else None
-            self.driver.send(finished(attempt, TEXTS[b % len(TEXTS)], token_ids=tokens))
+            text, spliced = TEXTS[b % len(TEXTS)], self._spliced(attempt, a + b + c)
+            self.driver.send(finished(attempt, text, token_ids=tokens, spliced=spliced))
+
+    def _spliced(self, attempt: AttemptId, number: int) -> tuple[AttemptId, ...]:
+        """Let the engine go on or not, perhaps with what was taken back in the meantime."""
+        staged = self.driver.staged_after(attempt) if number % 3 else ()
+        gone = [a for a in self.driver.aborted if "~s" in a] if number % 5 == 0 else []
+        return (*gone[-1:], *staged)
 
     def _fail(self, a: int, b: int, c: int) -> None:
         attempt = pick(list(self.driver.running), a)
@@ -435,8 +451,9 @@ class Chaos:
             assert all(index.holds(engine, boundary.hash) for boundary in held)
 
     def _stale(self, a: int, b: int, c: int) -> None:
-        """(i): what an ended attempt still says is not heard."""
-        attempt = pick([*self.driver.ended, *self.driver.aborted], a) or AttemptId("s.x#0~1")
+        """(i): what an ended attempt still says is not heard, nor what one says that is staged."""
+        silent = [*self.driver.ended, *self.driver.aborted, *self.driver.staged]
+        attempt = pick(silent, a) or AttemptId("s.x#0~1")
         events: tuple[Event, ...] = (
             TokensGenerated(attempt, "late", 1),
             finished(attempt, "late"),
@@ -456,11 +473,17 @@ class Chaos:
     def drain(self) -> None:
         """(k): let everything go well from now on; nothing may be left waiting."""
         self.driver.join(
-            make_engine("last", models=self._models, keeps_prefixes=len(self._keyed) % 2 == 0)
+            make_engine(
+                "last",
+                models=self._models,
+                keeps_prefixes=len(self._keyed) % 2 == 0,
+                splices=self._num_names % 2 == 0,
+            )
         )
         while self.driver.running or self._unset():
             for attempt in list(self.driver.running)[:1]:
-                self.driver.send(finished(attempt, "well"), after_s=0.01)
+                spliced = self._spliced(attempt, len(self.driver.history))
+                self.driver.send(finished(attempt, "well", spliced=spliced), after_s=0.01)
             for variable in self._unset()[:1]:
                 self.driver.send(VariableSet(variable.id, "well"))
         assert self.driver.coordinator.num_waiting == 0
@@ -490,10 +513,12 @@ class Chaos:
         assert asked - left <= set(self.driver.answers) <= asked
 
     def _check_nothing_is_kept(self) -> None:
-        """(f): no request is to come, so nothing is filled, counted or kept."""
+        """(f): no request is to come, so nothing is filled, staged, counted or kept."""
         foresight = foresight_of(self.driver.coordinator)
         assert (len(foresight.retention), len(foresight.fills)) == (0, 0)
         assert self.driver.fills == {}
+        assert self.driver.staged == {}
+        assert len(splicing_of(self.driver.coordinator)) == 0
         assert not any(self.driver.kept.values())
 
     # --- picking ---------------------------------------------------------------------------

@@ -330,11 +330,23 @@ def test_prompt_is_filled_up_to_the_first_missing_value() -> None:
     assert filled(commands) == ["b 3"]
 
 
-def test_prompt_is_filled_further_when_more_of_it_is_known() -> None:
+@pytest.mark.parametrize(("num_chars", "expected"), [(199, []), (200, ["b 2"])])
+def test_prompt_is_filled_further_when_much_more_of_it_is_known(
+    num_chars: int, expected: list[str]
+) -> None:
     driver = make_driver()
     driver.submit(make_step("b", "x", "y", prompt=HEAD), variables={"x": None, "y": None})
     driver.end_fill("b")
-    assert filled(driver.set("x", "v" * 100)) == ["b 2"]
+    assert filled(driver.set("x", "v" * num_chars)) == expected
+
+
+def test_prompt_is_filled_only_when_all_that_the_missing_value_needs_is_on_its_way() -> None:
+    driver = make_driver(keeper(max_requests=1))
+    both = make_transform("t", read("a"), read("x"), read("late"))
+    nodes = [make_step("a"), make_step("late", "x"), both, make_step("b", "t", prompt=HEAD)]
+    assert filled(driver.submit(*nodes, variables={"x": None})) == []
+    driver.set("x", "v")
+    assert filled(finish(driver, "a")) == ["b 1"]
 
 
 def test_prompt_behind_a_value_that_cannot_be_transformed_is_not_filled() -> None:

@@ -16,7 +16,8 @@ k. nothing waits for ever while there is an engine with room;
 l. prefixes are shared exactly by equal leading parts (``test_prefix.py``);
 m. a prefix counts once for each unfinished request that begins so, engines keep only such
    prefixes, and hear once of each and once that it may go;
-n. only what waits is filled, once at a time, and a fill never touches a request.
+n. only what waits is filled, once at a time, and a fill never touches a request;
+o. what is staged waits for one attempt on its engine, then runs under its name or is taken back.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parrot_backend.core.commands import FillPrefix, StartRequest
+from parrot_backend.core.commands import FillPrefix, StageRequest, StartRequest
 from parrot_backend.core.config import CoreConfig, EarlyFillConfig, SchedulerConfig
 from parrot_backend.core.coordinator import Coordinator
 from parrot_backend.core.criteria import Criteria, Objective, ObjectiveClass
@@ -238,6 +239,47 @@ def test_what_becomes_of_fills_changes_no_value(
     assert values_of(driver, program) == interpret(program)
     assert driver.fills == {}
     assert not any(driver.kept.values())
+
+
+@examples(100)
+@given(
+    programs(),
+    st.lists(st.sampled_from([1, 2, 16]), min_size=1, max_size=2),
+    st.lists(st.integers(0, 9), max_size=20),
+    st.lists(st.booleans(), max_size=8),
+)
+def test_engines_that_go_on_by_themselves_change_no_value(
+    program: Program, slots: list[int], luck: list[int], whims: list[bool]
+) -> None:
+    fate, whim = iter(luck), iter(whims)
+
+    def behave(start: StartRequest) -> Outcome:
+        if start.engine != "safe":
+            match next(fate, 9):
+                case 0:
+                    return Death(0.5)
+                case 1 | 2:
+                    return Refusal(is_retryable=True, said="half")
+        return Reply(reply_text(start.parts))
+
+    def go_on(_stage: StageRequest) -> bool:
+        return next(whim, True)
+
+    splicing = (
+        make_engine(f"e{i}", max_requests=n, keeps_prefixes=i == 0, splices=True)
+        for i, n in enumerate(slots)
+    )
+    driver = audited_driver(
+        *splicing,
+        make_engine("safe", max_requests=1),
+        config=CoreConfig(max_attempts=99, splice=True),
+        behaviour=behave,
+        splice_behaviour=go_on,
+    )
+    submit(driver, program)
+    driver.run()
+    assert values_of(driver, program) == interpret(program)
+    assert driver.staged == {}
 
 
 @examples(60)

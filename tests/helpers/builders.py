@@ -62,9 +62,11 @@ def read(name: str, *transforms: Transform, session: SessionId = SESSION) -> Inp
     return Input(var(name, session), transforms)
 
 
-def write(name: str, *, session: SessionId = SESSION, max_tokens: int = 16) -> Output:
+def write(
+    name: str, *, session: SessionId = SESSION, max_tokens: int = 16, stop: tuple[str, ...] = ()
+) -> Output:
     """Return a segment that generates a variable."""
-    return Output(var(name, session), Sampling(max_tokens=max_tokens))
+    return Output(var(name, session), Sampling(max_tokens=max_tokens, stop=stop))
 
 
 def make_call(name: str, *segments: str | Segment, model: str | None = None) -> CallSpec:
@@ -158,6 +160,7 @@ def make_engine(
     max_requests: int = 16,
     keeps_prefixes: bool = False,
     takes_updates: bool = False,
+    splices: bool = False,
 ) -> EngineInfo:
     """Return what an engine says of itself."""
     return EngineInfo(
@@ -169,6 +172,7 @@ def make_engine(
         max_requests,
         keeps_prefixes,
         takes_updates,
+        splices,
     )
 
 

@@ -11,7 +11,7 @@ import heapq
 import itertools
 import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from parrot_backend.core.commands import (
@@ -24,6 +24,7 @@ from parrot_backend.core.commands import (
     ResetStream,
     RetainPrefix,
     SetTimer,
+    StageRequest,
     StartRequest,
     StreamText,
     UpdateRequest,
@@ -54,7 +55,7 @@ from parrot_backend.core.events import (
 from parrot_backend.core.ids import AttemptId, EngineId, NodeId, SessionId, WaiterId, name_of
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.prefix import PrefixBoundary
-from parrot_backend.core.prompt import PromptPart
+from parrot_backend.core.prompt import PartKind, PromptPart
 from parrot_backend.core.variable import Variable
 from tests.helpers.builders import SESSION, make_submission, var
 
@@ -95,6 +96,8 @@ class Silence:
 Outcome = Reply | Refusal | Death | Silence
 Behaviour = Callable[[StartRequest], Outcome]
 FillBehaviour = Callable[[FillPrefix], Outcome]
+#: Tells whether an engine goes on with a staged request when its time comes.
+SpliceBehaviour = Callable[[StageRequest], bool]
 
 
 def reply_text(parts: Iterable[PromptPart]) -> str:
@@ -113,12 +116,14 @@ class EngineLog:
     """What the shell knows of one attempt.
 
     Attributes:
-        start: The command that began it.
+        start: The command that began it, or would have if it had not been staged.
         said: The texts the engine sent so far.
+        is_spliced: The engine began it by itself.
     """
 
     start: StartRequest
     said: list[str] = field(default_factory=list)
+    is_spliced: bool = False
 
 
 Observer = Callable[["CoreDriver", Event, list[Command]], None]
@@ -139,6 +144,7 @@ class CoreDriver:
         timers: Pending timers and when they are due.
         fills: Fills that the engines work on, in order of start.
         kept: Prefixes that each live engine was told to keep, and not to let go since.
+        staged: Requests that engines hold ready, in order of staging.
     """
 
     def __init__(
@@ -147,6 +153,7 @@ class CoreDriver:
         config: CoreConfig | None = None,
         behaviour: Behaviour | None = None,
         fill_behaviour: FillBehaviour | None = None,
+        splice_behaviour: SpliceBehaviour = lambda _stage: True,
         observers: Iterable[Observer] = (),
     ) -> None:
         self.config = config or CoreConfig()
@@ -164,6 +171,8 @@ class CoreDriver:
         self.timers: dict[Timer, float] = {}
         self.fills: dict[AttemptId, FillPrefix] = {}
         self.kept: dict[EngineId, set[bytes]] = {}
+        self.staged: dict[AttemptId, StageRequest] = {}
+        self._splice_behaviour = splice_behaviour
         self._behaviour = behaviour
         self._fill_behaviour = fill_behaviour
         self._observers = list(observers)
@@ -270,12 +279,19 @@ class CoreDriver:
         *,
         token_ids: tuple[int, ...] | None = None,
         usage: RequestUsage | None = None,
+        splices: bool = False,
         session: SessionId = SESSION,
     ) -> list[Command]:
-        """Let the engine finish a variable; without a text, with what its prompt gives."""
+        """Let the engine finish a variable; without a text, with what its prompt gives.
+
+        With ``splices`` it goes on by itself with what is staged after that.
+        """
         attempt = self.attempt(output, session)
         value = reply_text(self.running[attempt].start.parts) if text is None else text
-        return self.send(finished(attempt, value, token_ids=token_ids, usage=usage))
+        spliced = self.staged_after(attempt) if splices else ()
+        return self.send(
+            finished(attempt, value, token_ids=token_ids, usage=usage, spliced=spliced)
+        )
 
     def fail(
         self,
@@ -339,6 +355,10 @@ class CoreDriver:
             return
         at_s, _, event = heapq.heappop(self._plan)
         self.now_s = max(self.now_s, at_s)
+        if isinstance(event, RequestFinished):
+            staged = self.staged_after(event.attempt)
+            spliced = tuple(a for a in staged if self._splice_behaviour(self.staged[a]))
+            event = replace(event, spliced=spliced)
         if self._is_still_said(event):
             self.send(event)
 
@@ -362,9 +382,10 @@ class CoreDriver:
         return node
 
     def request_of(self, attempt: AttemptId) -> Request:
-        """Return the request of a running attempt or fill."""
-        start = self.fills.get(attempt) or self.running[attempt].start
-        of_node = start.node if isinstance(start, StartRequest) else filled_node(attempt)
+        """Return the request of a running attempt, a fill or a staged attempt."""
+        early = self.fills.get(attempt) or self.staged.get(attempt)
+        start = early or self.running[attempt].start
+        of_node = start.node if isinstance(start, StartRequest) else early_node(attempt)
         node = self.coordinator.session(start.session).graph.nodes[of_node]
         assert isinstance(node, Request)
         return node
@@ -373,9 +394,18 @@ class CoreDriver:
         """Return the fill that runs for the request that will make a variable."""
         wanted = self.request(consumer, session).id
         for attempt in self.fills:
-            if filled_node(attempt) == wanted:
+            if early_node(attempt) == wanted:
                 return attempt
         raise AssertionError(f"nothing is filled for {wanted}")
+
+    def staged_after(self, attempt: AttemptId) -> tuple[AttemptId, ...]:
+        """Return the staged attempts that go on where an attempt ends."""
+        return tuple(a for a, stage in self.staged.items() if stage.after == attempt)
+
+    @property
+    def staged_outputs(self) -> list[str]:
+        """Names of the variables whose requests are staged, in order of staging."""
+        return [name_of(self.request_of(attempt).output) for attempt in self.staged]
 
     @property
     def filled_outputs(self) -> list[str]:
@@ -404,6 +434,8 @@ class CoreDriver:
         elif isinstance(event, RequestFinished | RequestFailed) and event.attempt in self.running:
             del self.running[event.attempt]
             self.ended.append(event.attempt)
+            if isinstance(event, RequestFinished):
+                self._splice(event)
         elif isinstance(event, RequestFinished | RequestFailed) and event.attempt in self.fills:
             del self.fills[event.attempt]
             self.ended.append(event.attempt)
@@ -417,6 +449,21 @@ class CoreDriver:
         for attempt in [a for a, fill in self.fills.items() if fill.engine == engine]:
             del self.fills[attempt]
             self.ended.append(attempt)
+        for attempt in [a for a, stage in self.staged.items() if stage.engine == engine]:
+            del self.staged[attempt]
+            self.ended.append(attempt)
+
+    def _splice(self, event: RequestFinished) -> None:
+        """Let the engine go on by itself with staged requests."""
+        for attempt in event.spliced:
+            stage = self.staged.pop(attempt, None)
+            if stage is None:
+                continue  # it was taken back while the engine went on
+            assert stage.after == event.attempt
+            start = _as_started(stage, event)
+            self.running[attempt] = EngineLog(start, is_spliced=True)
+            if self._behaviour is not None:
+                self._foretell(start, self._behaviour(start))
 
     def _carry_out(self, command: Command) -> None:
         match command:
@@ -427,6 +474,8 @@ class CoreDriver:
                 assert self.running[attempt].start.engine == engine
             case FillPrefix():
                 self._fill(command)
+            case StageRequest():
+                self._stage(command)
             case RetainPrefix(engine, key, of_attempt):
                 assert self.live_engines[engine].keeps_prefixes
                 assert key not in self.kept[engine], "it is kept already"
@@ -437,12 +486,7 @@ class CoreDriver:
                 assert self.kept[engine].issuperset(keys), "it was not kept"
                 self.kept[engine].difference_update(keys)
             case AbortRequest(engine, attempt, is_early):
-                of_engine = (
-                    self.fills.pop(attempt).engine
-                    if is_early
-                    else self.running.pop(attempt).start.engine
-                )
-                assert of_engine == engine
+                assert (self._stop_early if is_early else self._stop)(attempt) == engine
                 self.aborted.append(attempt)
             case AnswerWaiter(waiter):
                 assert waiter not in self.answers, f"{waiter} is answered twice"
@@ -474,10 +518,30 @@ class CoreDriver:
         if self._fill_behaviour is not None:
             self._foretell(fill, self._fill_behaviour(fill))
 
-    def _begin(self, start: StartRequest | FillPrefix) -> None:
+    def _stage(self, stage: StageRequest) -> None:
+        self._note_attempt(stage)
+        assert self.live_engines[stage.engine].splices
+        assert self.running[stage.after].start.engine == stage.engine
+        self.staged[stage.attempt] = stage
+
+    def _stop(self, attempt: AttemptId) -> EngineId:
+        return self.running.pop(attempt).start.engine
+
+    def _stop_early(self, attempt: AttemptId) -> EngineId:
+        """Stop a fill or a staged request; the engine may have gone on with it just now."""
+        early = self.fills.pop(attempt, None) or self.staged.pop(attempt, None)
+        if early is not None:
+            return early.engine
+        assert self.running[attempt].is_spliced
+        return self._stop(attempt)
+
+    def _note_attempt(self, start: StartRequest | FillPrefix | StageRequest) -> None:
         assert start.engine in self.live_engines, f"{start.attempt} starts on a dead engine"
         assert start.attempt not in self._seen_attempts, f"{start.attempt} starts twice"
         self._seen_attempts.add(start.attempt)
+
+    def _begin(self, start: StartRequest | FillPrefix) -> None:
+        self._note_attempt(start)
         assert set(start.retain) <= {boundary.hash for boundary in start.prefixes}
         assert not start.retain or self.live_engines[start.engine].keeps_prefixes
         self.kept[start.engine].update(start.retain)
@@ -511,9 +575,10 @@ def finished(
     *,
     token_ids: tuple[int, ...] | None = None,
     usage: RequestUsage | None = None,
+    spliced: tuple[AttemptId, ...] = (),
 ) -> RequestFinished:
     """Return the event that an attempt ended well."""
-    return RequestFinished(attempt, text, token_ids, "stop", usage or RequestUsage(10, 2))
+    return RequestFinished(attempt, text, token_ids, "stop", usage or RequestUsage(10, 2), spliced)
 
 
 def of_type(commands: Iterable[Command], kind: type[_CommandType]) -> list[_CommandType]:
@@ -531,11 +596,31 @@ def name_of_attempt(attempt: AttemptId) -> str:
     return attempt.partition(".")[2]
 
 
-def filled_node(attempt: AttemptId) -> NodeId:
-    """Return the request that a fill is for."""
-    node, _, number = attempt.rpartition("~fill")
-    assert number.isdigit(), f"{attempt} is no fill"
+def early_node(attempt: AttemptId) -> NodeId:
+    """Return the request that a fill or a staged attempt is for."""
+    node, _, number = attempt.rpartition("~")
+    assert number.startswith(("fill", "s")), f"{attempt} is neither a fill nor staged"
     return NodeId(node)
+
+
+def _as_started(stage: StageRequest, event: RequestFinished) -> StartRequest:
+    """Return what would have begun a staged request, had it taken the usual way."""
+    output = PromptPart(PartKind.VALUE, event.text, event.token_ids)
+    return StartRequest(
+        engine=stage.engine,
+        attempt=stage.attempt,
+        node=early_node(stage.attempt),
+        session=stage.session,
+        tenant=stage.tenant,
+        model=stage.model,
+        parts=(*stage.parts[: stage.gap], output, *stage.parts[stage.gap + 1 :]),
+        sampling=stage.sampling,
+        objective=stage.objective,
+        remaining=stage.remaining,
+        prefixes=(),
+        retain=(),
+        reason="",
+    )
 
 
 def _cut(text: str, num_pieces: int) -> list[str]:

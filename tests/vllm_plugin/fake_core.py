@@ -72,6 +72,8 @@ class FakeRequest:
     stops: bool = False
 
     def __post_init__(self) -> None:
+        #: As it came; the prompt of one that goes on after another is longer.
+        self.first_prompt = self.prompt
         self.waits_since_s = self.arrival_s
         self.hash_blocks()
 
@@ -281,7 +283,7 @@ class FakeCore:
         return True
 
     def go_on(self, request: FakeRequest, token_ids: list[int], position: int) -> None:
-        assert not (request.blocks or request.output), "only before anything was computed"
+        assert request.begun_s is None, "only before anything was computed"
         del self.staged[request]
         prompt = request.prompt
         request.prompt = (*prompt[:position], *token_ids, *prompt[position:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
@@ -46,8 +46,9 @@ def plan(
     model: StepTimeModel | None = MODEL,
     now_s: float = 100.0,
     pacer: Pacer | None = None,
+    must_admit: bool = False,
 ) -> StepPlan[Running]:
-    return (pacer or Pacer()).plan(running, waiting, model, now_s)
+    return (pacer or Pacer()).plan(running, waiting, model, now_s, must_admit=must_admit)
 
 
 def places(requests: Sequence[Running], among: Sequence[Running]) -> list[int]:
@@ -219,6 +220,34 @@ def test_prefill_goes_before_decodes_of_others() -> None:
     assert made.max_tokens == 1 + 100
 
 
+@pytest.mark.parametrize(
+    ("prompts", "waiting", "tpots_s", "num_tokens"),
+    [
+        ([500], [], [None], 500),
+        ([500, 40], [700], [None, None], 1240),
+        ([], [5000], [None], 5000),
+        ([500], [700], [None, 0.02155], 90),  # the decode that has none takes 1 ms of it
+        ([500], [700], [0.1, 0.001], MIN_CHUNK),
+    ],
+)
+def test_prefill_is_whole_unless_a_decode_beside_it_has_a_target(
+    prompts: list[int], waiting: list[int], tpots_s: list[float | None], num_tokens: int
+) -> None:
+    decodes = [latency(tpot_s=tpot_s) for tpot_s in tpots_s]
+    running = [Running(GROUP, 500), *map(latency, prompts), *decodes]
+    made = plan(running, [latency(each, tpot_s=0.001) for each in waiting])
+    assert made.max_tokens == len(decodes) + num_tokens
+    assert places(made.held, running) == [0]
+    assert not made.admits_others
+
+
+def test_whole_prefill_takes_nothing_from_the_decodes_of_others() -> None:
+    running = [*(Running() for _ in range(20)), latency(500), latency()]
+    made = plan(running)
+    assert places(made.order, running) == [21, *range(11), 20]
+    assert made.max_tokens == 1 + 11 + 500
+
+
 @pytest.mark.parametrize("is_admitted", [False, True])
 def test_prefill_is_unlimited_without_latency_decodes(is_admitted: bool) -> None:
     prompt = latency(5000, tpot_s=0.014)
@@ -323,6 +352,58 @@ def test_nobody_is_admitted_in_addition_to_an_overdue_request() -> None:
     assert not any(made.admits_others for made in plans)
 
 
+#: Case -> running and waiting requests, and the tokens of the step, with a chunk for the one that
+#: must be admitted.
+MUST_ADMIT: dict[str, tuple[list[Running], list[Running], int]] = {
+    "alone": ([latency(tpot_s=0.02155)], [], 1 + 100),
+    "over the target": ([latency(tpot_s=0.001)], [], 1 + MIN_CHUNK),
+    "decodes are held": (
+        [latency(tpot_s=0.0126), Running(), Running()],
+        [],
+        2 + MIN_CHUNK,
+    ),
+    "before the prefill of others": (
+        [latency(tpot_s=0.02155), Running(GROUP, 500), Running(remaining_tokens=20)],
+        [],
+        1 + 100,
+    ),
+    "beside an overdue decode": (
+        [latency(tpot_s=0.001), Running(held_since_s=90.0)],
+        [],
+        2 + MIN_CHUNK,
+    ),
+    "beside prompts that are whole": ([latency(), latency(500)], [latency(300)], 801 + 115),
+    "beside the rest of a prompt": ([latency(tpot_s=0.001), latency(20)], [], 21 + MIN_CHUNK),
+}
+
+
+@pytest.mark.parametrize("case", MUST_ADMIT)
+def test_one_who_must_be_admitted_gets_a_chunk(case: str) -> None:
+    running, waiting, max_tokens = MUST_ADMIT[case]
+    made = plan([replace(each) for each in running], waiting, must_admit=True)
+    assert made.admits_others
+    assert made.max_tokens == max_tokens
+    assert all(each.remaining_tokens <= 1 or each.request_class is LATENCY for each in made.order)
+
+
+@pytest.mark.parametrize("must_admit", [False, True])
+def test_without_pacing_it_makes_no_difference_who_must_be_admitted(must_admit: bool) -> None:
+    running = [Running(GROUP, 500), Running()]
+    assert plan(running, must_admit=must_admit) == StepPlan(running, [], None, admits_others=True)
+
+
+def test_overdue_prefill_and_one_who_must_be_admitted_take_turns() -> None:
+    pacer = Pacer()
+    running = [latency(tpot_s=0.001), Running(remaining_tokens=500, held_since_s=90.0)]
+    plans = []
+    for _ in range(4):
+        plans.append(plan(running, pacer=pacer, must_admit=True))
+        running[1].held_since_s = 90.0
+    assert [places(made.order, running) for made in plans] == [[0, 1], [0], [0, 1], [0]]
+    assert [made.admits_others for made in plans] == [False, True, False, True]
+    assert [made.max_tokens for made in plans] == [1 + MIN_CHUNK] * 4
+
+
 # --- properties -----------------------------------------------------------------------------------
 
 requests = st.builds(
@@ -378,9 +459,14 @@ def test_plan_is_sound(
 
 
 @examples(500)
-@given(st.lists(requests, max_size=20), models)
-def test_step_keeps_its_target(running: list[Running], model: StepTimeModel) -> None:
-    """Beyond the target are at most one overdue request and one smallest chunk of latency."""
+@given(st.lists(requests, max_size=20), models, st.booleans())
+def test_step_keeps_its_target(
+    running: list[Running], model: StepTimeModel, must_admit: bool
+) -> None:
+    """Beyond the target are only an overdue request, a chunk for a new one, and latency prefill.
+
+    The latter is one smallest chunk if a latency decode has a target, or else all there is.
+    """
     decoding = [
         each for each in running if each.request_class is LATENCY and each.remaining_tokens <= 1
     ]
@@ -391,20 +477,29 @@ def test_step_keeps_its_target(running: list[Running], model: StepTimeModel) -> 
     target_s = min(2 * base_s if each.tpot_s is None else each.tpot_s for each in decoding)
     context_tokens = max(each.context_tokens for each in running)
     chunk_s = model.prefill_cost_s(MIN_CHUNK, context_tokens)
-    forced_s = chunk_s
+    prefilling = [
+        each for each in running if each.request_class is LATENCY and each.remaining_tokens > 1
+    ]
+    if any(each.tpot_s is not None for each in decoding):
+        forced_s = chunk_s if prefilling else 0.0
+    else:
+        forced_s = sum(
+            model.prefill_cost_s(each.remaining_tokens, each.context_tokens) for each in prefilling
+        )
+    forced_s += chunk_s if must_admit else 0.0
     if any((each.held_since_s or 100.0) < 100.0 - MAX_HOLD_S for each in running):
         forced_s += max(chunk_s, model.decode_cost_s(context_tokens))
-    if all(each.request_class is not LATENCY or each.remaining_tokens <= 1 for each in running):
-        forced_s -= chunk_s
-    made = plan(running, model=model)
-    work = work_of(made.order, granted(made.order, tokens_of(made)))
+    made = plan(running, model=model, must_admit=must_admit)
+    tokens = granted(made.order, tokens_of(made))
+    # What is left is for requests that are admitted.
+    work = work_of(made.order, tokens) + StepWork.prefill(tokens_of(made) - sum(tokens), 0)
     assert model.predict_s(work) <= (max(base_s, target_s) + forced_s) * (1 + 1e-9)
 
 
 @examples(60, shrinks=False)
-@given(st.integers(0, 2**32), models, st.floats(0.0, 0.05))
+@given(st.integers(0, 2**32), models, st.none() | st.floats(0.0, 0.05))
 def test_every_held_request_gets_in_within_bounded_time(
-    seed: int, model: StepTimeModel, tpot_s: float
+    seed: int, model: StepTimeModel, tpot_s: float | None
 ) -> None:
     """Latency-sensitive prompts come all the time; nobody else finishes, but everybody gets on."""
     rng = random.Random(seed)

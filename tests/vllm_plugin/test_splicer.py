@@ -127,7 +127,8 @@ def test_nobody_goes_on_after_one_without_an_output(
     core.end(make_request("a", output=output), is_complete=is_complete)
     if is_late:
         core.keep(kept)
-    assert core.gone_on == core.told == []
+    assert core.gone_on == []
+    assert core.told == []
     core.end(kept, is_complete=False)
     assert len(core.splicer) == 0
 
