@@ -1,13 +1,14 @@
 """Hints that a request carries: what they are, and how they are read from untrusted values.
 
-They arrive in ``SamplingParams.extra_args["parrot"]`` as a dict, or as JSON. A hint only changes when and where
-something is computed, never the result, so a malformed field is ignored and reported, and the
-request is served with the fields that are sound.
+They arrive in ``SamplingParams.extra_args["parrot"]`` as a dict, or as JSON. A hint only changes
+when and where something is computed, never the result, so a malformed field is ignored and
+reported, and the request is served with the fields that are sound.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -22,6 +23,8 @@ _MAX_JSON_CHARS = 2**16
 _MAX_UNKNOWN_REPORTED = 8
 # Decades. A bound refuses infinity, NaN and integers too large for a float all at once.
 _MAX_S = 1e9
+# JSON can spell them, and msgpack, in which reports are told, cannot.
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class RequestClass(IntEnum):
@@ -221,7 +224,7 @@ def _request_class(value: object) -> RequestClass:
 
 
 def _text(value: object) -> str:
-    if not isinstance(value, str) or len(value) > _MAX_TEXT_CHARS:
+    if not isinstance(value, str) or len(value) > _MAX_TEXT_CHARS or _SURROGATES.search(value):
         raise _MalformedError(f"a text of at most {_MAX_TEXT_CHARS} characters", value)
     return value
 

@@ -5,37 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from parrot_backend.core.step_time import StepTimeModel, StepWork
 from parrot_backend.vllm_plugin.hints import RequestClass
-
-
-class PacedRequest(Protocol):
-    """What pacing reads of a request.
-
-    Attributes:
-        request_class: What is wanted of it.
-        tpot_s: Target time per output token.
-        remaining_tokens: Tokens to compute now: 1 if it decodes, more for the rest of its prompt.
-        context_tokens: Tokens computed already.
-        held_since_s: Since when pacing holds it; set and cleared by pacing only.
-    """
-
-    @property
-    def request_class(self) -> RequestClass: ...  # noqa: D102
-
-    @property
-    def tpot_s(self) -> float | None: ...  # noqa: D102
-
-    @property
-    def remaining_tokens(self) -> int: ...  # noqa: D102
-
-    @property
-    def context_tokens(self) -> int: ...  # noqa: D102
-
-    held_since_s: float | None
-
+from parrot_backend.vllm_plugin.step_budget import PacedRequest, StepBudget
 
 T = TypeVar("T", bound=PacedRequest)
 
@@ -115,35 +89,17 @@ class Pacer:
         """
         latency = [each for each in running if each.request_class is RequestClass.LATENCY]
         if model is None or not (latency or waiting_latency):
-            self._start_afresh()
-            for request in running:
-                request.held_since_s = None
-            return StepPlan(list(running), [], None, True)
-
+            return self._unpaced(running)
         decoding = [each for each in latency if _decodes(each)]
         prefilling = [each for each in latency if not _decodes(each)]
         pending = [*prefilling, *waiting_latency]
-        others = sorted(
-            (each for each in running if each.request_class is not RequestClass.LATENCY),
-            key=lambda each: (each.request_class, _held_since_s(each)),
-        )
-        overdue = self._overdue(others, now_s)
-        others = [each for each in others if each is not overdue]
+        others, overdue = self._others(running, now_s)
         step = self._begin(model, decoding, pending)
         # Granted by urgency, but handed out to decodes first: only the last prefill can be cut.
-        order, held, turn = [*decoding], list[T](), list[T]()
-        if overdue is not None and _decodes(overdue):
-            step.add_decode(overdue, regardless=True)
-            order.append(overdue)
-        elif overdue is not None:
-            step.add_prefills([overdue], first_regardless=True)
-            turn.append(overdue)
-        if any(each.tpot_s is not None for each in decoding):
-            step.add_prefills(pending, first_regardless=True)
-        else:
-            # Without a target that says more, one that waits for its first token counts as much as
-            # one that waits for its next, and whole prompts take fewer steps.
-            step.add_whole(pending)
+        order, turn = self._grant_overdue(step, overdue)
+        order = [*decoding, *order]
+        _grant_pending(step, decoding, pending)
+        held = list[T]()
         for request in filter(_decodes, others):
             fits = step.add_decode(request, regardless=False)
             (order if fits else held).append(request)
@@ -162,9 +118,34 @@ class Pacer:
         _mark(order, held, now_s)
         return StepPlan(order, held, step.tokens, admits)
 
+    def _unpaced(self, running: Sequence[T]) -> StepPlan[T]:
+        self._start_afresh()
+        for request in running:
+            request.held_since_s = None
+        return StepPlan(list(running), [], None, True)
+
+    def _others(self, running: Sequence[T], now_s: float) -> tuple[list[T], T | None]:
+        """Return the other requests by urgency, without the one that is overdue, and that one."""
+        others = sorted(
+            (each for each in running if each.request_class is not RequestClass.LATENCY),
+            key=lambda each: (each.request_class, _held_since_s(each)),
+        )
+        overdue = self._overdue(others, now_s)
+        return [each for each in others if each is not overdue], overdue
+
+    def _grant_overdue(self, step: StepBudget, overdue: T | None) -> tuple[list[T], list[T]]:
+        """Grant the overdue request something; return it as a decode, or as prefill."""
+        if overdue is None:
+            return [], []
+        if _decodes(overdue):
+            step.add_decode(overdue, regardless=True)
+            return [overdue], []
+        step.add_prefills([overdue], first_regardless=True)
+        return [], [overdue]
+
     def _begin(
         self, model: StepTimeModel, decoding: Sequence[T], pending: Sequence[T]
-    ) -> _StepBudget:
+    ) -> StepBudget:
         """Return the budget of a step in which the latency-sensitive decodes run."""
         if decoding:
             work = StepWork(0, len(decoding), sum(each.context_tokens for each in decoding))
@@ -177,7 +158,7 @@ class Pacer:
             for each in decoding or pending
         )
         budget_s = max(0.0, target_s - base_s)
-        return _StepBudget(model, self._options.min_chunk_tokens, budget_s, len(decoding))
+        return StepBudget(model, self._options.min_chunk_tokens, budget_s, len(decoding))
 
     def _overdue(self, others: Sequence[T], now_s: float) -> T | None:
         """Return the request that was held longest, if it is time to let it in regardless.
@@ -193,7 +174,7 @@ class Pacer:
         ]
         return min(due, key=_held_since_s, default=None)
 
-    def _admit(self, step: _StepBudget, now_s: float, *, is_open: bool, may_force: bool) -> bool:
+    def _admit(self, step: StepBudget, now_s: float, *, is_open: bool, may_force: bool) -> bool:
         """Tell whether others may be admitted, and if so, grant them a chunk.
 
         The smallest one is granted regardless when nothing was for ``max_hold_s``.
@@ -205,75 +186,18 @@ class Pacer:
         return admits
 
 
-class _StepBudget:
-    """What a step may take beyond its latency-sensitive decodes, and what was granted of it."""
+def _grant_pending(
+    step: StepBudget, decoding: Sequence[PacedRequest], pending: Sequence[PacedRequest]
+) -> None:
+    """Grant the latency-sensitive prompts: in chunks, if one that decodes has a target, else whole.
 
-    def __init__(
-        self, model: StepTimeModel, min_chunk_tokens: int, budget_s: float, tokens: int
-    ) -> None:
-        self.tokens = tokens
-        self._model = model
-        self._min_chunk_tokens = min_chunk_tokens
-        self._left_s = budget_s
-        #: A prefill was cut short; whatever is granted after it, the engine would give to it.
-        self._is_cut = False
-
-    def add_decode(self, request: PacedRequest, *, regardless: bool) -> bool:
-        """Grant a request its one token; return whether it fits, or is to run regardless."""
-        cost_s = self._model.decode_cost_s(request.context_tokens)
-        if cost_s > self._left_s and not regardless:
-            return False
-        self._take(1, cost_s)
-        return True
-
-    def add_prefills(self, requests: Sequence[PacedRequest], *, first_regardless: bool) -> int:
-        """Grant requests the rest of their prompts in order, and to the last one what still fits.
-
-        Args:
-            requests: Those that compute their prompts.
-            first_regardless: Whether the first gets the smallest chunk even if that does not fit.
-
-        Returns:
-            How many of them get something.
-        """
-        for number, request in enumerate(requests):
-            tokens = _tokens(request)
-            regardless = first_regardless and number == 0
-            if not self._add_chunk(tokens, request.context_tokens, regardless=regardless):
-                return number
-        return len(requests)
-
-    def add_whole(self, requests: Sequence[PacedRequest]) -> None:
-        """Grant requests the rest of their prompts, however long that takes."""
-        if not self._is_cut:
-            self.tokens += sum(map(_tokens, requests))
-
-    def add_new(self, *, regardless: bool) -> bool:
-        """Grant a chunk to requests that are not known yet; return whether one fits."""
-        fitting = self._model.prefill_tokens_within(self._left_s, 0)
-        tokens = max(fitting, self._min_chunk_tokens)
-        return self._add_chunk(tokens, 0, regardless=regardless)
-
-    def _add_chunk(self, tokens: int, context_tokens: int, *, regardless: bool) -> bool:
-        """Grant as much of a prompt as fits, if that is not too little."""
-        if self._is_cut:
-            return False
-        chunk, cost_s = tokens, self._model.prefill_cost_s(tokens, context_tokens)
-        if cost_s > self._left_s:
-            least = min(tokens, self._min_chunk_tokens)
-            chunk = self._model.prefill_tokens_within(self._left_s, context_tokens)
-            if chunk < least:
-                if not regardless:
-                    return False
-                chunk = least
-            cost_s = self._model.prefill_cost_s(chunk, context_tokens)
-        self._is_cut = chunk < tokens
-        self._take(chunk, cost_s)
-        return True
-
-    def _take(self, tokens: int, cost_s: float) -> None:
-        self.tokens += tokens
-        self._left_s = max(0.0, self._left_s - cost_s)
+    Without a target that says more, one that waits for its first token counts as much as one that
+    waits for its next, and whole prompts take fewer steps.
+    """
+    if any(each.tpot_s is not None for each in decoding):
+        step.add_prefills(pending, first_regardless=True)
+    else:
+        step.add_whole(pending)
 
 
 def _mark(order: Sequence[PacedRequest], held: Sequence[PacedRequest], now_s: float) -> None:
@@ -287,10 +211,6 @@ def _mark(order: Sequence[PacedRequest], held: Sequence[PacedRequest], now_s: fl
 
 def _decodes(request: PacedRequest) -> bool:
     return request.remaining_tokens <= 1
-
-
-def _tokens(request: PacedRequest) -> int:
-    return max(1, request.remaining_tokens)
 
 
 def _held_since_s(request: PacedRequest) -> float:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from parrot_backend.core.criteria import UNANNOTATED, Objective, ObjectiveClass
 from parrot_backend.core.events import TokensGenerated
 from parrot_backend.core.ids import AttemptId
+from parrot_backend.core.prefix import prefix_chain
 from parrot_backend.engines.base import Engine
 from tests.contract.driver import EngineDriver, constant, open_driver, role, value
 
@@ -163,6 +165,47 @@ class EngineContract:
         driver.engine.abort(done.id)
         assert (await driver.run("still alive")).finished.text
 
+    # --- hints and what is kept ----------------------------------------------------------------
+
+    async def test_other_hints_change_no_text(self, driver: EngineDriver):
+        alone = await driver.run("change my hints", ignore_eos=True)
+        attempt = driver.start("change my hints", ignore_eos=True)
+        for objective in (Objective(kind) for kind in ObjectiveClass):
+            driver.engine.update(attempt.id, objective, 3)
+        await driver.terminal(attempt)
+        driver.engine.update(attempt.id, UNANNOTATED, 0)
+        assert attempt.finished.text == alone.finished.text
+
+    async def test_other_hints_for_nobody_are_ignored(self, driver: EngineDriver):
+        driver.engine.update(AttemptId("s.unknown#0~0"), UNANNOTATED, 0)
+        aborted = driver.start("abort me", **LONG)
+        driver.engine.abort(aborted.id)
+        driver.engine.update(aborted.id, UNANNOTATED, 0)
+        assert (await driver.run("still alive")).finished.text
+        assert aborted.outputs == []
+
+    async def test_keeping_prefixes_changes_no_text(self, driver: EngineDriver):
+        prompt = (constant("keep this " * 100), value("and answer"))
+        alone = await driver.run(prompt, ignore_eos=True)
+        boundaries = prefix_chain("seed", prompt, 0.25)
+        keys = tuple(boundary.hash for boundary in boundaries)
+        hints = {"prefixes": boundaries, "retain": keys, "tenant": "t", "remaining": 2}
+        kept = await driver.run(prompt, hints=hints, ignore_eos=True)
+        driver.engine.retain(keys[0], None)
+        driver.engine.retain(b"its output, too", kept.id)
+        again = await driver.run(prompt, hints=hints, ignore_eos=True)
+        driver.engine.release((*keys, b"its output, too"))
+        assert kept.finished.text == again.finished.text == alone.finished.text
+        if not driver.info.keeps_prefixes:
+            assert driver.engine.load().pinned_tokens == 0
+
+    async def test_keys_that_nobody_knows_are_ignored(self, driver: EngineDriver):
+        driver.engine.retain(b"unknown", None)
+        driver.engine.retain(b"unknown", AttemptId("s.unknown#0~0"))
+        driver.engine.release([b"unknown", b"never kept"])
+        driver.engine.release([])
+        assert (await driver.run("still alive")).finished.text
+
     # --- many ----------------------------------------------------------------------------------
 
     async def test_many_at_once_end_once_each(self, driver: EngineDriver):
@@ -214,6 +257,9 @@ class EngineContract:
         assert running.terminals == []
         said = len(running.outputs)
         driver.engine.abort(running.id)
+        driver.engine.update(running.id, UNANNOTATED, 0)
+        driver.engine.retain(b"key", running.id)
+        driver.engine.release([b"key"])
         await asyncio.sleep(0.1)
         assert len(running.outputs) == said
 

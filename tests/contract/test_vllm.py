@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from parrot_backend.core.criteria import Objective, ObjectiveClass
+from parrot_backend.core.prefix import prefix_chain
 from parrot_backend.engines.base import EngineDied
 from parrot_backend.engines.vllm import VllmEngine
 from parrot_backend.errors import EngineError
@@ -198,6 +199,12 @@ class TestOpen:
         assert not any(is_alive(pid) for pid in engine.pids)
 
 
+async def test_what_it_can_do_is_told(driver: EngineDriver):
+    assert driver.info.keeps_prefixes
+    assert driver.info.splices
+    assert driver.info.takes_updates
+
+
 class TestDeath:
     async def test_a_killed_core_is_noticed_and_the_other_engine_goes_on(self):
         dead, alive = await asyncio.gather(open_driver(make_engine()), open_driver(make_engine()))
@@ -218,15 +225,25 @@ class TestDeath:
         assert not any(is_alive(pid) for pid in (*engine.pids, *other.pids))
 
     async def test_a_core_that_is_killed_at_work_dies_once(self):
-        driver = await open_driver(make_engine())
+        driver = await open_driver(make_engine(name="killed"))
         engine = driver.engine
         assert isinstance(engine, VllmEngine)
-        running = [driver.start(f"work {i}", **LONG) for i in range(4)]
+        boundaries = prefix_chain("seed", (SYSTEM,), 0.25)
+        hints = {"prefixes": boundaries, "retain": tuple(b.hash for b in boundaries)}
+        running = [driver.start((SYSTEM, value(f"{i}")), hints=hints, **LONG) for i in range(4)]
         await driver.first_output(running[0])
+        await driver.told(lambda _: engine.load().pinned_tokens > 0)
         send(engine.pids[0], signal.SIGKILL)
+        engine.release([boundaries[0].hash])
+        engine.update(running[0].id, LATENCY, 0)
         assert isinstance(await driver.ended(), EngineDied)
         assert all(attempt.terminals == [] for attempt in running)
         await engine.close()
+        assert not any(is_alive(pid) for pid in engine.pids)
+        await asyncio.sleep(0)
+        assert not [t for t in asyncio.all_tasks() if "killed" in t.get_name()]
+        names = {attempt.id for attempt in running}
+        assert names.isdisjoint(task.get_name() for task in asyncio.all_tasks())
 
     async def test_a_core_that_hangs_is_closed(self):
         driver = await open_driver(make_engine())

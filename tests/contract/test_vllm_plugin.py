@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import importlib.util
 import itertools
 import random
@@ -746,3 +745,57 @@ class TestAbuse:
         await driver.engine.drain()
         names = {task.get_name() for task in asyncio.all_tasks()}
         assert names.isdisjoint(attempt.id for attempt in attempts)
+
+
+# --- without the client's side --------------------------------------------------------------------
+
+
+async def test_vllm_alone_runs_it_by_its_name(driver: EngineDriver):
+    """As ``vllm serve --scheduler-cls`` does; ``driver`` is there for how processes are made."""
+    from vllm import SamplingParams
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.inputs import tokens_input
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    assert driver.info.takes_updates
+    arguments = AsyncEngineArgs(
+        **{
+            **replace(SMALL, scheduler="vllm").engine_arguments(is_cpu=True),
+            "scheduling_policy": "fcfs",
+            "scheduler_cls": "parrot_backend.vllm_plugin.ParrotScheduler",
+            "additional_config": {"parrot": {"slowdown": 7.0}},
+        }
+    )
+    client = await asyncio.to_thread(AsyncLLM.from_engine_args, arguments)
+    try:
+        await compat.begin(client)
+        begun: list[str] = []
+
+        async def run(name: str, hints: dict[str, Any] | None) -> str:
+            extra_args = None if hints is None else {"parrot": hints}
+            params = SamplingParams(max_tokens=5, temperature=0, extra_args=extra_args)
+            async for output in client.generate(tokens_input([5, 6, 7]), params, name):
+                if name not in begun:
+                    begun.append(name)
+            return output.outputs[0].text
+
+        hints = {
+            "a": {"class": "throughput"},
+            "b": {"class": "throughput", "path_length": 3},
+            "c": None,
+            "d": {"class": "fill"},
+            "e": {"class": "latency", "name": "e", "prefixes": [["k", 3]], "retain": ["k"]},
+        }
+        await client.pause_generation(mode="keep")
+        running = [asyncio.create_task(run(*item)) for item in hints.items()]
+        async with asyncio.timeout(PATIENCE_S):
+            while compat.num_unfinished(client) < len(hints):
+                await asyncio.sleep(0.005)
+        assert (await compat.call_plugin(client, "state", []))["waiting"] == 4
+        await client.resume_generation()
+        texts = await asyncio.gather(*running)
+        assert begun == ["e", "c", "b", "a", "d"]
+        assert len(set(texts)) == 1
+        assert (await compat.call_plugin(client, "configure", [{}]))["slowdown"] == 7
+    finally:
+        compat.shut_down(client, 3.0)

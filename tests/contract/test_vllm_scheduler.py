@@ -27,7 +27,7 @@ pytestmark = [
 END_OF_TEXT = 1
 
 #: So few that requests are preempted.
-NUM_BLOCKS = 16
+NUM_BLOCKS = 12
 
 
 class Lab:

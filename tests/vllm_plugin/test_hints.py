@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -29,6 +30,8 @@ FULL = {
     "tenant": "t",
     "prefixes": [["a", 10], ["b", 20]],
     "retain": ["b"],
+    "after": "s.0",
+    "gap_at": 7,
 }
 FULL_HINTS = Hints(
     request_class=RequestClass.TASK_GROUP,
@@ -41,6 +44,8 @@ FULL_HINTS = Hints(
     tenant="t",
     prefixes=(PrefixHint("a", 10), PrefixHint("b", 20)),
     retain=frozenset({"b"}),
+    after="s.0",
+    gap_at=7,
 )
 
 
@@ -65,6 +70,12 @@ def test_empty_dict_gives_the_defaults() -> None:
 
 def test_every_field_is_read() -> None:
     assert parsed(FULL) == FULL_HINTS
+
+
+def test_hints_may_come_as_json() -> None:
+    assert parsed(json.dumps(FULL)) == FULL_HINTS
+    assert parsed(" {} ") == Hints()
+    assert parse_hints("null", NOW_S) == (None, ())
 
 
 @pytest.mark.parametrize(
@@ -146,6 +157,14 @@ BAD_FIELDS: list[tuple[str, object]] = [
     ("retain", [["a"]]),
     ("retain", ["stray"]),
     ("retain", ["a"] * 1025),
+    ("after", 1),
+    ("after", "x" * 257),
+    ("gap_at", -1),
+    ("gap_at", None),
+    ("gap_at", 1.0),
+    # What a report could not tell.
+    ("prefixes", [["a\ud800", 1]]),
+    ("tenant", "\udfff"),
 ]
 
 
@@ -158,11 +177,20 @@ def test_malformed_field_is_ignored_and_named_once(field: str, value: object) ->
     assert problem.startswith(f"{field}: expected ")
 
 
-@pytest.mark.parametrize("raw", ["latency", 1, [], b"", True, object()])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        *("latency", 1, [], b"", True, object()),
+        *("", "{", "[]", "1", '"{}"', "{'class': 'latency'}", b"{}"),
+        *("[" * 60_000, "9" * 5000, "{}" + " " * 2**16, '{"tenant": "\\ud8"}'),
+    ],
+    ids=lambda raw: repr(raw)[:20],
+)
 def test_hints_that_are_no_dict(raw: object) -> None:
     hints, problems = parse_hints(raw, NOW_S)
     assert hints is None
     assert len(problems) == 1
+    assert len(problems[0]) <= 200
 
 
 def test_every_malformed_field_is_one_problem() -> None:
