@@ -42,7 +42,7 @@ class EarlyFillConfig:
         is_on: Whether prompts are filled ahead of need.
         min_tokens: Shorter prompts are not worth it; about two KV blocks.
         max_per_engine: Fills that one engine has at once.
-        max_backlog: Fills that are put off; the oldest are dropped beyond this.
+        max_backlog: Prompts that wait for a fill; the oldest are dropped beyond this.
     """
 
     is_on: bool = True

@@ -112,7 +112,8 @@ class EarlyFill:
             return False
         self._attempt_of.pop(fill.node, None)
         if not is_complete:
-            self._prefixes.give_up(fill.engine, fill.chain)
+            # Others may be computing what the prompt begins with.
+            self._prefixes.give_up(fill.engine, fill.chain[-1:])
         return True
 
     def stop(self, node: NodeId) -> None:

@@ -6,8 +6,7 @@ gone. What waits for inputs is only known here for what ``Foresight`` makes of i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from parrot_backend.core.attempts import next_attempt, prefix_seed, start_command
 from parrot_backend.core.commands import (
@@ -47,7 +46,6 @@ class Fleet:
             config, self.scheduler.engines.values, self.scheduler.prefixes, emit
         )
         self.splicing = Splicing(config.splice, emit)
-        self._spliced: Collection[AttemptId] = ()
         self._running: dict[AttemptId, Request] = {}
         # Models of all engines that ever joined: one whose engines are down is still a model.
         self._models: dict[str, None] = {}
@@ -164,7 +162,7 @@ class Fleet:
         self._settle_model(request)
         request.prefixes = self.foresight.complete(request, prefix_seed(request), self._rate.value)
         request.prompt_tokens = request.prefixes[-1].tokens if request.prefixes else 0
-        staged = self.splicing.take(request, self._spliced)
+        staged = self.splicing.take(request)
         if staged is not None and staged.engine in self.scheduler.engines:
             self._adopt(request, staged, now_s)
             return
@@ -203,20 +201,14 @@ class Fleet:
         """Return the queued requests that have waited too long for any engine to serve them."""
         return self._unserved.overdue(self.scheduler.waiting(), now_s)
 
-    @contextmanager
-    def going_on(self, spliced: Collection[AttemptId]) -> Iterator[None]:
-        """Within, requests that become ready and were staged as these attempts run already."""
-        self._spliced = spliced
-        try:
-            yield
-        finally:
-            self._spliced = ()
-
     def _adopt(self, request: Request, staged: Staged, now_s: float) -> None:
         """Take in a request that its engine has begun by itself."""
+        self.scheduler.prefixes.record(staged.engine, self.splicing.continuation)
         self.scheduler.adopt(request, staged.engine, staged.attempt, now_s)
         reason = "goes on where the output before it ended"
         self._note_running(request, staged.attempt, staged.engine, reason, now_s)
+        if (request.objective, request.remaining) != (staged.objective, staged.remaining):
+            self.update(request)
 
     def stop(self, request: Request) -> None:
         """Take a request out, wherever it is, and abort it if it runs."""

@@ -79,7 +79,7 @@ class Progress:
             usage=event.usage,
             finish_reason=event.finish_reason,
         )
-        with self._fleet.going_on(event.spliced):
+        with self._fleet.splicing.going_on(event.spliced, continuation):
             self.carry_out(session, propagation.effects, now_s)
         for node in session.graph.consumers(self._output_of(request)):
             if isinstance(node, Request) and node.attempt in event.spliced:

@@ -9,14 +9,17 @@ way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from parrot_backend.core.commands import AbortRequest, Command, StageRequest
+from parrot_backend.core.criteria import Objective
 from parrot_backend.core.engine_state import EngineState
 from parrot_backend.core.graph import SessionGraph
 from parrot_backend.core.ids import AttemptId, EngineId, NodeId
 from parrot_backend.core.nodes import NodeState, Request
+from parrot_backend.core.prefix import PrefixBoundary, PrefixChain
 from parrot_backend.core.prompt import InPlace, PartKind, PromptPart
 from parrot_backend.core.resolution import resolve_leading
 
@@ -32,11 +35,14 @@ class Staged:
         attempt: Under which it will run.
         engine: Where.
         after: The attempt whose output it waits for.
+        objective: As the engine knows it, like ``remaining``.
     """
 
     attempt: AttemptId
     engine: EngineId
     after: AttemptId
+    objective: Objective
+    remaining: int
 
 
 class Splicing:
@@ -45,6 +51,9 @@ class Splicing:
     Args:
         is_on: Whether to stage anything.
         emit: Takes commands.
+
+    Attributes:
+        continuation: Where the requests go on that are going on now.
     """
 
     def __init__(self, is_on: bool, emit: Callable[[Command], None]) -> None:
@@ -52,6 +61,8 @@ class Splicing:
         self._emit = emit
         self._staged: dict[NodeId, Staged] = {}
         self._num_staged = 0
+        self._spliced: Collection[AttemptId] = ()
+        self.continuation: PrefixChain = ()
 
     def __len__(self) -> int:
         return len(self._staged)
@@ -68,10 +79,26 @@ class Splicing:
                 self._stage(graph, node, producer, engine.id)
                 return
 
-    def take(self, request: Request, spliced: Collection[AttemptId]) -> Staged | None:
+    @contextmanager
+    def going_on(
+        self, spliced: Collection[AttemptId], continuation: PrefixBoundary
+    ) -> Iterator[None]:
+        """Within, requests that become ready and were staged as these attempts run already.
+
+        Args:
+            spliced: The attempts.
+            continuation: The boundary where they go on.
+        """
+        self._spliced, self.continuation = spliced, (continuation,)
+        try:
+            yield
+        finally:
+            self._spliced, self.continuation = (), ()
+
+    def take(self, request: Request) -> Staged | None:
         """Return how a request that is ready runs already; if it does not, take it back."""
         staged = self._staged.get(request.id)
-        if staged is not None and staged.attempt in spliced:
+        if staged is not None and staged.attempt in self._spliced:
             return self._staged.pop(request.id)
         self.drop(request.id)
         return None
@@ -102,7 +129,9 @@ class Splicing:
             return  # the output is read a second time, in another form
         attempt = AttemptId(f"{request.id}~s{self._num_staged}")
         self._num_staged += 1
-        self._staged[request.id] = Staged(attempt, engine, producer.attempt)
+        self._staged[request.id] = Staged(
+            attempt, engine, producer.attempt, request.objective, request.remaining
+        )
         self._emit(
             StageRequest(
                 engine=engine,

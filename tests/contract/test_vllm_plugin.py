@@ -21,6 +21,7 @@ from parrot_backend.core.prefix import PrefixChain, prefix_chain
 from parrot_backend.core.prompt import PartKind, PromptPart
 from parrot_backend.core.sampling import Sampling
 from parrot_backend.engines.vllm import VllmEngine
+from parrot_backend.engines.vllm.processes import CoreProcesses, is_cpu_build
 from parrot_backend.vllm_compat import client as compat
 from parrot_backend.vllm_compat.records import Step
 from parrot_backend.vllm_plugin.options import PluginOptions
@@ -324,9 +325,7 @@ class TestPins:
     async def test_what_is_kept_outlives_junk(self, driver: EngineDriver):
         kept, lost = document(), document()
         boundaries = await keep(driver, kept)
-        await driver.run(
-            (lost, value("Well?")), max_tokens=1, hints={"prefixes": chain(lost)}
-        )
+        await driver.run((lost, value("Well?")), max_tokens=1, hints={"prefixes": chain(lost)})
         await until_state(driver, pinned_tokens=blocks(ends(driver, kept)[0]))
         assert boundaries
         await junk(driver)
@@ -751,13 +750,19 @@ class TestAbuse:
 
 
 async def test_vllm_alone_runs_it_by_its_name(driver: EngineDriver):
-    """As ``vllm serve --scheduler-cls`` does; ``driver`` is there for how processes are made."""
+    """As ``vllm serve --scheduler-cls`` does, but for how its processes are made."""
     from vllm import SamplingParams
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.inputs import tokens_input
     from vllm.v1.engine.async_llm import AsyncLLM
 
     assert driver.info.takes_updates
+    cores = CoreProcesses(is_forked=is_cpu_build())
+
+    def start() -> Any:
+        with cores.owning():
+            return AsyncLLM.from_engine_args(arguments)
+
     arguments = AsyncEngineArgs(
         **{
             **replace(SMALL, scheduler="vllm").engine_arguments(is_cpu=True),
@@ -766,7 +771,7 @@ async def test_vllm_alone_runs_it_by_its_name(driver: EngineDriver):
             "additional_config": {"parrot": {"slowdown": 7.0}},
         }
     )
-    client = await asyncio.to_thread(AsyncLLM.from_engine_args, arguments)
+    client = await asyncio.to_thread(start)
     try:
         await compat.begin(client)
         begun: list[str] = []
@@ -798,4 +803,5 @@ async def test_vllm_alone_runs_it_by_its_name(driver: EngineDriver):
         assert len(set(texts)) == 1
         assert (await compat.call_plugin(client, "configure", [{}]))["slowdown"] == 7
     finally:
-        compat.shut_down(client, 3.0)
+        await asyncio.to_thread(compat.shut_down, client, 3.0)
+        await asyncio.to_thread(cores.kill)

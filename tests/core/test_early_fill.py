@@ -371,7 +371,6 @@ def test_failed_fill_takes_nothing_back_that_the_engine_says_it_holds() -> None:
     assert world.index.engines_with(make_candidate("r").chain) == (A,)
 
 
-@pytest.mark.xfail(strict=True, reason="what a request computes there is taken back, too")
 def test_failed_fill_takes_nothing_back_that_a_request_computes() -> None:
     world = World()
     world.index.record(A, make_chain(("head", 80)))

@@ -343,8 +343,8 @@ def test_prompt_is_filled_further_when_much_more_of_it_is_known(
 def test_prompt_is_filled_only_when_all_that_the_missing_value_needs_is_on_its_way() -> None:
     driver = make_driver(keeper(max_requests=1))
     both = make_transform("t", read("a"), read("x"), read("late"))
-    nodes = [make_step("a"), make_step("late", "x"), both, make_step("b", "t", prompt=HEAD)]
-    assert filled(driver.submit(*nodes, variables={"x": None})) == []
+    steps = [make_step("a"), make_step("late", "x"), make_step("b", "t", prompt=HEAD)]
+    assert filled(driver.submit(*steps, both, variables={"x": None})) == []
     driver.set("x", "v")
     assert filled(finish(driver, "a")) == ["b 1"]
 

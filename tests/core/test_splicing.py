@@ -20,6 +20,7 @@ from parrot_backend.core.events import (
     CallSpec,
     EngineInfo,
     EngineTimer,
+    Event,
     RequestFailed,
     RequestUsage,
     TokensGenerated,
@@ -204,17 +205,19 @@ def test_what_goes_on_is_staged(call: CallSpec) -> None:
 
 
 def test_output_that_another_call_reads_is_not_staged() -> None:
-    steps = [
-        make_step("a"),
-        make_step("b", "a"),
-        make_call("d", "make a of ", read("a"), "."),
-        None,
-    ]
-    commands = make_driver().submit(*(step for step in steps[:2] if step is not None))
-    assert staged(commands) == []
+    call = make_call("a", HEAD, write("a"))
+    begins_alike = make_call("d", HEAD, read("a"), write("d"))
+    assert staged(make_driver().submit(call, begins_alike, make_step("b", "a"))) == []
 
 
-def test_request_that_another_call_also_feeds_is_staged_when_only_the_output_is_missing() -> None:
+def test_later_output_of_a_call_that_reads_another_is_not_staged() -> None:
+    driver = make_driver()
+    driver.submit(make_call("d", HEAD, write("p"), read("a"), write("q")), make_step("a", "p"))
+    commands = finish(driver, "p")
+    assert (started(commands), staged(commands)) == (["a#0~1"], [])
+
+
+def test_request_with_another_input_is_staged_when_only_the_output_is_missing() -> None:
     driver = make_driver(splicer(max_requests=1))
     call = make_call("c", HEAD, write("a"), read("x"), write("b"))
     driver.submit(make_step("first"), call, variables={"x": None})
@@ -354,7 +357,6 @@ def account_of_second(*, splices: bool) -> int:
     return driver.coordinator.engines[E0].used_tokens
 
 
-@pytest.mark.xfail(strict=True, reason="the index hears of the continuation only after that")
 def test_spliced_request_takes_as_much_as_one_that_is_started() -> None:
     assert account_of_second(splices=True) == account_of_second(splices=False)
 
@@ -393,13 +395,9 @@ def test_engine_counts_as_holding_the_prompt_of_what_goes_on_there() -> None:
 
 def test_engine_that_goes_on_is_watched() -> None:
     driver = running()
-    driver.timers.clear()
     finish(driver, "a", splices=True)
-    driver.run_until(0.0)
-    assert EngineTimer(E0) not in driver.timers  # the one that is set goes on
-    silent_s = driver.config.engine_stall_s
-    driver.timers[EngineTimer(E0)] = silent_s
-    driver.run_until(silent_s + 1.0)
+    assert EngineTimer(E0) in driver.timers
+    driver.run_until(driver.config.engine_stall_s + 1.0)
     assert driver.closed_engines == [E0]
     assert driver.request("b").state is NodeState.READY
 
@@ -447,13 +445,12 @@ def test_spliced_request_hears_of_changes_like_any() -> None:
     assert (update.engine, update.attempt) == ("e0", "s.c#1~s0")
 
 
-@pytest.mark.xfail(strict=True, reason="what changes while a request is staged is not told")
 def test_engine_hears_what_changed_while_the_request_was_staged() -> None:
     driver = running()
     commands = driver.get("b", "w", LATENCY)
     commands += finish(driver, "a", splices=True)
     updates = {u.attempt: u.objective.objective_class for u in of_type(commands, UpdateRequest)}
-    assert updates["s.c#1~s0"] is ObjectiveClass.LATENCY  # type: ignore[index]
+    assert updates.get(AttemptId("s.c#1~s0")) is ObjectiveClass.LATENCY
 
 
 def test_prompt_and_output_before_are_kept_for_what_goes_on() -> None:
@@ -480,6 +477,14 @@ def test_engine_keeps_what_others_read_of_the_prompt_of_what_goes_on() -> None:
     assert kept(splices=True) == kept(splices=False)
 
 
+def test_prompt_that_waits_for_what_goes_on_is_filled() -> None:
+    driver = make_driver(splicer(keeps_prefixes=True))
+    driver.submit(outputs("a", "b"), make_step("e", "b", prompt="e" * 400))
+    assert driver.filled_outputs == []
+    finish(driver, "a", splices=True)
+    assert driver.filled_outputs == ["e"]
+
+
 # --- the engine does not go on -----------------------------------------------------------------
 
 
@@ -491,16 +496,6 @@ def test_request_that_is_not_spliced_is_taken_back_and_started() -> None:
     assert kinds.index(AbortRequest) < kinds.index(StartRequest)
     assert staged(commands) == ["c#2~s1 after c#1~1"]
     assert len(splicing_of(driver.coordinator)) == 1
-
-
-def test_request_that_is_not_spliced_may_run_elsewhere() -> None:
-    driver = make_driver(splicer("e0", max_requests=1), splicer("e1"))
-    driver.submit(outputs("a", "b"))
-    driver.submit(make_step("other"), is_new=False)
-    (stage,) = driver.staged.values()
-    finish(driver, "a")
-    assert driver.request("b").state is NodeState.RUNNING
-    assert stage.attempt in driver.aborted
 
 
 def test_attempt_that_nobody_staged_is_not_gone_on_with() -> None:
@@ -532,7 +527,9 @@ def test_stale_end_of_the_output_before_splices_nothing() -> None:
     ids=["text", "end", "failure", "failure that may pass"],
 )
 @pytest.mark.parametrize("is_taken_back", [False, True])
-def test_nothing_is_heard_of_a_staged_attempt(say: Callable, is_taken_back: bool) -> None:  # type: ignore[type-arg]
+def test_nothing_is_heard_of_a_staged_attempt(
+    say: Callable[[AttemptId], Event], is_taken_back: bool
+) -> None:
     driver = running()
     (attempt,) = driver.staged
     if is_taken_back:

@@ -200,6 +200,15 @@ def test_a_pin_that_ends_is_counted_at_once() -> None:
     assert core.call("state")["lost_pins"] == 1
 
 
+def test_a_pin_that_gives_way_is_counted_at_once() -> None:
+    core = FakeCore(num_blocks=20)
+    serve(core, SHARED, prefix())
+    core.add(text(1, 60), {})
+    core.policy.before_step(core.now_s)
+    assert pinned(core) == 0
+    assert core.call("state")["lost_pins"] == 1
+
+
 @pytest.mark.xfail(reason="only the hints that a request comes with are learnt", strict=True)
 def test_a_running_request_can_be_told_to_keep_its_prefix() -> None:
     core = FakeCore()

@@ -316,6 +316,21 @@ def test_old_request_stays_old_through_other_changes() -> None:
     assert list(waiting) == ["a", "b"]
 
 
+def test_age_counts_from_the_last_wait_and_order_from_arrival() -> None:
+    waiting: WaitingRequests[str] = WaitingRequests(WaitingOptions(max_wait_s=30.0))
+    waiting.add("again", Hints(T), 0.0, since_s=50.0)
+    waiting.add("t", Hints(T), 40.0)
+    waiting.add("l", Hints(L), 70.0, since_s=None)
+    assert list(waiting) == ["l", "again", "t"]
+    waiting.promote_old(70.0)
+    assert list(waiting) == ["t", "l", "again"]
+    waiting.update("again", Hints(G))
+    waiting.promote_old(79.9)
+    assert list(waiting) == ["t", "l", "again"]
+    waiting.promote_old(80.0)
+    assert list(waiting) == ["again", "t", "l"]
+
+
 # --- in and out ------------------------------------------------------------------------------
 
 
@@ -379,6 +394,7 @@ def test_waiting_members_are_counted_whatever_their_class_and_age() -> None:
 class _Waiting:
     hints: Hints
     arrival: tuple[float, int]
+    since_s: float
     is_old: bool = False
 
 
@@ -493,11 +509,13 @@ def test_order_is_always_that_of_the_model(operations: list[_Operation]) -> None
     for now_s, (kind, number, hints, amount) in enumerate(operations):
         if kind == "add":
             arrival_s = float(now_s - amount)
-            waiting.add(number, hints, arrival_s)
+            # Every second one was put back into the queue some time after it came.
+            since_s = arrival_s if now_s % 2 else (arrival_s + now_s) / 2
+            waiting.add(number, hints, arrival_s, None if now_s % 2 else since_s)
             model.waiting.pop(number, None)
             model.close()
             model.join(hints)
-            model.waiting[number] = _Waiting(hints, (arrival_s, now_s))
+            model.waiting[number] = _Waiting(hints, (arrival_s, now_s), since_s)
         elif kind in ("pop", "skip") and waiting:
             expected = model.waiting[model.order()[0]].hints
             assert waiting.first_hints() == expected
@@ -521,7 +539,7 @@ def test_order_is_always_that_of_the_model(operations: list[_Operation]) -> None
         elif kind == "age":
             waiting.promote_old(now_s)
             for entry in model.waiting.values():
-                is_late = now_s - entry.arrival[0] >= _MAX_WAIT_S
+                is_late = now_s - entry.since_s >= _MAX_WAIT_S
                 entry.is_old |= is_late and entry.hints.request_class is not F
         elif kind == "admit":
             waiting.note_admitted(hints, amount)
