@@ -560,11 +560,9 @@ class TestSplices:
         sampling: dict[str, Any],
         reason: str,
     ):
-        # A chat's output is a message of its own.
-        if head[-1].kind is PartKind.VALUE and head[0].kind is PartKind.ROLE:
-            before, tail = (*head, role("assistant")), (role("user"), constant("And then?"))
-        else:
-            before, tail = head, (constant(" And then?"),)
+        before, tail = head, [constant(" And then?")]
+        if len(head) == 2:  # a chat, whose reply is a message of its own
+            before, tail = (*head, role("assistant")), [role("user"), constant("And then?")]
         first = (await driver.run(before, **sampling)).finished
         between = value(first.text, first.token_ids)
         second = (await driver.run((*before, between, *tail), **sampling)).finished
@@ -720,10 +718,10 @@ class TestAbuse:
         text = document()
         boundaries = chain(text)
         keys = tuple(boundary.hash for boundary in boundaries)
-        attempts = []
+        attempts: list[Attempt] = []
         for number in range(1000):
             hints: dict[str, Any] = {"prefixes": boundaries, "retain": keys}
-            parts = (text, value(f"question {number}"))
+            parts: tuple[PromptPart, ...] = (text, value(f"question {number}"))
             if number % 5 == 3 and attempts:
                 hints |= {"after": attempts[-1].id, "gap": 2, "max_gap_tokens": 12}
                 parts = (*parts, GAP)
@@ -779,12 +777,14 @@ async def test_vllm_alone_runs_it_by_its_name(driver: EngineDriver):
         async def run(name: str, hints: dict[str, Any] | None) -> str:
             extra_args = None if hints is None else {"parrot": hints}
             params = SamplingParams(max_tokens=5, temperature=0, extra_args=extra_args)
+            text = ""
             async for output in client.generate(tokens_input([5, 6, 7]), params, name):
                 if name not in begun:
                     begun.append(name)
-            return output.outputs[0].text
+                text = str(output.outputs[0].text)
+            return text
 
-        hints = {
+        hints: dict[str, dict[str, Any] | None] = {
             "a": {"class": "throughput"},
             "b": {"class": "throughput", "path_length": 3},
             "c": None,

@@ -1,4 +1,4 @@
-"""Programs on whole servers whose engine is vLLM with the plug-in: everything on against all off."""
+"""Programs on whole servers whose engine is vLLM: every part of the plug-in on, and none."""
 
 from __future__ import annotations
 
