@@ -45,6 +45,7 @@ def _vllm(settings: EngineSettings) -> _CreateEngine:
         kv_cache_bytes=None if gib is None else int(gib * 2**30),
         scheduler=settings.vllm_scheduler,
         plugin=PluginOptions(
+            splice=True,  # the core decides whether anything is spliced
             **_given(
                 order=settings.order_by_hints,
                 pace=settings.pace_steps,
@@ -53,7 +54,7 @@ def _vllm(settings: EngineSettings) -> _CreateEngine:
                 slowdown=settings.latency_slowdown,
                 max_pinned_share=settings.max_pinned_share,
                 pin_ttl_s=settings.pin_ttl_s,
-            )
+            ),
         ),
         **_given(
             max_num_seqs=settings.max_num_seqs,

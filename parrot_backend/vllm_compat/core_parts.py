@@ -123,8 +123,10 @@ class HintQueue(RequestQueue):
         return self.stock.peek_request()
 
     def prepend_request(self, request: Request) -> None:
-        """Put back a request; one with hints goes to its own place."""
-        if self._hooked(request).hints is None:
+        """Put back a request that was preempted; one with hints goes to its own place."""
+        hooked = self._hooked(request)
+        if hooked.hints is None:
+            hooked.waits_since_s = time.monotonic()
             self.stock.prepend_request(request)
         else:
             self.add_request(request)

@@ -20,6 +20,8 @@ class PluginOptions:
         pace: Keep the steps of latency-sensitive requests short.
         preempt: Preempt throughput work when a latency-sensitive request finds no room.
         pin: Keep the KV blocks that requests to come will read.
+        splice: Put outputs into prompts that wait for them (hint ``after``). Only for engines
+            whose requests all come from somebody to be trusted, as Parrot's server.
         max_wait_s: A request that waited longer goes before all others.
         slowdown: Without a target of its own, a latency-sensitive request's step may take this many
             times what it would take with latency-sensitive requests alone.
@@ -33,6 +35,7 @@ class PluginOptions:
     pace: bool = True
     preempt: bool = True
     pin: bool = True
+    splice: bool = False
     max_wait_s: float = 30.0
     slowdown: float = 2.0
     max_hold_s: float = 2.0

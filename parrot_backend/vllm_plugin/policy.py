@@ -6,7 +6,6 @@ touched; where some with hints are around, they count as members of task groups.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import asdict, replace
 from itertools import islice, takewhile
 from typing import Any
@@ -15,23 +14,19 @@ from parrot_backend.core.step_time import StepTimeFitter, StepWork
 from parrot_backend.vllm_compat.seams import CoreRequest, CoreSeam
 from parrot_backend.vllm_plugin.admission import Admission
 from parrot_backend.vllm_plugin.calls import Calls
-from parrot_backend.vllm_plugin.hints import Hints, RequestClass, changed_hints, parse_hints
+from parrot_backend.vllm_plugin.hints import Hints, RequestClass
 from parrot_backend.vllm_plugin.keeper import PrefixKeeper
 from parrot_backend.vllm_plugin.options import PluginOptions
 from parrot_backend.vllm_plugin.pacing import Pacer, StepPlan
 from parrot_backend.vllm_plugin.report import ReportLog
 from parrot_backend.vllm_plugin.room import RoomMaker
+from parrot_backend.vllm_plugin.roster import UNHINTED_CLASS, Roster
 from parrot_backend.vllm_plugin.splicer import Splicer
 from parrot_backend.vllm_plugin.step_work import work_of
 from parrot_backend.vllm_plugin.waiting import WaitingRequests
 
-logger = logging.getLogger(__name__)
-
-#: What a request without hints counts as where hinted ones are around.
-_UNHINTED_CLASS = RequestClass.TASK_GROUP
-
 #: Order of requests when their hints are not to count.
-_NO_ORDER = Hints(request_class=_UNHINTED_CLASS)
+_NO_ORDER = Hints(request_class=UNHINTED_CLASS)
 _FILL = Hints(request_class=RequestClass.FILL)
 
 #: So many waiting latency-sensitive requests are looked at before a step.
@@ -56,37 +51,28 @@ class ApplicationPolicy:
         self._room = RoomMaker(core, self.keeper)
         self._admission = Admission(core, self._room, options)
         self._splicer = Splicer(core, self._learn)
-        # With how often it had been preempted when it last began to wait.
-        self._alive: dict[CoreRequest, int] = {}
-        self._has_begun: set[CoreRequest] = set()
-        self._named: dict[str, CoreRequest] = {}
+        self._roster = Roster()
         self._works: list[tuple[StepWork, float]] = []
+        self._splicer.is_on = options.splice
         self._last_done_s = 0.0
-        self._has_warned = False
         self.reports = ReportLog(self._changes, self._snapshot)
         self._calls = Calls(self)
 
     @property
     def is_idle(self) -> bool:
         """Nothing with hints is around, nothing is pinned, and nothing is left to tell."""
-        return not (self._alive or self.keeper.num_pinned_blocks or self.keeper.has_changes)
+        return not (self._roster or self.keeper.num_pinned_blocks or self.keeper.has_changes)
 
     # --- requests ----------------------------------------------------------------------------
 
     def admit(self, request: CoreRequest, extra_args: dict[str, Any] | None, now_s: float) -> None:
         """A request has come: read its hints."""
-        raw = None if extra_args is None else extra_args.get("parrot")
-        hints, problems = parse_hints(raw, now_s)
-        self._warn(problems)
-        request.request_class = _UNHINTED_CLASS
+        hints = self._roster.admit(request, extra_args, now_s)
         if hints is None:
             return
-        self._give(request, hints)
-        # One that is kept back begins to wait when it goes on.
-        self._alive[request] = request.num_preemptions if hints.after is None else -1
         if hints.name is not None:
-            self._named[hints.name] = request
-        if hints.after is None:
+            self._splicer.forget_output(hints.name)
+        if not self._splicer.keeps(request):
             self._learn(request)
 
     def holds_back(self, request: CoreRequest) -> bool:
@@ -99,24 +85,19 @@ class ApplicationPolicy:
 
     def enqueue(self, request: CoreRequest, now_s: float) -> None:
         """A request with hints waits, for the first time or again."""
-        if self._alive[request] != request.num_preemptions:
-            self._alive[request] = request.num_preemptions
-            request.waits_since_s = now_s
+        self._roster.waits(request, now_s)
         hints = self._ordered_by(request.hints)
         self.waiting.add(request, hints, request.arrival_s, request.waits_since_s)
 
     def update(self, name: str, raw: object, now_s: float) -> None:
         """Change the hints of a request that waits or runs; unknown names are ignored."""
-        request = self._named.get(name)
-        if request is None:
+        changed = self._roster.change(name, raw, now_s)
+        if changed is None:
             return
-        hints, problems = changed_hints(request.hints, raw, now_s)
-        self._warn(problems)
-        if hints is None:
-            return
-        # It goes by the name under which it is known, and waits for whom it waits.
-        hints = replace(hints, name=name, after=request.hints.after, gap_at=request.hints.gap_at)
-        self._give(request, hints)
+        request, before = changed
+        hints: Hints = request.hints
+        if (hints.prefixes, hints.retain) != (before.prefixes, before.retain):
+            self._learn(request)
         if request in self.waiting:
             self.waiting.update(request, self._ordered_by(hints))
         self._core.sync_priority(request)
@@ -126,13 +107,17 @@ class ApplicationPolicy:
         self._room.forget(request)
         if request.hints is None:
             return
-        self._alive.pop(request, None)
-        self._has_begun.discard(request)
-        if self._named.get(request.hints.name) is request:
-            del self._named[request.hints.name]
+        self._roster.remove(request)
+        if not self._roster:
+            self._let_all_go()
         self._splicer.ended(request, is_complete=is_complete)
         if is_complete:
             self.keeper.ended(request, request.hints)
+
+    def _let_all_go(self) -> None:
+        """Forget who was held: nobody plans steps until a request with hints comes."""
+        for request in self._core.running_requests():
+            request.held_since_s = None
 
     def _ordered_by(self, hints: Hints) -> Hints:
         """Return the part of hints that the queue goes by."""
@@ -142,18 +127,6 @@ class ApplicationPolicy:
 
     def _learn(self, request: CoreRequest) -> None:
         self.keeper.learn(request, request.hints, request.arrival_s)
-
-    def _give(self, request: CoreRequest, hints: Hints) -> None:
-        request.hints = hints
-        request.request_class = hints.request_class
-        request.tpot_s = hints.tpot_s
-
-    def _warn(self, problems: tuple[str, ...]) -> None:
-        if problems and not self._has_warned:
-            self._has_warned = True
-            logger.warning(
-                "Parrot: hints ignored (%s); further ones are ignored silently", "; ".join(problems)
-            )
 
     # --- admission, within a step ------------------------------------------------------------
 
@@ -173,21 +146,36 @@ class ApplicationPolicy:
         self.waiting.promote_old(now_s)
         self.keeper.expire(now_s)
         self._room.begin_step()
-        urgent = self._urgent()
-        if self.options.preempt and self.options.order:
-            for request in urgent:
-                self._room.make_for(request, now_s)
-        running = self._core.running_requests()
-        model = self.fitter.model if self.options.pace else None
         heads = self._heads()
-        must_admit = self._core.num_free_slots() > 0 and any(map(self._admission.is_old, heads))
-        plan = self._pacer.plan(running, urgent, model, now_s, must_admit=must_admit)
-        if not running:
+        if not self._core.running_requests():
             for request in heads:
                 self._room.reclaim_for(request)
+        may_preempt = self.options.preempt and self.options.order
+        # Who finds no room is not coming yet: nobody needs to be held for it.
+        coming = [
+            request
+            for request in self._urgent()
+            if self._room.make_for(request, now_s, may_preempt=may_preempt)
+        ]
+        model = self.fitter.model if self.options.pace else None
+        plan = self._pacer.plan(
+            self._core.running_requests(),
+            coming,
+            model,
+            now_s,
+            must_admit=any(map(self._must_begin, heads)),
+        )
         self._room.make_for_step(plan.order, plan.held)
         self._admission.begin_step(plan)
         return plan
+
+    def _must_begin(self, head: CoreRequest) -> bool:
+        """Tell whether the next waiting request has waited for too long, and could begin."""
+        return (
+            head.request_class is not RequestClass.LATENCY
+            and self._admission.is_old(head)
+            and self._room.has_room_for(head)
+        )
 
     def _heads(self) -> list[CoreRequest]:
         """Return the waiting requests of which one goes first: with hints, and without."""
@@ -203,8 +191,7 @@ class ApplicationPolicy:
             tokens = dict(computed)
             for request in begun:
                 # Some of vLLM's model runners list here what goes on after a preemption, too.
-                if request.hints is not None and request not in self._has_begun:
-                    self._has_begun.add(request)
+                if self._roster.begins(request):
                     self._begun(request, request.context_tokens - tokens[request], now_s)
         self._works.append((work_of(computed), now_s))
 
@@ -258,6 +245,7 @@ class ApplicationPolicy:
         self.options = self._admission.options = options
         self._pacer = Pacer(options.pacing())
         self.keeper.configure(options)
+        self._splicer.is_on = options.splice
         waiting = WaitingRequests[CoreRequest](options.waiting())
         old, self.waiting = list(self.waiting), waiting
         for request in old:
@@ -279,13 +267,13 @@ class ApplicationPolicy:
         """Return what is inside; plain data."""
         return {
             **self.figures(),
-            "alive": len(self._alive),
-            "named": len(self._named),
+            "alive": len(self._roster),
+            "named": self._roster.num_named,
             "waiting": len(self.waiting),
-            "held": self._admission.num_held if self._alive else 0,
+            "held": self._admission.num_held if self._roster else 0,
             "staged": len(self._splicer),
             "keeps_prefixes": self._core.can_keep_prefixes,
-            "splices": self._core.can_splice,
+            "splices": self._core.can_splice and self.options.splice,
             "free_blocks": self._core.pool.num_free(),
             "num_blocks": self._core.pool.num_blocks,
         }

@@ -14,7 +14,8 @@ from typing import Any
 #: Plain data, as msgpack carries it.
 Report = dict[str, Any]
 
-#: What comes up while the engine works is collected for so long, unless nothing is left to do.
+#: What comes up while somebody waits is collected for so long, unless nothing is left to do. A new
+#: question is answered at once if there is anything to tell: perhaps no step follows.
 MIN_INTERVAL_S = 0.05
 
 

@@ -52,37 +52,51 @@ class RoomMaker:
         """A request has ended."""
         self._spared.discard(request)
 
-    def make_for(self, request: CoreRequest, now_s: float) -> None:
-        """Make room for a waiting latency-sensitive request, at the cost of throughput work.
+    def make_for(self, request: CoreRequest, now_s: float, *, may_preempt: bool) -> bool:
+        """Make room for a waiting latency-sensitive request; return whether there is room now.
 
-        Nothing is preempted if that would not be enough; then the request waits like any other.
-        Pins are given back for it only when it has waited for a while: what runs will make room,
-        and others would have to compute again what is pinned.
+        Throughput work is preempted, but not in vain: if that would not be enough, the request
+        waits like any other. Pins are given back for it only when it has waited for a while: what
+        runs will make room, and others would have to compute again what is pinned.
+
+        Args:
+            request: The request.
+            now_s: The time.
+            may_preempt: Whether others may be preempted for it.
         """
-        pool, victims = self._core.pool, self._victims()
+        pool, victims = self._core.pool, self._victims() if may_preempt else []
         slots = self._promised_slots + 1
-        blocks = self._promised_blocks + self._blocks(request.num_tokens) + self._margin
-        if pool.num_free() < blocks:
-            blocks -= self._num_referenced(request)
+        blocks = self._promised_blocks + self._needed(request)
         if now_s - request.waits_since_s > _PIN_PATIENCE_S:
             self._keeper.reclaim(blocks - pool.num_free())
-        gained = sum(self._blocks(victim.context_tokens) for victim in victims)
-        if self._core.num_free_slots() + len(victims) < slots or pool.num_free() + gained < blocks:
-            return
+        if self._core.num_free_slots() + len(victims) < slots:
+            return False
+        if pool.num_free() < blocks:
+            gained = sum(map(self._num_freed, victims))
+            if pool.num_free() + gained < blocks:
+                return False
         self._promised_slots, self._promised_blocks = slots, blocks
         while victims and (self._core.num_free_slots() < slots or pool.num_free() < blocks):
             self._preempt(victims.pop())
+        return True
+
+    def has_room_for(self, request: CoreRequest) -> bool:
+        """Tell whether a waiting request could begin now."""
+        return (
+            self._core.num_free_slots() > self._promised_slots
+            and self._core.pool.num_free() >= self._promised_blocks + self._needed(request)
+        )
 
     def reclaim_for(self, request: CoreRequest) -> None:
         """Give back pins for a waiting request beside which nothing runs."""
-        needed = self._blocks(request.num_tokens) + self._margin
-        self._keeper.reclaim(needed - self._core.pool.num_free())
+        self._keeper.reclaim(self._needed(request) - self._core.pool.num_free())
 
     def make_for_step(self, order: Sequence[CoreRequest], held: list[CoreRequest]) -> None:
         """See to it that those who take part in a step get their blocks.
 
         Pins are given back first. Then throughput work that sits the step out is preempted, the
-        last first: vLLM itself would take the blocks from somebody who takes part.
+        last first, and what was let in for its age last of all: vLLM itself would take the blocks
+        from somebody who takes part.
 
         Args:
             order: Who takes part.
@@ -95,10 +109,12 @@ class RoomMaker:
             _blocks_for(r.context_tokens, min(r.remaining_tokens, most), block) for r in order
         )
         self._keeper.reclaim(needed - self._core.pool.num_free())
-        for request in reversed(held[:]):
+        lesser = [r for r in held if r.request_class >= RequestClass.THROUGHPUT]
+        # The last first; a stable sort keeps that order within each half.
+        for request in sorted(reversed(lesser), key=self._spared.__contains__):
             if self._core.pool.num_free() >= needed:
                 return
-            if request.request_class >= RequestClass.THROUGHPUT and self._preempt(request):
+            if self._preempt(request):
                 held.remove(request)
 
     def is_spare_for(self, request: CoreRequest) -> bool:
@@ -116,6 +132,22 @@ class RoomMaker:
             if block is None or not pool.ref_count(block):
                 return number
         return len(request.block_hashes)
+
+    def _needed(self, request: CoreRequest) -> int:
+        """Return how many free blocks a request needs to begin; looks closer where that counts."""
+        needed = self._blocks(request.num_tokens) + self._margin
+        if self._core.pool.num_free() < self._promised_blocks + needed:
+            needed -= self._num_referenced(request)
+        return needed
+
+    def _num_freed(self, request: CoreRequest) -> int:
+        """Return how many blocks become free when a running request is preempted."""
+        pool, num_blocks = self._core.pool, self._blocks(request.context_tokens)
+        shared = 0
+        for block_hash in request.block_hashes[:num_blocks]:
+            block = pool.cached_block(block_hash)
+            shared += block is not None and pool.ref_count(block) > 1
+        return num_blocks - shared
 
     @property
     def _margin(self) -> int:

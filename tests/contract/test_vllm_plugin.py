@@ -352,11 +352,17 @@ class TestPins:
 
     async def test_prompt_and_output_of_an_attempt_are_kept(self, driver: EngineDriver):
         text = document(100)
-        first = await driver.run((text,), max_tokens=100, ignore_eos=True)
+        # All of it fills whole blocks, but the last token was not computed.
+        num_tokens = 2 * BLOCK_SIZE - ends(driver, text)[0] % BLOCK_SIZE
+        first = await driver.run((text,), max_tokens=num_tokens, ignore_eos=True)
         story = value(first.finished.text, first.finished.token_ids)
-        driver.engine.retain(chain(text, story)[-1].hash, first.id)
-        known = blocks(first.finished.usage.prompt_tokens + 100 - 1)
+        key = chain(text, story)[-1].hash
+        driver.engine.retain(key, first.id)
+        known = blocks(first.finished.usage.prompt_tokens + num_tokens - 1)
+        assert known == first.finished.usage.prompt_tokens + num_tokens - BLOCK_SIZE
         await until_state(driver, pinned_tokens=known)
+        await driver.run("a step", max_tokens=1)
+        await driver.told(lambda reports: summed(reports).get(key) == known)
         await junk(driver)
         assert await cached(driver, text, story) == known
 
@@ -404,9 +410,9 @@ class TestPins:
 class TestReports:
     async def test_they_agree_with_the_cache(self, driver: EngineDriver):
         rng = random.Random(7)
-        texts = [document(rng.choice([40, 300, 450])) for _ in range(20)]
+        texts = [document(rng.choice([150, 300, 450])) for _ in range(24)]
         length = {chain(t)[0].hash: blocks(ends(driver, t)[0]) for t in texts}
-        for text in rng.choices(texts, k=60):
+        for text in rng.sample(texts, k=len(texts)) + rng.choices(texts, k=30):
             hints = {"prefixes": chain(text)}
             await driver.run((text, value("Well?")), max_tokens=1, hints=hints)
         number_held = set()

@@ -9,7 +9,7 @@ import hashlib
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from parrot_backend.core.step_time import StepTimeModel, StepWork
@@ -152,7 +152,7 @@ class FakeCore:
         self.unfinished: dict[FakeRequest, None] = {}
         self.staged: dict[FakeRequest, None] = {}
         self.steps: list[Step] = []
-        self.policy = ApplicationPolicy(self, options or PluginOptions())
+        self.policy = ApplicationPolicy(self, replace(options or PluginOptions(), splice=True))
         if is_trained:
             self._train()
 
@@ -414,6 +414,7 @@ class FakeCore:
         if request.hints is not None:
             self.policy.enqueue(request, self.now_s)
         elif is_again:
+            request.waits_since_s = self.now_s
             self.stock.appendleft(request)
         else:
             self.stock.append(request)

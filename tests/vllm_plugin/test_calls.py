@@ -52,7 +52,7 @@ def test_bad_arguments_fail_that_call_alone(name: str, arguments: list[Any]) -> 
     with pytest.raises((ValueError, TypeError, IndexError)):
         core.call(name, *arguments)
     assert core.call("state") == before
-    assert core.policy.options == PluginOptions()
+    assert core.policy.options == PluginOptions(splice=True)
     core.drain()
     core.check()
     assert request.is_complete
@@ -68,9 +68,9 @@ def test_orders_of_nothing_known_are_ignored() -> None:
 
 def test_configure_returns_all_options() -> None:
     core = FakeCore(PluginOptions(slowdown=3.0))
-    expected = asdict(PluginOptions(slowdown=3.0, order=False))
+    expected = asdict(PluginOptions(slowdown=3.0, order=False, splice=True))
     assert core.call("configure", {"order": False}) == expected
-    assert core.policy.options == PluginOptions(slowdown=3.0, order=False)
+    assert core.policy.options == PluginOptions(slowdown=3.0, order=False, splice=True)
     assert core.call("configure", {}) == expected
 
 

@@ -209,7 +209,6 @@ def test_a_pin_that_gives_way_is_counted_at_once() -> None:
     assert core.call("state")["lost_pins"] == 1
 
 
-@pytest.mark.xfail(reason="only the hints that a request comes with are learnt", strict=True)
 def test_a_running_request_can_be_told_to_keep_its_prefix() -> None:
     core = FakeCore()
     core.add((*SHARED, 1), {"name": "a"}, max_tokens=10)

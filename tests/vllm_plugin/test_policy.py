@@ -157,7 +157,6 @@ def test_age_counts_between_requests_with_and_without_hints(
     assert request.is_complete
 
 
-@pytest.mark.xfail(reason="the last wait of a request without hints is not noted", strict=True)
 def test_age_of_a_request_without_hints_counts_from_its_last_wait() -> None:
     core = FakeCore(PluginOptions(max_wait_s=0.2), num_blocks=30)
     core.add(text(0, 40), LATENCY, max_tokens=70)
@@ -252,7 +251,6 @@ def test_the_limit_ends_with_the_last_latency_sensitive_request() -> None:
     assert all(request.held_since_s is None for request in others)
 
 
-@pytest.mark.xfail(reason="when the last hinted request ends, nobody clears the mark", strict=True)
 def test_a_request_without_hints_is_no_longer_marked_as_held() -> None:
     core = FakeCore(PluginOptions(slowdown=1.0), is_trained=True)
     other = core.add(text(0, 9), None, max_tokens=90)
@@ -330,7 +328,6 @@ def test_an_old_request_that_finds_no_slot_does_not_stop_the_prompts_of_others()
     assert waiting.begun_s is not None
 
 
-@pytest.mark.xfail(reason="what finds no room has the prompts held that take it", strict=True)
 @pytest.mark.parametrize(
     ("hints", "num_tokens", "slots"), [(LATENCY, 9, 3), (LATENCY, 1300, 8), (THROUGHPUT, 1300, 8)]
 )
@@ -535,7 +532,6 @@ def test_who_was_kept_for_long_has_not_waited_for_long() -> None:
     assert begin_order(core, [kept, urgent]) == [1, 0]
 
 
-@pytest.mark.xfail(reason="the output of an earlier request of that name is taken", strict=True)
 def test_a_request_goes_on_after_the_last_one_of_a_name() -> None:
     core = FakeCore()
     core.add(text(0, 9), {"name": "a"})

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from parrot_backend.vllm_compat.seams import CoreRequest
 from parrot_backend.vllm_plugin.options import PluginOptions
 from tests.vllm_plugin.fake_core import BLOCK, FakeCore, FakeRequest, text
 
@@ -149,7 +150,6 @@ def test_nobody_is_preempted_in_vain() -> None:
     assert other.num_preemptions == 0
 
 
-@pytest.mark.xfail(reason="blocks that stay in use count as gained", strict=True)
 def test_nobody_is_preempted_for_blocks_that_stay_in_use() -> None:
     core = FakeCore(num_blocks=100)
     key = keep(core, 0, 40)
@@ -232,19 +232,18 @@ def test_who_ran_for_long_does_not_go_before_latency_work_once_preempted() -> No
     assert urgent.begun_s is not None
 
 
-@pytest.mark.xfail(reason="who sits a step out is not spared", strict=True)
-def test_an_old_request_is_not_preempted_when_it_sits_a_step_out() -> None:
-    options = PluginOptions(max_wait_s=0.5, slowdown=1.0)
-    core = FakeCore(options, num_blocks=24, slots=3, is_trained=True)
-    core.add(text(9, 20), LATENCY, max_tokens=60)
-    core.run(3)
-    others = [core.add(text(number, 24), THROUGHPUT, max_tokens=10) for number in range(2)]
-    for _ in range(400):
-        if len(core.unfinished) < 3:
-            core.add(text(30, 20), LATENCY, max_tokens=60)
-        core.step()
-    assert all(other.begun_s is not None for other in others)
-    assert core.policy.figures()["preempted"] == 0
+def test_what_was_let_in_for_its_age_gives_way_last_when_it_sits_a_step_out() -> None:
+    core = FakeCore(num_blocks=24, slots=3)
+    old, new = start(core, [THROUGHPUT, THROUGHPUT])
+    room = core.policy._room
+    room.spare(new)
+    taken = core.pool.allocate(core.pool.num_free())
+    held: list[CoreRequest] = [old, new]
+    beside = core.add(text(9, 40), LATENCY)
+    room.make_for_step([beside], held)
+    core.pool.let_go(taken)
+    assert old.num_preemptions == 1
+    assert old not in held
 
 
 def test_what_came_and_was_preempted_long_ago_is_old_again() -> None:

@@ -133,7 +133,6 @@ def test_nobody_goes_on_after_one_without_an_output(
     assert len(core.splicer) == 0
 
 
-@pytest.mark.xfail(reason="who found an empty output is kept, and not counted", strict=True)
 @pytest.mark.parametrize("is_late", [False, True])
 def test_who_is_kept_for_good_is_counted(is_late: bool) -> None:
     core = Core()

@@ -14,6 +14,11 @@ _CPU_BLOCK_TOKENS = 32
 _CPU_KV_CACHE_BYTES = 2**30
 
 
+def _own_options() -> PluginOptions:
+    # All requests come from Parrot, which decides by itself what is spliced.
+    return PluginOptions(splice=True)
+
+
 @dataclass(frozen=True, slots=True)
 class VllmConfig:
     """A vLLM engine; None leaves a value to vLLM unless something else is said.
@@ -59,7 +64,7 @@ class VllmConfig:
     cpu_threads: int | None = None
     log_level: str = "ERROR"
     scheduler: SchedulerName = "parrot"
-    plugin: PluginOptions = field(default_factory=PluginOptions)
+    plugin: PluginOptions = field(default_factory=_own_options)
     close_timeout_s: float = 3.0
 
     @property
