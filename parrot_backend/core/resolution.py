@@ -23,6 +23,9 @@ Variables = Mapping[VariableId, Variable]
 #: Stands for a value that is not there yet.
 PLACEHOLDER = PromptPart(PartKind.VALUE, "?")
 
+#: Stands for one that is generated at its place: it has tokens of its own, so nothing moves to it.
+IN_PLACE_PLACEHOLDER = PromptPart(PartKind.VALUE, "?", ())
+
 
 def resolve(segments: Iterable[PromptSegment], variables: Variables) -> tuple[PromptPart, ...]:
     """Return the parts of segments whose inputs are all there.
@@ -60,8 +63,10 @@ def with_placeholders(
                 rest.append(PromptPart(PartKind.ROLE, role))
             case Text(text):
                 rest.append(PromptPart(PartKind.CONSTANT, text))
-            case Input() | InPlace():
+            case Input():
                 rest.append(PLACEHOLDER)
+            case InPlace():
+                rest.append(IN_PLACE_PLACEHOLDER)
             case _:
                 assert_never(segment)
     return (*known, *rest)

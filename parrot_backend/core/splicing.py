@@ -20,11 +20,8 @@ from parrot_backend.core.graph import SessionGraph
 from parrot_backend.core.ids import AttemptId, EngineId, NodeId
 from parrot_backend.core.nodes import NodeState, Request
 from parrot_backend.core.prefix import PrefixBoundary, PrefixChain
-from parrot_backend.core.prompt import InPlace, PartKind, PromptPart
-from parrot_backend.core.resolution import resolve_leading
-
-#: Stands where the output goes; without tokens, so that nothing is put there.
-_GAP = PromptPart(PartKind.VALUE, "?", ())
+from parrot_backend.core.prompt import InPlace
+from parrot_backend.core.resolution import IN_PLACE_PLACEHOLDER, resolve_leading
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +138,7 @@ class Splicing:
                 session=request.session,
                 tenant=request.tenant,
                 model=producer.model,
-                parts=(*before, _GAP, *after),
+                parts=(*before, IN_PLACE_PLACEHOLDER, *after),
                 sampling=request.sampling,
                 objective=request.objective,
                 remaining=request.remaining,

@@ -48,7 +48,7 @@ def create_client(
     config: EngineArguments,
     record: LoadRecord,
     owning: Callable[[], AbstractContextManager[None]],
-    context: Callable[[], BaseContext],
+    context: Callable[[], BaseContext | None],
 ) -> Any:
     """Start an engine and return its ``AsyncLLM``. Blocks; for a thread without an event loop.
 
@@ -56,15 +56,13 @@ def create_client(
         config: The engine.
         record: From then on, it tells the engine's load.
         owning: Processes that are made within belong to whoever gave this.
-        context: Returns the context in which processes are made.
+        context: Returns the context in which processes are made now; None for vLLM's own.
     """
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.platforms import current_platform
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    # vLLM offers no other way to say how its core starts: its setting knows spawn and fork only.
-    launcher: Any = importlib.import_module("vllm.v1.engine.utils")
-    launcher.get_mp_context = context
+    _make_processes_in(context)
     is_cpu = current_platform.is_cpu()
     if is_cpu:
         _inspect_in_process(config)
@@ -77,6 +75,18 @@ def create_client(
         return AsyncLLM.from_vllm_config(
             vllm_config, stat_loggers=[_stat_logger_factory(record)], disable_log_stats=True
         )
+
+
+def _make_processes_in(context: Callable[[], BaseContext | None]) -> None:
+    # vLLM offers no other way to say how its core starts: its setting knows spawn and fork only.
+    launcher: Any = importlib.import_module("vllm.v1.engine.utils")
+    own = getattr(launcher.get_mp_context, "replaced", launcher.get_mp_context)
+
+    def get_mp_context() -> Any:
+        return context() or own()
+
+    get_mp_context.replaced = own  # type: ignore[attr-defined]
+    launcher.get_mp_context = get_mp_context
 
 
 async def begin(client: Any) -> asyncio.Task[None]:

@@ -16,7 +16,8 @@ from typing import NamedTuple, TypeVar
 
 _V = TypeVar("_V")
 
-_MAX_TEXT_CHARS = 256
+# An attempt's name holds the names of its session and its call.
+_MAX_TEXT_CHARS = 1024
 _MAX_PREFIXES = 1024
 _MAX_SHOWN_CHARS = 80
 _MAX_JSON_CHARS = 2**16

@@ -24,7 +24,6 @@ from parrot_backend.engines.vllm import VllmEngine
 from parrot_backend.engines.vllm.processes import CoreProcesses, is_cpu_build
 from parrot_backend.vllm_compat import client as compat
 from parrot_backend.vllm_compat.records import Step
-from parrot_backend.vllm_plugin.options import PluginOptions
 from tests.contract.driver import (
     LATENCY,
     PATIENCE_S,
@@ -71,7 +70,7 @@ async def stock() -> AsyncIterator[EngineDriver]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def driver(small: EngineDriver) -> AsyncIterator[EngineDriver]:
     """The engine with the plug-in, idle, with nothing in its cache, and with plain options."""
-    await engine_of(small).configure_plugin(**asdict(PluginOptions()))
+    await engine_of(small).configure_plugin(**asdict(SMALL.plugin))
     await small.engine.drain()
     assert await engine_of(small).reset_prefix_cache()
     yield small
@@ -717,7 +716,7 @@ class TestAbuse:
         with pytest.raises(Exception, match="parrot_call"):
             await call(driver, name, *arguments)
         assert (await driver.run("still there")).finished
-        assert await call(driver, "configure", {}) == asdict(PluginOptions())
+        assert await call(driver, "configure", {}) == asdict(SMALL.plugin)
 
     async def test_a_storm_of_aborts(self, driver: EngineDriver):
         state = await until_state(driver, alive=0)

@@ -7,7 +7,8 @@ module joins them and owns the life of the engine.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -28,6 +29,11 @@ from parrot_backend.errors import EngineError
 from parrot_backend.vllm_compat import client as compat
 from parrot_backend.vllm_compat.records import CoreDead, LoadRecord
 from parrot_backend.vllm_compat.version import check_version
+
+logger = logging.getLogger(__name__)
+
+#: Pause after a call to the plug-in that failed.
+_CALL_RETRY_S = 1.0
 
 
 class VllmEngine:
@@ -86,6 +92,7 @@ class VllmEngine:
         self._generation = Generation(
             self._client, self._encoder, max_model_len, self._stream, self._plugin
         )
+        self._generation.can_splice = plugin.get("splices", False)
         return EngineInfo(
             engine=self._id,
             models=(self._config.model_name,),
@@ -133,6 +140,8 @@ class VllmEngine:
     async def configure_plugin(self, **options: bool | float) -> None:
         """Change options of the plug-in while it runs, to compare them."""
         await compat.call_plugin(self.client, "configure", [options])
+        if self._generation is not None:
+            self._generation.can_splice = (await self.plugin_state())["splices"]
 
     def outputs(self) -> AsyncIterator[EngineOutput]:
         """Yield what happens, until ``close`` or the death of vLLM's core."""
@@ -174,16 +183,23 @@ class VllmEngine:
         """Begin to talk with the plug-in; return its state."""
         call = partial(compat.call_plugin, self._client)
         self._plugin = plugin = PluginSide(self._id, call, self._stream.put)
-        for work in (plugin.send_orders(), plugin.read_reports()):
+        for work in (plugin.send_orders, plugin.read_reports):
             task = asyncio.create_task(self._until_death(work), name=f"plugin {self._id}")
             self._plugin_tasks.append(task)
         return await self.plugin_state()
 
-    async def _until_death(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except CoreDead as exc:
-            self._die(str(exc))
+    async def _until_death(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do work that has no end; begin it anew when a call fails, as long as the core lives."""
+        while True:
+            try:
+                await work()
+            except CoreDead as exc:
+                self._die(str(exc))
+                return
+            except Exception:
+                # Hints and reports are wishes and news: without them the engine still serves.
+                logger.exception("engine=%s: a call to its plug-in failed", self._id)
+                await asyncio.sleep(_CALL_RETRY_S)
 
     async def _await_death(self, handler: asyncio.Task[None]) -> None:
         # It ends when the core's process does, idle or not: vLLM watches that process.

@@ -35,6 +35,9 @@ class Generation:
         max_model_len: Longest prompt plus output, in tokens.
         stream: Takes the outputs.
         plugin: The client's side of the plug-in, if the engine has it.
+
+    Attributes:
+        can_splice: Whether the plug-in puts outputs into prompts that wait for them.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Generation:
         self._stream = stream
         self._plugin = plugin
         self._splices = Splices()
+        self.can_splice = False
         self._updates: dict[AttemptId, tuple[Objective, int]] = {}
 
     def update(self, attempt: AttemptId, objective: Objective, remaining: int) -> None:
@@ -81,8 +85,9 @@ class Generation:
         max_tokens = fit_output(request, len(prompt_ids), self._max_model_len)
         if request.after is not None:
             whole = len(prompt_ids) + request.max_gap_tokens + request.sampling.max_tokens
-            if whole > self._max_model_len:
-                return  # how much it may generate depends on what comes before
+            # How much it may generate would depend on what comes before.
+            if whole > self._max_model_len or not self.can_splice:
+                return
         if isinstance(max_tokens, RequestFailed):
             self._stream.put(max_tokens)
             return
@@ -126,6 +131,8 @@ class Generation:
         if isinstance(output, RequestFinished):
             spliced = self._splices.finished(request.attempt, len(output.token_ids or ()))
             output = replace(output, spliced=spliced)
+            if request.fill_parts is not None:
+                output = replace(output, text="", token_ids=None)
         if request.fill_parts is None or not isinstance(output, TokensGenerated):
             self._stream.put(output)
 

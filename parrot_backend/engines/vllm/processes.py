@@ -117,9 +117,10 @@ class CoreProcesses:
                 process.join()
 
 
-def core_context() -> BaseContext:
-    """Return the context in which vLLM shall make processes now."""
-    return _OWNER.get().context
+def core_context() -> BaseContext | None:
+    """Return the context in which vLLM shall make processes now; None: its own, for others."""
+    owner = _OWNER.get(None)
+    return None if owner is None else owner.context
 
 
 _OWNER: ContextVar[CoreProcesses] = ContextVar("owner of the processes that are made")
