@@ -81,7 +81,7 @@ async def trial(
     for into in ([Trial()] if is_cached else []) + [result]:
         await asyncio.gather(
             *(
-                chain(server, arguments, scenario, (seed, number), into)
+                chain(server, arguments, scenario, (scenario, seed, number), into)
                 for number in range(arguments.chains)
             )
         )

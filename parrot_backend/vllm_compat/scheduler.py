@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from vllm.distributed.kv_events import KVEventBatch
 from vllm.v1.core import block_pool
 from vllm.v1.core.kv_cache_utils import get_block_hash, maybe_convert_block_hash
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
@@ -125,7 +126,14 @@ class SchedulerHooks(_Base):
     def reset_prefix_cache(self, *args: Any, **kwargs: Any) -> bool:
         """Forget all cached prefixes, pinned ones too."""
         self.hooks.release_pins()
-        return bool(super().reset_prefix_cache(*args, **kwargs))
+        is_reset = bool(super().reset_prefix_cache(*args, **kwargs))
+        # vLLM tells of it after the next step; but who asks for this has no requests running.
+        events = self.kv_cache_manager.take_events() if self._is_watching else []
+        if events:
+            batch = KVEventBatch(ts=time.time(), events=list[Any](events))
+            self.kv_event_publisher.publish(batch)
+        self.hooks.flush(time.monotonic())
+        return is_reset
 
     # --- what the policy calls ---------------------------------------------------------------
 

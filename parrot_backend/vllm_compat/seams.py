@@ -269,6 +269,10 @@ class Hooks(Protocol):
         """No block can be found any more."""
         ...
 
+    def flush(self, now_s: float) -> None:
+        """Tell what there is to tell, since no step may follow."""
+        ...
+
     def release_pins(self) -> None:
         """Give back every block that is held beyond its requests."""
         ...

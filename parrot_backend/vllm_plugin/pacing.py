@@ -24,11 +24,15 @@ class PacingOptions:
         max_hold_s: A request that was held for longer is let in regardless, one in each step, but
             prefill only in every second step: it takes the turn of other prefill.
         min_chunk_tokens: Smaller prefill chunks are not worth their overhead; at least 1.
+        spare_share: Prefill ahead of need may lengthen a step by this share of what it takes with
+            latency-sensitive requests alone. Where a step's time is spent on reading weights and
+            KV, as on GPUs, that is a lot of tokens; on CPUs it is next to none.
     """
 
     slowdown: float = 2.0
     max_hold_s: float = 2.0
     min_chunk_tokens: int = 32
+    spare_share: float = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,7 @@ class Pacer:
     Latency-sensitive requests always run, prefill beside their decodes in chunks that keep the
     target. Others run as far as the step stays within the target; their prefill waits for pending
     latency-sensitive prefill. Whoever is left over is held, and comes first in its class next time.
+    Prefill ahead of need gets what is spare, and only when nobody else is held.
     """
 
     def __init__(self, options: PacingOptions | None = None) -> None:
@@ -76,6 +81,7 @@ class Pacer:
         now_s: float,
         *,
         must_admit: bool = False,
+        next_is_fill: bool = False,
     ) -> StepPlan[T]:
         """Return what the next step computes, and note on the requests who is held.
 
@@ -86,6 +92,7 @@ class Pacer:
             now_s: The current time.
             must_admit: A request of another class has waited for too long: it gets a chunk, before
                 the prefill of others that run.
+            next_is_fill: Only prefill ahead of need waits to be admitted.
         """
         latency = [each for each in running if each.request_class is RequestClass.LATENCY]
         if model is None or not (latency or waiting_latency):
@@ -93,7 +100,7 @@ class Pacer:
         decoding = [each for each in latency if _decodes(each)]
         prefilling = [each for each in latency if not _decodes(each)]
         pending = [*prefilling, *waiting_latency]
-        others, overdue = self._others(running, now_s)
+        others, fills, overdue = self._others(running, now_s)
         step = self._begin(model, decoding, pending)
         # Granted by urgency, but handed out to decodes first: only the last prefill can be cut.
         order, turn = self._grant_overdue(step, overdue)
@@ -106,14 +113,17 @@ class Pacer:
         rest = [each for each in others if not _decodes(each)]
         waits = pending or must_admit
         num_granted = 0 if waits else step.add_prefills(rest, first_regardless=False)
-        order += [*turn, *prefilling, *rest[:num_granted]]
-        held += rest[num_granted:]
-
-        is_open = not (held or pending)
+        is_open = not (held or pending or rest[num_granted:])
+        if next_is_fill or fills:
+            step.limit(self._options.spare_share * step.base_s)
+        num_fills = step.add_prefills(fills, first_regardless=False) if is_open else 0
+        order += [*turn, *prefilling, *rest[:num_granted], *fills[:num_fills]]
+        held += [*rest[num_granted:], *fills[num_fills:]]
+        may_force = overdue is None and not next_is_fill
         if must_admit:
             admits = step.add_new(regardless=True)
         else:
-            admits = self._admit(step, now_s, is_open=is_open, may_force=overdue is None)
+            admits = self._admit(step, now_s, is_open=is_open, may_force=may_force)
         self._had_turn, self._was_idle = bool(turn), not order
         _mark(order, held, now_s)
         return StepPlan(order, held, step.tokens, admits)
@@ -124,14 +134,19 @@ class Pacer:
             request.held_since_s = None
         return StepPlan(list(running), [], None, True)
 
-    def _others(self, running: Sequence[T], now_s: float) -> tuple[list[T], T | None]:
-        """Return the other requests by urgency, without the one that is overdue, and that one."""
+    def _others(self, running: Sequence[T], now_s: float) -> tuple[list[T], list[T], T | None]:
+        """Return the other requests by urgency, those ahead of need, and the one that is overdue.
+
+        The last is in neither list.
+        """
         others = sorted(
             (each for each in running if each.request_class is not RequestClass.LATENCY),
             key=lambda each: (each.request_class, _held_since_s(each)),
         )
         overdue = self._overdue(others, now_s)
-        return [each for each in others if each is not overdue], overdue
+        rest = [each for each in others if each is not overdue]
+        fills = [each for each in rest if _is_ahead_of_need(each)]
+        return [each for each in rest if not _is_ahead_of_need(each)], fills, overdue
 
     def _grant_overdue(self, step: StepBudget, overdue: T | None) -> tuple[list[T], list[T]]:
         """Grant the overdue request something; return it as a decode, or as prefill."""
@@ -158,7 +173,7 @@ class Pacer:
             for each in decoding or pending
         )
         budget_s = max(0.0, target_s - base_s)
-        return StepBudget(model, self._options.min_chunk_tokens, budget_s, len(decoding))
+        return StepBudget(model, self._options.min_chunk_tokens, base_s, budget_s, len(decoding))
 
     def _overdue(self, others: Sequence[T], now_s: float) -> T | None:
         """Return the request that was held longest, if it is time to let it in regardless.
@@ -170,7 +185,9 @@ class Pacer:
         due = [
             each
             for each in others
-            if _held_since_s(each) < held_before_s and (_decodes(each) or not self._had_turn)
+            if _held_since_s(each) < held_before_s
+            and (_decodes(each) or not self._had_turn)
+            and (self._was_idle or not _is_ahead_of_need(each))
         ]
         return min(due, key=_held_since_s, default=None)
 
@@ -211,6 +228,11 @@ def _mark(order: Sequence[PacedRequest], held: Sequence[PacedRequest], now_s: fl
 
 def _decodes(request: PacedRequest) -> bool:
     return request.remaining_tokens <= 1
+
+
+def _is_ahead_of_need(request: PacedRequest) -> bool:
+    """Tell whether a request computes a prompt ahead of need; its one token is like any other."""
+    return request.request_class is RequestClass.FILL and not _decodes(request)
 
 
 def _held_since_s(request: PacedRequest) -> float:

@@ -164,6 +164,7 @@ class ApplicationPolicy:
             model,
             now_s,
             must_admit=any(map(self._must_begin, heads)),
+            next_is_fill=all(head.request_class is RequestClass.FILL for head in heads),
         )
         self._room.make_for_step(plan.order, plan.held)
         self._admission.begin_step(plan)
@@ -229,6 +230,10 @@ class ApplicationPolicy:
     def cleared(self, now_s: float) -> None:
         """No block can be found any more."""
         self.keeper.cleared(now_s)
+
+    def flush(self, now_s: float) -> None:
+        """Tell what there is to tell, since no step may follow."""
+        self.reports.flush(now_s, is_urgent=True)
 
     def release_pins(self) -> None:
         """Give back every pinned block."""

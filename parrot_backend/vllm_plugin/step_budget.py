@@ -39,14 +39,24 @@ class StepBudget:
     """What a step may take beyond its latency-sensitive decodes, and what was granted of it."""
 
     def __init__(
-        self, model: StepTimeModel, min_chunk_tokens: int, budget_s: float, tokens: int
+        self,
+        model: StepTimeModel,
+        min_chunk_tokens: int,
+        base_s: float,
+        budget_s: float,
+        tokens: int,
     ) -> None:
+        self.base_s = base_s
         self.tokens = tokens
         self._model = model
         self._min_chunk_tokens = min_chunk_tokens
         self._left_s = budget_s
         #: A prefill was cut short; whatever is granted after it, the engine would give to it.
         self._is_cut = False
+
+    def limit(self, left_s: float) -> None:
+        """Grant no more than so much from here on."""
+        self._left_s = min(self._left_s, left_s)
 
     def add_decode(self, request: PacedRequest, *, regardless: bool) -> bool:
         """Grant a request its one token; return whether it fits, or is to run regardless."""

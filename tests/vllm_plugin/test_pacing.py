@@ -501,7 +501,10 @@ def test_step_keeps_its_target(
 def test_every_held_request_gets_in_within_bounded_time(
     seed: int, model: StepTimeModel, tpot_s: float | None
 ) -> None:
-    """Latency-sensitive prompts come all the time; nobody else finishes, but everybody gets on."""
+    """Latency-sensitive prompts come all the time; nobody else finishes, but everybody gets on.
+
+    But for prompts ahead of need: they get what is spare, or nothing.
+    """
     rng = random.Random(seed)
     pacer = Pacer()
     others = [
@@ -527,4 +530,56 @@ def test_every_held_request_gets_in_within_bounded_time(
         if has_room:
             chats = [*chats, *waiting][-4:]
         now_s += max(0.02, min(0.1, model.predict_s(work_of(made.order, tokens))))
-        assert now_s - min(last_s) < MAX_HOLD_S + 0.1 * (2 * len(others) + 3)
+        needed = [
+            gone_on_s
+            for gone_on_s, request in zip(last_s, others, strict=True)
+            if request.request_class is not FILL or request.remaining_tokens == 1
+        ]
+        assert now_s - min(needed, default=now_s) < MAX_HOLD_S + 0.1 * (2 * len(others) + 3)
+
+
+# --- ahead of need --------------------------------------------------------------------------------
+
+
+def fill(remaining_tokens: int = 1000) -> Running:
+    return Running(FILL, remaining_tokens)
+
+
+def test_prompts_ahead_of_need_get_what_is_spare_and_no_more() -> None:
+    # 10 ms with the latency request alone, so 1 ms is spare: 100 tokens.
+    model = StepTimeModel(0.01, 1e-5, 0.0, 0.0, 0.0, 100, 0.0)
+    made = plan([latency(1), fill()], [], model=model)
+    assert made.held == []
+    assert made.max_tokens == 1 + 100
+
+
+def test_prompts_ahead_of_need_are_held_where_nothing_is_spare() -> None:
+    model = StepTimeModel(0.002, 2e-5, 0.0, 0.0, 0.0, 100, 0.0)
+    ahead = fill()
+    pacer = Pacer()
+    for now_s in (0.0, 10.0, 20.0):
+        made = plan([latency(1), ahead], [], model=model, now_s=now_s, pacer=pacer)
+        assert made.held == [ahead]
+
+
+def test_prompts_ahead_of_need_wait_for_others_that_are_held() -> None:
+    model = StepTimeModel(0.01, 1e-6, 0.0, 1e-5, 0.0, 100, 0.0)
+    other, ahead = Running(THROUGHPUT, 1, context_tokens=10_000), fill()
+    made = plan([latency(1), other, ahead], [], model=model)
+    assert made.held == [other, ahead]
+
+
+@pytest.mark.parametrize(("next_is_fill", "admits"), [(False, True), (True, False)])
+def test_prompts_ahead_of_need_are_admitted_only_to_what_is_spare(
+    next_is_fill: bool, admits: bool
+) -> None:
+    model = StepTimeModel(0.002, 2e-5, 0.0, 0.0, 0.0, 100, 0.0)
+    made = Pacer().plan([latency(1)], [], model, 0.0, next_is_fill=next_is_fill)
+    assert made.admits_others is admits
+
+
+def test_without_latency_work_prompts_ahead_of_need_are_not_held() -> None:
+    model = StepTimeModel(0.002, 2e-5, 0.0, 0.0, 0.0, 100, 0.0)
+    made = plan([Running(THROUGHPUT, 1), fill()], [], model=model)
+    assert made.held == []
+    assert made.max_tokens is None
