@@ -27,12 +27,15 @@ class PacingOptions:
         spare_share: Prefill ahead of need may lengthen a step by this share of what it takes with
             latency-sensitive requests alone. Where a step's time is spent on reading weights and
             KV, as on GPUs, that is a lot of tokens; on CPUs it is next to none.
+        idle_fill_steps: When there is nothing else to do, it takes as long as so many steps of one
+            decoding request at a time.
     """
 
     slowdown: float = 2.0
     max_hold_s: float = 2.0
     min_chunk_tokens: int = 32
     spare_share: float = 0.1
+    idle_fill_steps: float = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,7 @@ class Pacer:
         """
         latency = [each for each in running if each.request_class is RequestClass.LATENCY]
         if model is None or not (latency or waiting_latency):
-            return self._unpaced(running)
+            return self._unpaced(running, model if next_is_fill else None)
         decoding = [each for each in latency if _decodes(each)]
         prefilling = [each for each in latency if not _decodes(each)]
         pending = [*prefilling, *waiting_latency]
@@ -128,11 +131,22 @@ class Pacer:
         _mark(order, held, now_s)
         return StepPlan(order, held, step.tokens, admits)
 
-    def _unpaced(self, running: Sequence[T]) -> StepPlan[T]:
+    def _unpaced(self, running: Sequence[T], model: StepTimeModel | None) -> StepPlan[T]:
+        """Return a step without latency-sensitive requests.
+
+        If all are ahead of need, it is kept short: one that somebody waits for may come any moment,
+        most likely the very one whose predecessor has just ended.
+        """
         self._start_afresh()
         for request in running:
             request.held_since_s = None
-        return StepPlan(list(running), [], None, True)
+        max_tokens = None
+        if model is not None and all(map(_is_ahead_of_need, running)):
+            context_tokens = max((each.context_tokens for each in running), default=0)
+            budget_s = self._options.idle_fill_steps * model.predict_s(StepWork.decode(0))
+            tokens = model.prefill_tokens_within(budget_s, context_tokens)
+            max_tokens = max(tokens, self._options.min_chunk_tokens)
+        return StepPlan(list(running), [], max_tokens, True)
 
     def _others(self, running: Sequence[T], now_s: float) -> tuple[list[T], list[T], T | None]:
         """Return the other requests by urgency, those ahead of need, and the one that is overdue.

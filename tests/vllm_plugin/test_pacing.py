@@ -583,3 +583,21 @@ def test_without_latency_work_prompts_ahead_of_need_are_not_held() -> None:
     made = plan([Running(THROUGHPUT, 1), fill()], [], model=model)
     assert made.held == []
     assert made.max_tokens is None
+
+
+def test_alone_prompts_ahead_of_need_go_on_in_short_steps() -> None:
+    # A step of one decode takes 2 ms, so this one may compute for 8 ms.
+    model = StepTimeModel(0.002, 2e-5, 0.0, 0.0, 0.0, 100, 0.0)
+    made = Pacer().plan([fill()], [], model, 0.0, next_is_fill=True)
+    assert made.max_tokens == 400
+    assert made.admits_others
+
+
+@pytest.mark.parametrize(
+    ("running", "next_is_fill"), [([fill(), Running(THROUGHPUT, 1)], True), ([fill()], False)]
+)
+def test_beside_other_work_their_steps_are_not_short(
+    running: list[Running], next_is_fill: bool
+) -> None:
+    model = StepTimeModel(0.002, 2e-5, 0.0, 0.0, 0.0, 100, 0.0)
+    assert Pacer().plan(running, [], model, 0.0, next_is_fill=next_is_fill).max_tokens is None
