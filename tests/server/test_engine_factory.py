@@ -2,13 +2,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from parrot_backend.core.ids import EngineId
 from parrot_backend.engines.openai_http import OpenAIConfig, OpenAIEngine
 from parrot_backend.engines.scripted import ScriptedConfig, ScriptedEngine
 from parrot_backend.engines.vllm import VllmConfig, VllmEngine
 from parrot_backend.models import tiny_model_path
-from parrot_backend.server.config import load_settings
+from parrot_backend.server.config import ConfigError, load_settings
 from parrot_backend.server.engine_factory import create_slots
+from parrot_backend.vllm_plugin.options import PluginOptions
 
 
 def config_of(kind: type[Any], **flags: Any) -> Any:
@@ -55,3 +58,63 @@ async def test_a_remote_server_gets_its_address_and_key():
     config = config_of(OpenAIEngine, engine="openai", **flags)
 
     assert config == OpenAIConfig("http://127.0.0.1:1/v1", api_key="sk-1", model="m")
+
+
+def test_the_plug_in_gets_what_is_set():
+    config = config_of(
+        VllmEngine,
+        order_by_hints=False,
+        pace_steps=False,
+        preempt=False,
+        pin_prefixes=False,
+        latency_slowdown=1.5,
+        max_pinned_share=0.25,
+        pin_ttl_s=9.0,
+    )
+
+    assert config.scheduler == "parrot"
+    assert config.plugin == PluginOptions(
+        order=False,
+        pace=False,
+        preempt=False,
+        pin=False,
+        splice=True,
+        slowdown=1.5,
+        max_pinned_share=0.25,
+        pin_ttl_s=9.0,
+    )
+
+
+def test_vllm_can_do_without_the_plug_in():
+    config = config_of(VllmEngine, vllm_scheduler="vllm")
+
+    assert config.scheduler == "vllm"
+    assert config.engine_arguments(is_cpu=True)["additional_config"] == {}
+
+
+@pytest.mark.parametrize(
+    ("flags", "field"),
+    [
+        ({"vllm_scheduler": "other"}, "vllm_scheduler"),
+        ({"latency_slowdown": 0.5}, "latency_slowdown"),
+        ({"max_pinned_share": 1.5}, "max_pinned_share"),
+        ({"pin_ttl_s": 0}, "pin_ttl_s"),
+    ],
+)
+def test_bad_settings_of_the_plug_in_are_named(flags: dict[str, Any], field: str):
+    with pytest.raises(ConfigError, match=field):
+        load_settings(flags)
+
+
+def test_parts_in_the_core_can_be_switched_off():
+    plain = load_settings({}).server.core_config()
+    changed = load_settings(
+        {"early_fill": False, "retain_prefixes": False, "splice": True}
+    ).server.core_config()
+
+    assert (plain.early_fill.is_on, plain.retain_prefixes, plain.splice) == (True, True, False)
+    assert (changed.early_fill.is_on, changed.retain_prefixes, changed.splice) == (
+        False,
+        False,
+        True,
+    )

@@ -6,6 +6,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from parrot_backend.core.events import EngineReported
+from parrot_backend.core.step_time import StepTimeModel
 from tests.server.conftest import StartServer, make_app, until
 from tests.server.programs import one_call
 from tests.server.toy_engine import ToyPlan
@@ -18,6 +20,10 @@ METRICS = [
     "parrot_waiters",
     'parrot_engine_up{engine="toy-0"} 1.0',
     'parrot_kv_cache_usage_perc{engine="toy-0"} 0.25',
+    'parrot_kv_pinned_tokens{engine="toy-0"} 0.0',
+    'parrot_kv_pinned_hit_tokens_total{engine="toy-0"} 0.0',
+    'parrot_kv_lost_pins_total{engine="toy-0"} 0.0',
+    'parrot_engine_preempted_total{engine="toy-0"} 0.0',
     "parrot_submits_total 1.0",
     'parrot_request_success_total{finished_reason="stop"} 1.0',
     "parrot_prompt_tokens_total 2.0",
@@ -65,6 +71,18 @@ async def test_models_are_listed_once_with_their_length(start: StartServer):
         "object": "list",
         "data": [{"id": "toy", "object": "model", "owned_by": "parrot", "max_model_len": 100}],
     }
+
+
+async def test_the_time_of_a_step_is_shown_once_an_engine_knows_it(start: StartServer):
+    server = await start(ToyPlan())
+    name = 'parrot_engine_step_seconds{engine="toy-0"}'
+    before = (await server.client.get("/metrics")).text
+    model = StepTimeModel(0.002, 0.0, 0.001, 0.000001, 0.0, num_samples=100, error=0.1)
+    (engine,) = server.service.coordinator.engines
+    server.service.runtime.dispatch(EngineReported(engine, step_time=model))
+
+    assert name not in before
+    assert f"{name} 0.004" in (await server.client.get("/metrics")).text
 
 
 @pytest.fixture

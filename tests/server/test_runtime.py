@@ -7,9 +7,21 @@ from typing import Any
 
 import pytest
 
-from parrot_backend.core.commands import AnswerWaiter, Command, SetTimer, StreamText
+from parrot_backend.core.commands import (
+    AbortRequest,
+    AnswerWaiter,
+    Command,
+    FillPrefix,
+    ReleasePrefixes,
+    RetainPrefix,
+    SetTimer,
+    StageRequest,
+    StreamText,
+    UpdateRequest,
+)
 from parrot_backend.core.config import CoreConfig
 from parrot_backend.core.coordinator import Coordinator
+from parrot_backend.core.criteria import Objective, ObjectiveClass
 from parrot_backend.core.events import (
     EngineInfo,
     EngineJoined,
@@ -23,7 +35,10 @@ from parrot_backend.core.events import (
     VariableSpec,
     WaiterLeft,
 )
-from parrot_backend.core.ids import EngineId, SessionId, VariableId
+from parrot_backend.core.ids import AttemptId, EngineId, SessionId, VariableId
+from parrot_backend.core.prefix import PrefixBoundary
+from parrot_backend.core.prompt import PartKind, PromptPart
+from parrot_backend.core.sampling import Sampling
 from parrot_backend.core.variable import VariableState
 from parrot_backend.engines.base import EngineRequest
 from parrot_backend.errors import RequestError
@@ -58,11 +73,28 @@ class ScriptedCoordinator(Coordinator):
 
 
 class NoEngines:
-    def start(self, engine: EngineId, request: EngineRequest) -> None: ...
+    """Notes what engines are told."""
 
-    def abort(self, engine: EngineId, attempt: Any) -> None: ...
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
 
-    def give_up(self, engine: EngineId, reason: str) -> None: ...
+    def start(self, engine: EngineId, request: EngineRequest) -> None:
+        self.told.append(("start", engine, request))
+
+    def abort(self, engine: EngineId, attempt: Any) -> None:
+        self.told.append(("abort", engine, attempt))
+
+    def update(self, engine: EngineId, attempt: Any, objective: Any, remaining: int) -> None:
+        self.told.append(("update", engine, attempt, objective, remaining))
+
+    def retain(self, engine: EngineId, key: bytes, attempt: Any) -> None:
+        self.told.append(("retain", engine, key, attempt))
+
+    def release(self, engine: EngineId, keys: Any) -> None:
+        self.told.append(("release", engine, keys))
+
+    def give_up(self, engine: EngineId, reason: str) -> None:
+        self.told.append(("give_up", engine, reason))
 
 
 def make_runtime(coordinator: Coordinator, engines: Any = None, clock: Any = None) -> Runtime:
@@ -200,3 +232,63 @@ async def test_a_session_that_ends_leaves_no_timer():
     runtime.dispatch(SessionClosed(session))
 
     assert runtime._timers == {}
+
+
+# --- what engines are told ------------------------------------------------------------------------
+
+E, A, B = EngineId("e"), AttemptId("s.c#0~1"), AttemptId("s.c#1~s0")
+PARTS = (PromptPart(PartKind.CONSTANT, "Hello"), PromptPart(PartKind.VALUE, "?", ()))
+CHAIN = (PrefixBoundary(b"k", 40),)
+HASTE = Objective(ObjectiveClass.LATENCY, tpot_s=0.05)
+
+
+def told(command: Command) -> tuple[Any, ...]:
+    """Return what engines hear when the core gives a command."""
+    engines = NoEngines()
+    coordinator = ScriptedCoordinator(lambda event: [command])
+    make_runtime(coordinator, engines).dispatch(EngineLost(E, "any event"))
+    (heard,) = engines.told
+    return heard
+
+
+def test_changed_hints_reach_the_engine():
+    assert told(UpdateRequest(E, A, HASTE, 3)) == ("update", E, A, HASTE, 3)
+
+
+def test_prefixes_to_keep_and_to_let_go_reach_the_engine():
+    assert told(RetainPrefix(E, b"k", A)) == ("retain", E, b"k", A)
+    assert told(ReleasePrefixes(E, (b"k", b"l"))) == ("release", E, (b"k", b"l"))
+
+
+@pytest.mark.parametrize(("tenant", "salt"), [("default", None), ("other", "other")])
+def test_a_fill_is_a_request_for_leading_parts(tenant: str, salt: str | None):
+    verb, engine, request = told(
+        FillPrefix(E, A, SessionId("s"), tenant, "m", PARTS, 1, CHAIN, (b"k",))
+    )
+    assert (verb, engine) == ("start", E)
+    assert (request.attempt, request.model, request.parts) == (A, "m", PARTS)
+    assert (request.fill_parts, request.prefixes, request.retain) == (1, CHAIN, (b"k",))
+    assert request.sampling.max_tokens == 1
+    assert (request.tenant, request.cache_salt) == (tenant, salt)
+
+
+def test_a_staged_request_names_whom_it_follows():
+    sampling = Sampling(max_tokens=7)
+    verb, engine, request = told(
+        StageRequest(E, B, A, 1, SessionId("s"), "other", "m", PARTS, sampling, HASTE, 2, 12)
+    )
+    assert (verb, engine, request.attempt) == ("start", E, B)
+    assert (request.after, request.gap, request.max_gap_tokens) == (A, 1, 12)
+    assert (request.sampling, request.objective, request.remaining) == (sampling, HASTE, 2)
+    assert request.cache_salt == "other"
+
+
+@pytest.mark.parametrize(("is_early", "num_counted"), [(False, 1), (True, 0)])
+def test_only_calls_count_as_aborted(is_early: bool, num_counted: int):
+    metrics = PrometheusMetrics()
+    engines = NoEngines()
+    coordinator = ScriptedCoordinator(lambda event: [AbortRequest(E, A, is_early)])
+    runtime = Runtime(coordinator, ManualClock(), engines, CallObserver(metrics))
+    runtime.dispatch(EngineLost(E, "any event"))
+    assert engines.told == [("abort", E, A)]
+    assert f"parrot_request_aborted_total {float(num_counted)}" in metrics.render().decode()

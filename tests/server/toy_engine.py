@@ -20,6 +20,7 @@ from parrot_backend.core.events import (
 from parrot_backend.core.ids import AttemptId, EngineId
 from parrot_backend.core.prompt import PartKind
 from parrot_backend.engines.base import EngineDied, EngineLoad, EngineOutput, EngineRequest
+from parrot_backend.engines.unhinted import UnhintedEngine
 from parrot_backend.errors import EngineError
 
 MAX_MODEL_LEN = 100
@@ -61,7 +62,7 @@ class ToyPlan:
         return self.made[-1]
 
 
-class ToyEngine:
+class ToyEngine(UnhintedEngine):
     def __init__(self, engine_id: EngineId, plan: ToyPlan) -> None:
         self.id = engine_id
         self.plan = plan
