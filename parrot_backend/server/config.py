@@ -142,10 +142,13 @@ class EngineSettings(_Settings):
     latency_capacity_tokens: Count | None = None
     vllm_scheduler: Literal["parrot", "vllm"] = "parrot"
     order_by_hints: bool | None = None
+    gang_groups: bool | None = None
     pace_steps: bool | None = None
     preempt: bool | None = None
     pin_prefixes: bool | None = None
     latency_slowdown: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
+    max_hold_s: Seconds | None = None
+    max_queue_wait_s: Seconds | None = None
     max_pinned_share: Annotated[float, Field(ge=0, le=1)] | None = None
     pin_ttl_s: Seconds | None = None
     openai_base_url: str | None = None

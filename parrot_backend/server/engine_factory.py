@@ -48,10 +48,13 @@ def _vllm(settings: EngineSettings) -> _CreateEngine:
             splice=True,  # the core decides whether anything is spliced
             **_given(
                 order=settings.order_by_hints,
+                gang=settings.gang_groups,
                 pace=settings.pace_steps,
                 preempt=settings.preempt,
                 pin=settings.pin_prefixes,
                 slowdown=settings.latency_slowdown,
+                max_hold_s=settings.max_hold_s,
+                max_wait_s=settings.max_queue_wait_s,
                 max_pinned_share=settings.max_pinned_share,
                 pin_ttl_s=settings.pin_ttl_s,
             ),

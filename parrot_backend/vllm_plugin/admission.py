@@ -48,6 +48,14 @@ class Admission:
             return False
         return self._now_s - request.waits_since_s > self.options.max_wait_s
 
+    def must_begin(self, head: CoreRequest) -> bool:
+        """Tell whether the next waiting request has waited for too long, and could begin."""
+        return (
+            head.request_class is not RequestClass.LATENCY
+            and self.is_old(head)
+            and self._room.has_room_for(head)
+        )
+
     def precedes(self, hinted: CoreRequest, unhinted: CoreRequest) -> bool:
         """Tell which of two waiting requests goes first: old ones, then by class and arrival."""
         hinted_is_old, unhinted_is_old = self.is_old(hinted), self.is_old(unhinted)

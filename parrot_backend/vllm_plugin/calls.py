@@ -47,15 +47,23 @@ class Calls:
         return self._answers[name](*arguments, now_s=now_s)
 
     def _apply(self, orders: list[list[Any]], now_s: float) -> None:
-        for verb, *rest in orders:
-            if verb == "hints":
-                self._policy.update(rest[0], rest[1], now_s)
-            elif verb == "retain":
-                self._policy.keeper.retain(rest[0], rest[1], now_s)
-            elif verb == "release":
-                self._policy.keeper.release(rest[0])
-            else:
-                raise ValueError(f"Parrot's plug-in knows no order {verb!r}")
+        refused = [order for order in orders if not self._obey(order, now_s)]
+        self._policy.flush(now_s)
+        if refused:
+            raise ValueError(f"Parrot's plug-in knows no such order: {refused[0]!r}")
+
+    def _obey(self, order: object, now_s: float) -> bool:
+        """Carry out an order; False if it is none."""
+        match order:
+            case ["hints", str(name), hints]:
+                self._policy.update(name, hints, now_s)
+            case ["retain", str(key), None | str() as name]:
+                self._policy.keeper.retain(key, name, now_s)
+            case ["release", str(key), *_]:
+                self._policy.keeper.release(key)
+            case _:
+                return False
+        return True
 
     def _configure(self, changes: dict[str, Any], now_s: float) -> dict[str, Any]:
         options = read_options({**asdict(self._policy.options), **changes})

@@ -182,12 +182,18 @@ class Pacer:
             # The first of them, once its prompt is done.
             work = StepWork.decode(pending[0].context_tokens + pending[0].remaining_tokens)
         base_s = model.predict_s(work)
-        target_s = min(
-            self._options.slowdown * base_s if each.tpot_s is None else each.tpot_s
-            for each in decoding or pending
-        )
-        budget_s = max(0.0, target_s - base_s)
+        target_s = min(self._target_s(each, base_s) for each in decoding or pending)
+        budget_s = target_s - base_s
         return StepBudget(model, self._options.min_chunk_tokens, base_s, budget_s, len(decoding))
+
+    def _target_s(self, request: T, base_s: float) -> float:
+        """Return how long a step may take for a request, at least ``base_s``.
+
+        A target that cannot be reached even alone is none: to hold everybody would not help.
+        """
+        if request.tpot_s is None or request.tpot_s < base_s:
+            return max(1.0, self._options.slowdown) * base_s
+        return request.tpot_s
 
     def _overdue(self, others: Sequence[T], now_s: float) -> T | None:
         """Return the request that was held longest, if it is time to let it in regardless.

@@ -33,6 +33,10 @@ _FILL = Hints(request_class=RequestClass.FILL)
 _MAX_LOOKED_AT = 8
 
 
+#: The times of steps change with each step; they are told so often.
+_FIGURES_INTERVAL_S = 1.0
+
+
 class ApplicationPolicy:
     """A ``seams.Hooks``.
 
@@ -54,7 +58,8 @@ class ApplicationPolicy:
         self._roster = Roster()
         self._works: list[tuple[StepWork, float]] = []
         self._splicer.is_on = options.splice
-        self._last_done_s = 0.0
+        self._last_done_s = self._told_s = 0.0
+        self._told: dict[str, Any] = {}
         self.reports = ReportLog(self._changes, self._snapshot)
         self._calls = Calls(self)
 
@@ -72,8 +77,11 @@ class ApplicationPolicy:
             return
         if hints.name is not None:
             self._splicer.forget_output(hints.name)
-        if not self._splicer.keeps(request):
-            self._learn(request)
+        if self._splicer.keeps(request):
+            return
+        if hints.after is not None:
+            self._roster.warn(("after: this engine does not put outputs into prompts",))
+        self._learn(request)
 
     def holds_back(self, request: CoreRequest) -> bool:
         """Tell whether a new request must wait for the output of another."""
@@ -147,9 +155,8 @@ class ApplicationPolicy:
         self.keeper.expire(now_s)
         self._room.begin_step()
         heads = self._heads()
-        if not self._core.running_requests():
-            for request in heads:
-                self._room.reclaim_for(request)
+        for request in heads:
+            self._room.reclaim_for(request, now_s)
         may_preempt = self.options.preempt and self.options.order
         # Who finds no room is not coming yet: nobody needs to be held for it.
         coming = [
@@ -163,20 +170,12 @@ class ApplicationPolicy:
             coming,
             model,
             now_s,
-            must_admit=any(map(self._must_begin, heads)),
+            must_admit=any(map(self._admission.must_begin, heads)),
             next_is_fill=all(head.request_class is RequestClass.FILL for head in heads),
         )
         self._room.make_for_step(plan.order, plan.held)
         self._admission.begin_step(plan)
         return plan
-
-    def _must_begin(self, head: CoreRequest) -> bool:
-        """Tell whether the next waiting request has waited for too long, and could begin."""
-        return (
-            head.request_class is not RequestClass.LATENCY
-            and self._admission.is_old(head)
-            and self._room.has_room_for(head)
-        )
 
     def _heads(self) -> list[CoreRequest]:
         """Return the waiting requests of which one goes first: with hints, and without."""
@@ -284,7 +283,17 @@ class ApplicationPolicy:
         }
 
     def _changes(self) -> dict[str, Any]:
-        return {**self.keeper.take_changes(), **self.figures()} if self.keeper.has_changes else {}
+        figures = self.figures()
+        is_due = self._last_done_s - self._told_s >= _FIGURES_INTERVAL_S
+        if not (self.keeper.has_changes or is_due or _counts(figures) != _counts(self._told)):
+            return {}
+        self._told, self._told_s = figures, self._last_done_s
+        return {**self.keeper.take_changes(), **figures}
 
     def _snapshot(self) -> dict[str, Any]:
-        return {**self.keeper.snapshot(), **self.figures()}
+        self._told, self._told_s = self.figures(), self._last_done_s
+        return {**self.keeper.snapshot(), **self._told}
+
+
+def _counts(figures: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in figures.items() if name != "step_time"}

@@ -18,6 +18,9 @@ _MARGIN_SHARE = 0.02
 #: A latency-sensitive request that waited longer gets the room that pins take.
 _PIN_PATIENCE_S = 0.5
 
+#: The same for others.
+_LONG_PIN_PATIENCE_S = 3.0
+
 
 class RoomMaker:
     """Makes room between two steps.
@@ -87,16 +90,26 @@ class RoomMaker:
             and self._core.pool.num_free() >= self._promised_blocks + self._needed(request)
         )
 
-    def reclaim_for(self, request: CoreRequest) -> None:
-        """Give back pins for a waiting request beside which nothing runs."""
+    def reclaim_for(self, request: CoreRequest, now_s: float) -> None:
+        """Give back pins for the next waiting request, if nothing runs or it has waited for long.
+
+        What runs will make room, and others would have to compute again what is pinned; but pins
+        must not keep anybody waiting for good.
+        """
+        is_latency = request.request_class is RequestClass.LATENCY
+        patience_s = _PIN_PATIENCE_S if is_latency else _LONG_PIN_PATIENCE_S
+        if self._core.running_requests() and (
+            now_s - request.waits_since_s <= patience_s or self._core.num_free_slots() < 1
+        ):
+            return
         self._keeper.reclaim(self._needed(request) - self._core.pool.num_free())
 
     def make_for_step(self, order: Sequence[CoreRequest], held: list[CoreRequest]) -> None:
         """See to it that those who take part in a step get their blocks.
 
-        Pins are given back first. Then throughput work that sits the step out is preempted, the
-        last first, and what was let in for its age last of all: vLLM itself would take the blocks
-        from somebody who takes part.
+        Pins are given back first. Then who sits the step out is preempted: vLLM itself would take
+        the blocks from somebody who takes part. Throughput work goes first, what was let in for
+        its age next, and other work only for the sake of latency-sensitive requests.
 
         Args:
             order: Who takes part.
@@ -109,13 +122,17 @@ class RoomMaker:
             _blocks_for(r.context_tokens, min(r.remaining_tokens, most), block) for r in order
         )
         self._keeper.reclaim(needed - self._core.pool.num_free())
-        lesser = [r for r in held if r.request_class >= RequestClass.THROUGHPUT]
-        # The last first; a stable sort keeps that order within each half.
-        for request in sorted(reversed(lesser), key=self._spared.__contains__):
+        is_urgent = any(r.request_class is RequestClass.LATENCY for r in order)
+        victims = [r for r in held if is_urgent or r.request_class >= RequestClass.THROUGHPUT]
+        # The last first; a stable sort keeps that order among equals.
+        for request in sorted(reversed(victims), key=self._preempted_last):
             if self._core.pool.num_free() >= needed:
                 return
             if self._preempt(request):
                 held.remove(request)
+
+    def _preempted_last(self, request: CoreRequest) -> tuple[bool, bool]:
+        return (request.request_class < RequestClass.THROUGHPUT, request in self._spared)
 
     def is_spare_for(self, request: CoreRequest) -> bool:
         """Tell whether a prompt can be computed ahead of need without crowding out anything."""

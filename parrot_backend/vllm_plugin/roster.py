@@ -42,7 +42,7 @@ class Roster:
         """Read the hints of a new request, and return them; None if it has none."""
         raw = None if extra_args is None else extra_args.get("parrot")
         hints, problems = parse_hints(raw, now_s)
-        self._warn(problems)
+        self.warn(problems)
         request.request_class = UNHINTED_CLASS
         if hints is not None:
             _give(request, hints)
@@ -59,7 +59,7 @@ class Roster:
             return None
         before: Hints = request.hints
         hints, problems = changed_hints(before, raw, now_s)
-        self._warn(problems)
+        self.warn(problems)
         if hints is not None:
             # It goes by the name under which it is known, and waits for whom it waits.
             _give(request, replace(hints, name=name, after=before.after, gap_at=before.gap_at))
@@ -85,7 +85,8 @@ class Roster:
         if self._named.get(request.hints.name) is request:
             del self._named[request.hints.name]
 
-    def _warn(self, problems: tuple[str, ...]) -> None:
+    def warn(self, problems: tuple[str, ...]) -> None:
+        """Say what is wrong with hints, once."""
         if problems and not self._has_warned:
             self._has_warned = True
             logger.warning(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from parrot_backend.vllm_compat.seams import CoreRequest, CoreSeam
 
 #: Outputs of ended requests that are remembered, for whoever comes a moment too late.
-_MAX_OUTPUTS = 256
+_MAX_OUTPUTS = 2048
 
 
 class Splicer:

@@ -16,6 +16,7 @@ from parrot_backend.core.prompt import (
     Text,
 )
 from parrot_backend.core.resolution import (
+    IN_PLACE_PLACEHOLDER,
     PLACEHOLDER,
     resolve,
     resolve_leading,
@@ -118,7 +119,7 @@ def test_placeholders_stand_for_what_is_not_known() -> None:
         role("user"),
         const("b"),
         PLACEHOLDER,
-        PLACEHOLDER,
+        IN_PLACE_PLACEHOLDER,  # spaces before it stay where they are
     )
 
 

@@ -21,6 +21,9 @@ MIN_CHUNK = PacingOptions().min_chunk_tokens
 MAX_HOLD_S = PacingOptions().max_hold_s
 
 #: A step takes 10.5 ms, a decode 1 ms and a prompt token 0.1 ms, whatever the context.
+#: Targets that one or two decodes just keep, so that there is no room for anything else.
+TIGHT, TIGHT_FOR_TWO = 0.01151, 0.01251
+
 MODEL = StepTimeModel(0.0105, 1e-4, 1e-3, 0.0, 0.0, num_samples=100, error=0.0)
 
 
@@ -113,7 +116,8 @@ def test_engine_does_as_it_would_without_pacing(
         ([1.0], 20),
         ([0.015, None], 2),  # 12.5 ms and 2.5 ms; the default would leave 12.5 ms
         ([0.1, None], 12),  # the default is stricter than the target of the first
-        ([0.005], 0),  # never below what they take alone
+        ([TIGHT], 0),
+        ([0.005], 11),  # a target that cannot be reached is none
     ],
 )
 def test_target_limits_the_decodes_of_others(tpots_s: list[float | None], num_decodes: int) -> None:
@@ -204,12 +208,12 @@ def test_prefill_beside_latency_decodes_keeps_their_target(
 
 
 def test_prefill_beside_latency_decodes_gets_a_chunk_in_any_case() -> None:
-    made = plan([latency(500), latency(tpot_s=0.001)])
+    made = plan([latency(500), latency(tpot_s=TIGHT)])
     assert made.max_tokens == 1 + MIN_CHUNK
 
 
 def test_target_of_a_prompt_counts_once_it_decodes() -> None:
-    made = plan([latency(500, tpot_s=0.001), latency(tpot_s=0.02155)])
+    made = plan([latency(500, tpot_s=TIGHT), latency(tpot_s=0.02155)])
     assert made.max_tokens == 1 + 100
 
 
@@ -227,7 +231,7 @@ def test_prefill_goes_before_decodes_of_others() -> None:
         ([500, 40], [700], [None, None], 1240),
         ([], [5000], [None], 5000),
         ([500], [700], [None, 0.02155], 90),  # the decode that has none takes 1 ms of it
-        ([500], [700], [0.1, 0.001], MIN_CHUNK),
+        ([500], [700], [0.1, TIGHT_FOR_TWO], MIN_CHUNK),
     ],
 )
 def test_prefill_is_whole_unless_a_decode_beside_it_has_a_target(
@@ -235,7 +239,7 @@ def test_prefill_is_whole_unless_a_decode_beside_it_has_a_target(
 ) -> None:
     decodes = [latency(tpot_s=tpot_s) for tpot_s in tpots_s]
     running = [Running(GROUP, 500), *map(latency, prompts), *decodes]
-    made = plan(running, [latency(each, tpot_s=0.001) for each in waiting])
+    made = plan(running, [latency(each, tpot_s=TIGHT) for each in waiting])
     assert made.max_tokens == len(decodes) + num_tokens
     assert places(made.held, running) == [0]
     assert not made.admits_others
@@ -264,7 +268,7 @@ def test_prefill_is_unlimited_without_latency_decodes(is_admitted: bool) -> None
 
 def test_longest_held_decode_is_let_in_regardless() -> None:
     running = [
-        latency(tpot_s=0.001),
+        latency(tpot_s=TIGHT),
         Running(held_since_s=90.0),
         Running(FILL, held_since_s=80.0),
         Running(held_since_s=99.0),
@@ -278,7 +282,7 @@ def test_longest_held_decode_is_let_in_regardless() -> None:
 def test_overdue_prefill_gets_the_smallest_chunk_in_every_second_step() -> None:
     pacer = Pacer()
     prompts = [Running(held_since_s=90.0 + number, remaining_tokens=500) for number in range(3)]
-    running = [latency(tpot_s=0.001), *prompts]
+    running = [latency(tpot_s=TIGHT), *prompts]
     plans = [plan(running, pacer=pacer) for _ in range(4)]
     assert [places(made.order, running) for made in plans] == [[0, 1], [0], [0, 2], [0]]
     assert [made.max_tokens for made in plans] == [1 + MIN_CHUNK, 1, 1 + MIN_CHUNK, 1]
@@ -288,7 +292,7 @@ def test_overdue_prefill_gets_the_smallest_chunk_in_every_second_step() -> None:
 def test_overdue_prefill_takes_the_turn_of_latency_prefill(decodes: bool) -> None:
     pacer = Pacer()
     running = [Running(GROUP, 500, held_since_s=90.0), latency(2000)]
-    running += [latency(tpot_s=0.001)] if decodes else []
+    running += [latency(tpot_s=TIGHT)] if decodes else []
     first, second = (plan(running, pacer=pacer) for _ in range(2))
     num_decodes = int(decodes)
     assert [request.remaining_tokens for request in first.order] == [1, 500, 2000][-2 - decodes :]
@@ -337,7 +341,7 @@ def test_others_are_admitted_if_a_chunk_still_fits(
 
 def test_others_are_admitted_after_a_while_in_any_case() -> None:
     pacer = Pacer()
-    running = [latency(tpot_s=0.001)]
+    running = [latency(tpot_s=TIGHT)]
     times_s = [100.0, 101.0, 102.5, 102.6, 104.5, 104.7]
     plans = [plan(running, pacer=pacer, now_s=now_s) for now_s in times_s]
     assert [made.admits_others for made in plans] == [False, False, True, False, False, True]
@@ -346,7 +350,7 @@ def test_others_are_admitted_after_a_while_in_any_case() -> None:
 
 def test_nobody_is_admitted_in_addition_to_an_overdue_request() -> None:
     pacer = Pacer()
-    running = [latency(tpot_s=0.001), Running()]
+    running = [latency(tpot_s=TIGHT), Running()]
     plans = [plan(running, pacer=pacer, now_s=now_s) for now_s in (100.0, 102.5)]
     assert [len(made.order) for made in plans] == [1, 2]
     assert not any(made.admits_others for made in plans)
@@ -356,7 +360,7 @@ def test_nobody_is_admitted_in_addition_to_an_overdue_request() -> None:
 #: must be admitted.
 MUST_ADMIT: dict[str, tuple[list[Running], list[Running], int]] = {
     "alone": ([latency(tpot_s=0.02155)], [], 1 + 100),
-    "over the target": ([latency(tpot_s=0.001)], [], 1 + MIN_CHUNK),
+    "over the target": ([latency(tpot_s=TIGHT)], [], 1 + MIN_CHUNK),
     "decodes are held": (
         [latency(tpot_s=0.0126), Running(), Running()],
         [],
@@ -368,12 +372,12 @@ MUST_ADMIT: dict[str, tuple[list[Running], list[Running], int]] = {
         1 + 100,
     ),
     "beside an overdue decode": (
-        [latency(tpot_s=0.001), Running(held_since_s=90.0)],
+        [latency(tpot_s=TIGHT), Running(held_since_s=90.0)],
         [],
         2 + MIN_CHUNK,
     ),
     "beside prompts that are whole": ([latency(), latency(500)], [latency(300)], 801 + 115),
-    "beside the rest of a prompt": ([latency(tpot_s=0.001), latency(20)], [], 21 + MIN_CHUNK),
+    "beside the rest of a prompt": ([latency(tpot_s=TIGHT), latency(20)], [], 21 + MIN_CHUNK),
 }
 
 
@@ -394,7 +398,7 @@ def test_without_pacing_it_makes_no_difference_who_must_be_admitted(must_admit: 
 
 def test_overdue_prefill_and_one_who_must_be_admitted_take_turns() -> None:
     pacer = Pacer()
-    running = [latency(tpot_s=0.001), Running(remaining_tokens=500, held_since_s=90.0)]
+    running = [latency(tpot_s=TIGHT), Running(remaining_tokens=500, held_since_s=90.0)]
     plans = []
     for _ in range(4):
         plans.append(plan(running, pacer=pacer, must_admit=True))
@@ -474,7 +478,10 @@ def test_step_keeps_its_target(
         running = [latency(), *running]
         decoding = running[:1]
     base_s = model.predict_s(work_of(decoding, [1] * len(decoding)))
-    target_s = min(2 * base_s if each.tpot_s is None else each.tpot_s for each in decoding)
+    target_s = min(
+        each.tpot_s if each.tpot_s is not None and each.tpot_s >= base_s else 2 * base_s
+        for each in decoding
+    )
     context_tokens = max(each.context_tokens for each in running)
     chunk_s = model.prefill_cost_s(MIN_CHUNK, context_tokens)
     prefilling = [

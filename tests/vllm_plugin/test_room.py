@@ -196,15 +196,24 @@ def test_who_sits_a_step_out_and_cannot_be_preempted_is_not_lost() -> None:
 
 
 @pytest.mark.parametrize("hints", [GROUP, None])
-def test_only_throughput_work_is_preempted_when_it_sits_a_step_out(hints: Raw | None) -> None:
+def test_who_sits_a_step_out_gives_way_before_a_latency_request_does(hints: Raw | None) -> None:
     core = FakeCore(PluginOptions(slowdown=1.0, max_hold_s=0.2), num_blocks=24, is_trained=True)
     others = start(core, [hints, hints], num_tokens=24)
-    core.add(text(9, 20), LATENCY, max_tokens=30)
-    core.step()
-    assert core.steps[-1].held == others
+    urgent = core.add(text(9, 20), LATENCY, max_tokens=60)
     core.drain()
-    assert core.call("state")["preempted"] == 0
+    assert urgent.num_preemptions == 0
     assert all(len(request.output) == 40 for request in others)
+
+
+def test_throughput_work_gives_way_first() -> None:
+    core = FakeCore(num_blocks=40, slots=4)
+    group, other = start(core, [GROUP, THROUGHPUT])
+    beside = core.add(text(9, 20), LATENCY)
+    held: list[CoreRequest] = [other, group]
+    taken = core.pool.allocate(core.pool.num_free())
+    core.policy._room.make_for_step([beside], held)
+    core.pool.let_go(taken)
+    assert held == [group]
 
 
 # --- age ------------------------------------------------------------------------------------------
