@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import random
+import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -235,12 +236,21 @@ class TestRegister:
         vllm_plugin.register()
         vllm_plugin.register()
 
-    def test_another_version_of_vllm_is_refused(self, monkeypatch: pytest.MonkeyPatch):
+    def test_another_version_of_vllm_is_named_and_runs_without_us(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ):
+        import vllm
+
+        monkeypatch.setattr(vllm, "__version__", "0.33.1")
+        vllm_plugin.register()
+        assert re.search(r"0\.33\.1.*0\.32\.x", caplog.text)
+
+    def test_the_scheduler_refuses_another_version(self, monkeypatch: pytest.MonkeyPatch):
         import vllm
 
         monkeypatch.setattr(vllm, "__version__", "0.33.1")
         with pytest.raises(EngineError, match=r"0\.33\.1.*0\.32\.x") as caught:
-            vllm_plugin.register()
+            _ = vllm_plugin.ParrotScheduler
         assert caught.value.code == "engine_start_failed"
         with pytest.raises(EngineError, match=r"0\.33\.1"):
             Lab("ParrotScheduler", "fcfs")

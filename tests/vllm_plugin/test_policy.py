@@ -714,3 +714,34 @@ def test_whatever_comes_every_request_ends(
     if not core.policy.is_idle:
         core.ask(-1)
     assert core.policy.is_idle
+
+
+def test_figures_are_told_without_any_prefix() -> None:
+    core = FakeCore(is_trained=True)
+    asked = core.policy.call("report", [-1], core.now_s)
+    number = asked.result(0)["number"]
+    core.add(text(0, 20), {"class": "latency"}, max_tokens=400)
+    core.policy.call("report", [number], core.now_s)
+    asked = core.policy.call("report", [number], core.now_s)
+    core.drain()
+    assert asked.result(0)["step_time"]["num_samples"] > 0
+
+
+def test_a_release_is_told_at_once() -> None:
+    core = FakeCore()
+    core.add(text(0, 60), {"prefixes": [["k", 40]], "retain": ["k"]})
+    core.drain()
+    number = core.policy.call("report", [-1], core.now_s).result(0)["number"]
+    asked = core.policy.call("report", [number], core.now_s)
+    core.apply(["release", "k"])
+    assert asked.result(0)["pinned_tokens"] == 0
+
+
+def test_one_bad_order_spoils_no_others() -> None:
+    core = FakeCore()
+    core.add(text(0, 60), {"prefixes": [["k", 40]], "retain": ["k"]})
+    core.drain()
+    for bad in (["fly"], ["retain", 5, None], [], "release"):
+        with pytest.raises(ValueError, match="no such order"):
+            core.policy.call("apply", [[bad, ["release", "k"]]], core.now_s)
+        assert core.call("state")["pinned_tokens"] == 0

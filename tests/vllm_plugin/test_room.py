@@ -373,3 +373,22 @@ def test_a_prefix_stays_pinned_when_it_is_used_and_costs_nobody_anything(running
     assert urgent.cached_tokens == 160
     assert core.policy.keeper.num_pinned_blocks == 40
     assert other.num_preemptions == 0
+
+
+@pytest.mark.parametrize("hints", [THROUGHPUT, None])
+def test_pins_keep_nobody_waiting_while_others_come_and_go(hints: Raw | None) -> None:
+    core = FakeCore(num_blocks=200)
+    for number in range(4):
+        prefix = {"prefixes": [[f"p{number}", 190]], "retain": [f"p{number}"]}
+        core.add(text(number, 195), prefix)
+        core.drain()
+    pinned = core.call("state")["pinned_tokens"]
+    large = core.add(text(50, 125 * BLOCK), hints, max_tokens=4)
+    begin_s, number = core.now_s, 100
+    while large.begun_s is None:
+        if len(core.unfinished) < 4:
+            number += 1
+            core.add(text(number, 20), LATENCY, max_tokens=20)
+        core.step()
+        assert core.now_s - begin_s < 10.0
+    assert pinned > 0
