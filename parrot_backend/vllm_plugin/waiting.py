@@ -119,14 +119,6 @@ class WaitingRequests(Generic[T]):
         """
         return self._first().item
 
-    def first_hints(self) -> Hints:
-        """Return the hints of the request to serve next.
-
-        Raises:
-            IndexError: None waits.
-        """
-        return self._first().hints
-
     def pop(self) -> T:
         """Take out the request to serve next, with which its task group has begun.
 
@@ -148,10 +140,6 @@ class WaitingRequests(Generic[T]):
             self._take_from_order(entry)
             entry.is_old = True
             self._put_in_order(entry)
-
-    def group_size(self, group: str) -> int:
-        """Return how many members of a task group wait."""
-        return len(self._groups.get(group, ()))
 
     def note_admitted(self, hints: Hints, tokens: int) -> None:
         """Account for a request that begins to run.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -31,8 +32,12 @@ def pop_all(waiting: WaitingRequests[str]) -> list[str]:
     return [waiting.pop() for _ in range(len(waiting))]
 
 
+def first_hints(waiting: WaitingRequests[Any]) -> Hints:
+    return waiting._entries[waiting.first()].hints
+
+
 def admit(waiting: WaitingRequests[str], tokens: int = 100) -> str:
-    hints = waiting.first_hints()
+    hints = first_hints(waiting)
     item = waiting.pop()
     waiting.note_admitted(hints, tokens)
     return item
@@ -338,7 +343,7 @@ def test_nothing_waits_at_first() -> None:
     waiting = make_waiting()
     assert not waiting
     assert list(waiting) == []
-    for look in (waiting.first, waiting.first_hints, waiting.pop):
+    for look in (waiting.first, waiting.pop):
         with pytest.raises(IndexError):
             look()
 
@@ -347,7 +352,7 @@ def test_first_is_what_is_popped() -> None:
     hints = Hints(L, name="b")
     waiting = make_waiting(("a", Hints()), ("b", hints))
     assert waiting.first() == "b"
-    assert waiting.first_hints() is hints
+    assert first_hints(waiting) is hints
     assert waiting.pop() == "b"
     assert "b" not in waiting
     assert len(waiting) == 1
@@ -362,7 +367,6 @@ def test_removing_tells_whether_it_was_there() -> None:
 def test_request_that_is_added_twice_is_replaced() -> None:
     waiting = make_waiting(("a", Hints(group="g")), ("a", Hints(group="h")))
     assert list(waiting) == ["a"]
-    assert (waiting.group_size("g"), waiting.group_size("h")) == (0, 1)
 
 
 def test_update_moves_a_request_and_keeps_its_arrival() -> None:
@@ -370,21 +374,12 @@ def test_update_moves_a_request_and_keeps_its_arrival() -> None:
     waiting.update("a", Hints())
     waiting.update("c", Hints(L, group="g"))
     assert list(waiting) == ["c", "a", "b"]
-    assert waiting.group_size("g") == 1
 
 
 def test_update_of_what_does_not_wait_has_no_effect() -> None:
     waiting = make_waiting()
     waiting.update("a", Hints())
     assert "a" not in waiting
-
-
-def test_waiting_members_are_counted_whatever_their_class_and_age() -> None:
-    waiting = make_waiting(
-        ("a", Hints(L, group="g")), ("b", Hints(G, group="g")), ("c", Hints(G, group="h"))
-    )
-    waiting.promote_old(30.0)
-    assert (waiting.group_size("g"), waiting.group_size("x")) == (2, 0)
 
 
 # --- against a model -------------------------------------------------------------------------
@@ -518,7 +513,7 @@ def test_order_is_always_that_of_the_model(operations: list[_Operation]) -> None
             model.waiting[number] = _Waiting(hints, (arrival_s, now_s), since_s)
         elif kind in ("pop", "skip") and waiting:
             expected = model.waiting[model.order()[0]].hints
-            assert waiting.first_hints() == expected
+            assert first_hints(waiting) == expected
             del model.waiting[waiting.pop()]
             model.begun |= {expected.group} - {None}
             model.close()
@@ -548,9 +543,6 @@ def test_order_is_always_that_of_the_model(operations: list[_Operation]) -> None
         if order:
             assert waiting.first() == order[0]
         assert list(waiting) == order
-        for group in "gh":
-            members = [w for w in model.waiting.values() if w.hints.group == group]
-            assert waiting.group_size(group) == len(members)
 
 
 def test_nothing_is_left_behind_when_all_are_gone() -> None:
