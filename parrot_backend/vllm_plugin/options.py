@@ -26,6 +26,8 @@ class PluginOptions:
         slowdown: Without a target of its own, a latency-sensitive request's step may take this many
             times what it would take with latency-sensitive requests alone.
         max_hold_s: A running request that was held for longer takes part in the next step.
+        spare_share: Prompts may be computed ahead of need beside latency-sensitive requests as far
+            as that lengthens their step by this share.
         max_pinned_share: Most of the KV blocks that may be pinned, in [0, 1].
         pin_ttl_s: A pin that nobody used or renewed for so long is given back.
     """
@@ -39,6 +41,7 @@ class PluginOptions:
     max_wait_s: float = 30.0
     slowdown: float = 2.0
     max_hold_s: float = 2.0
+    spare_share: float = 0.1
     max_pinned_share: float = 0.5
     pin_ttl_s: float = 60.0
 
@@ -48,7 +51,9 @@ class PluginOptions:
 
     def pacing(self) -> PacingOptions:
         """Return the part for pacing."""
-        return PacingOptions(slowdown=self.slowdown, max_hold_s=self.max_hold_s)
+        return PacingOptions(
+            slowdown=self.slowdown, max_hold_s=self.max_hold_s, spare_share=self.spare_share
+        )
 
     def pins(self) -> PinOptions:
         """Return the part for pins."""
