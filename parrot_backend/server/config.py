@@ -73,7 +73,7 @@ class ServerSettings(_Settings):
     ordering: OrderingName | None = None
     early_fill: bool = True
     retain_prefixes: bool = True
-    splice: bool = False
+    splice: bool = True
     max_attempts: Count = 3
     session_ttl_s: Seconds = 600.0
     engine_stall_s: Seconds = 120.0

@@ -152,6 +152,11 @@ class SchedulerHooks(_Base):
         """The KV blocks."""
         return PoolView(self.kv_cache_manager.block_pool)
 
+    @property
+    def watermark_blocks(self) -> int:
+        """Free blocks that vLLM leaves when it lets a request begin."""
+        return int(self.kv_cache_manager.watermark_blocks)
+
     @cached_property
     def can_keep_prefixes(self) -> bool:
         """Whether prefixes can be followed and kept: they are cached, with full attention only."""

@@ -109,6 +109,11 @@ class CoreSeam(Protocol):
         ...
 
     @property
+    def watermark_blocks(self) -> int:
+        """Free blocks that vLLM leaves when it lets a request begin."""
+        ...
+
+    @property
     def can_keep_prefixes(self) -> bool:
         """Whether prefixes can be followed and kept: they are cached, with full attention only."""
         ...

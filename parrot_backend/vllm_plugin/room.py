@@ -11,10 +11,6 @@ from parrot_backend.vllm_plugin.keeper import PrefixKeeper
 #: Share of the blocks that prompts computed ahead of need must leave free.
 _SPARE_SHARE = 0.1
 
-#: vLLM keeps some blocks free when it admits a request (its ``watermark``); with this, what is
-#: made free is enough for that.
-_MARGIN_SHARE = 0.02
-
 #: A latency-sensitive request that waited longer gets the room that pins take.
 _PIN_PATIENCE_S = 0.5
 
@@ -152,7 +148,7 @@ class RoomMaker:
 
     def _needed(self, request: CoreRequest) -> int:
         """Return how many free blocks a request needs to begin; looks closer where that counts."""
-        needed = self._blocks(request.num_tokens) + self._margin
+        needed = self._blocks(request.num_tokens) + self._core.watermark_blocks
         if self._core.pool.num_free() < self._promised_blocks + needed:
             needed -= self._num_referenced(request)
         return needed
@@ -165,10 +161,6 @@ class RoomMaker:
             block = pool.cached_block(block_hash)
             shared += block is not None and pool.ref_count(block) > 1
         return num_blocks - shared
-
-    @property
-    def _margin(self) -> int:
-        return 1 + int(_MARGIN_SHARE * self._core.pool.num_blocks)
 
     def _blocks(self, tokens: int) -> int:
         return -(-tokens // self._core.block_tokens)

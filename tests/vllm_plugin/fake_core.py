@@ -272,6 +272,10 @@ class FakeCore:
     def num_free_slots(self) -> int:
         return self._active_slots - len(self.running)
 
+    @property
+    def watermark_blocks(self) -> int:
+        return 0
+
     def first_unhinted(self) -> FakeRequest | None:
         return self.stock[0] if self.stock else None
 
