@@ -130,10 +130,9 @@ def test_blocks_are_made_free_at_the_cost_of_the_least() -> None:
 
 
 def test_a_preempted_request_does_not_begin_in_the_same_step() -> None:
-    """Although there is room for it: what is made free is a little more than is needed."""
     core = FakeCore(num_blocks=20)
     (other,) = start(core, [THROUGHPUT], num_tokens=40)
-    urgent = core.add(text(9, 36), LATENCY, max_tokens=1)
+    urgent = core.add(text(9, 44), LATENCY, max_tokens=1)
     step = core.step()
     assert step.preempted == [other]
     assert step.admitted == [urgent]
