@@ -65,7 +65,7 @@ EarlyFill = Annotated[
     bool | None,
     _option(
         "Compute prompts of calls to come ahead of need.",
-        "on",
+        "off",
         _SCHEDULING,
         "--early-fill/--no-early-fill",
     ),

@@ -71,7 +71,7 @@ class ServerSettings(_Settings):
     max_wait_s: Seconds = 3600.0
     placement: PlacementName = "paper"
     ordering: OrderingName | None = None
-    early_fill: bool = True
+    early_fill: bool = False
     retain_prefixes: bool = True
     splice: bool = True
     max_attempts: Count = 3

@@ -143,7 +143,7 @@ async def running_server(name: str, config: VllmConfig, **settings: Any) -> Asyn
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def everything() -> AsyncIterator[Server]:
-    async with running_server("on", CONFIG, splice=True) as server:
+    async with running_server("on", CONFIG, splice=True, early_fill=True) as server:
         yield server
 
 

@@ -109,12 +109,12 @@ def test_bad_settings_of_the_plug_in_are_named(flags: dict[str, Any], field: str
 def test_parts_in_the_core_can_be_switched_off():
     plain = load_settings({}).server.core_config()
     changed = load_settings(
-        {"early_fill": False, "retain_prefixes": False, "splice": False}
+        {"early_fill": True, "retain_prefixes": False, "splice": False}
     ).server.core_config()
 
-    assert (plain.early_fill.is_on, plain.retain_prefixes, plain.splice) == (True, True, True)
+    assert (plain.early_fill.is_on, plain.retain_prefixes, plain.splice) == (False, True, True)
     assert (changed.early_fill.is_on, changed.retain_prefixes, changed.splice) == (
-        False,
+        True,
         False,
         False,
     )
