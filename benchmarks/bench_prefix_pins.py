@@ -145,7 +145,7 @@ def row_of(variant: str, trials: Sequence[Trial], arguments: argparse.Namespace)
 
 def show(rows: Sequence[dict[str, Cell]]) -> None:
     """Print medians, and how many times less than with vLLM each is."""
-    measured = ("computed_over_least", "hit_rate", "time_s")
+    measured = ("computed_over_least", "time_s")
     print(f"{'':>10}" + "".join(f"{name:>32}" for name in measured))
     for row in rows:
         print(f"{row['variant']:>10}" + "".join(shown(row, rows[0], name) for name in measured))
