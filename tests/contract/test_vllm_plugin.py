@@ -229,6 +229,8 @@ class TestOrder:
 
     async def test_an_update_that_overtakes_its_request_counts(self, driver: EngineDriver):
         # It is sent again when the request says something, and does no harm.
+        # Paced, the slow one might begin only when the first has ended.
+        await engine_of(driver).configure_plugin(pace=False)
         attempt = driver.start("overtaken", **LONG)
         driver.engine.update(attempt.id, LATENCY, 0)
         await driver.first_output(attempt)
