@@ -228,18 +228,18 @@ class TestOrder:
         assert await self.order(driver, waiting) == [5, 3, 0, 1, 2, 4]
 
     async def test_an_update_that_overtakes_its_request_counts(self, driver: EngineDriver):
-        # It is sent again when the request says something, and does no harm.
-        # Paced, the slow one might begin only when the first has ended.
-        await engine_of(driver).configure_plugin(pace=False)
-        attempt = driver.start("overtaken", **LONG)
-        driver.engine.update(attempt.id, LATENCY, 0)
-        await driver.first_output(attempt)
-        slow = driver.start("slow", objective=THROUGHPUT, **LONG)
-        await driver.first_output(slow)
-        urgent = await driver.run("urgent", objective=LATENCY, max_tokens=2)
-        assert urgent.finished
-        assert not attempt.terminals
-        await driver.terminal(attempt, slow)
+        # It is sent again when the request says something. Were it lost, the last to come
+        # would preempt the first.
+        before = (await engine_of(driver).plugin_state())["preempted"]
+        overtaken = driver.start("overtaken", objective=THROUGHPUT, **LONG)
+        driver.engine.update(overtaken.id, LATENCY, 0)
+        await driver.first_output(overtaken)
+        other = driver.start("other", objective=LATENCY, **LONG)
+        await driver.first_output(other)
+        last = driver.start("last", objective=LATENCY, max_tokens=2)
+        await driver.terminal(overtaken, other, last)
+        assert last.finished
+        assert (await engine_of(driver).plugin_state())["preempted"] == before
 
     async def test_members_of_a_task_group_begin_together(self, driver: EngineDriver):
         one, other = (
