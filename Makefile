@@ -37,7 +37,7 @@ bench: setup
 		echo "== $$file"; $(BIN)/python -m benchmarks.$$(basename "$$file" .py); \
 	done
 
-## benchmark-tables: write the newest benchmark rows into README.md and docs/benchmarks.md
+## benchmark-tables: write the newest benchmark rows into README.md and docs/
 benchmark-tables: setup
 	$(BIN)/python scripts/benchmark_tables.py
 
