@@ -183,7 +183,8 @@ class Coordinator:
                 self._fleet.scheduler.update(node, lambda: None)
                 self._fleet.update(node)
         for wanted in event.wanted:
-            session.annotate(session.find(wanted.variable), wanted.criteria)
+            if wanted.criteria is not None:
+                session.annotate(session.find(wanted.variable), wanted.criteria)
         self._deduce(session)
         propagation = Propagation(session.graph, now_s)
         propagation.admit(delta.nodes)
@@ -223,7 +224,8 @@ class Coordinator:
         for wanted in event.wanted:
             own_id = variable_id(session.id, name_of(wanted.variable))
             variable = session.graph.variables[own_id]
-            changed |= session.annotate(variable, wanted.criteria)
+            if wanted.criteria is not None:
+                changed |= session.annotate(variable, wanted.criteria)
             if wanted.waiter is not None:
                 self._progress.attach(variable, wanted.waiter, is_streaming=wanted.stream)
         if changed:

@@ -51,10 +51,13 @@ NodeSpec = CallSpec | TransformSpec
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A variable the user will get, and who waits for it (None: nobody yet)."""
+    """A variable the user will get, and who waits for it (None: nobody yet).
+
+    Without criteria it is only reported: nothing is deduced from it.
+    """
 
     variable: VariableId
-    criteria: Criteria
+    criteria: Criteria | None
     waiter: WaiterId | None = None
     stream: bool = False
 

@@ -14,6 +14,7 @@ from typing import Any, assert_never
 
 import re2
 
+from parrot_backend import closed_set
 from parrot_backend.errors import RequestError
 
 MAX_PATTERN_CHARS = 1024
@@ -70,7 +71,44 @@ class Format:
     template: str
 
 
-Transform = Strip | HtmlEscape | HtmlUnescape | RegexGroup | JsonField | Split | Format
+@dataclass(frozen=True, slots=True)
+class SplitLines:
+    """See :func:`closed_set.split_lines`; the result is a list value."""
+
+
+@dataclass(frozen=True, slots=True)
+class SplitList:
+    """See :func:`closed_set.split_list`; the result is a list value."""
+
+    separator: str
+
+
+@dataclass(frozen=True, slots=True)
+class JsonList:
+    """See :func:`closed_set.json_list`; the result is a list value."""
+
+
+@dataclass(frozen=True, slots=True)
+class JoinList:
+    """See :func:`closed_set.join_list`; takes a list value."""
+
+    separator: str
+    item: str = "{}"
+
+
+Transform = (
+    Strip
+    | HtmlEscape
+    | HtmlUnescape
+    | RegexGroup
+    | JsonField
+    | Split
+    | Format
+    | SplitLines
+    | SplitList
+    | JsonList
+    | JoinList
+)
 
 
 class TransformError(Exception):
@@ -94,10 +132,12 @@ def check_transform(transform: Transform) -> None:
             raise RequestError(
                 "invalid_transform", f"group {transform.group} of a pattern with {groups} groups"
             )
-    if isinstance(transform, Split) and not transform.separator:
+    if isinstance(transform, Split | SplitList) and not transform.separator:
         raise RequestError("invalid_transform", "split needs a separator")
     if isinstance(transform, Format) and "{}" not in transform.template:
         raise RequestError("invalid_transform", "format needs {} in its template")
+    if isinstance(transform, JoinList) and "{}" not in transform.item:
+        raise RequestError("invalid_transform", "join_list needs {} in its item")
 
 
 def apply_transforms(text: str, transforms: tuple[Transform, ...]) -> str:
@@ -137,6 +177,14 @@ def _apply(text: str, transform: Transform) -> str:
             return pieces[index]
         case Format(template):
             return template.replace("{}", text, 1)
+        case SplitLines():
+            return closed_set.list_value(closed_set.split_lines(text))
+        case SplitList(separator):
+            return closed_set.list_value(closed_set.split_list(text, separator))
+        case JsonList():
+            return closed_set.list_value(closed_set.json_list(text))
+        case JoinList(separator, item):
+            return closed_set.join_list(closed_set.list_items(text), separator, item)
     assert_never(transform)
 
 

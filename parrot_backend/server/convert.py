@@ -93,7 +93,7 @@ def _wanted(body: wire.SubmitRequest, context: SubmitContext) -> tuple[Wanted, .
     return tuple(
         Wanted(
             variable_id(context.session, output.variable),
-            criteria_to_core(output.criteria, context.now_s),
+            None if output.criteria is None else criteria_to_core(output.criteria, context.now_s),
             context.waiter_of.get(output.variable),
             body.stream,
         )
@@ -103,6 +103,8 @@ def _wanted(body: wire.SubmitRequest, context: SubmitContext) -> tuple[Wanted, .
 
 def _node(node: wire.WireNode, session: SessionId) -> NodeSpec:
     where = f"call {node.name!r}"
+    if isinstance(node, wire.MapNode | wire.BranchNode | wire.LoopNode):
+        raise RequestError("unsupported", f"{node.kind} {node.name!r}: not served yet")
     if isinstance(node, wire.TransformNode):
         return _transform_node(node, session)
     if node.messages is not None:
@@ -205,4 +207,12 @@ def _transform(transform: wire.WireTransform) -> core_transforms.Transform:
             return core_transforms.Split(transform.separator, transform.index)
         case wire.FormatTransform():
             return core_transforms.Format(transform.template)
+        case wire.SplitLinesTransform():
+            return core_transforms.SplitLines()
+        case wire.SplitListTransform():
+            return core_transforms.SplitList(transform.separator)
+        case wire.JsonListTransform():
+            return core_transforms.JsonList()
+        case wire.JoinListTransform():
+            return core_transforms.JoinList(transform.separator, transform.item)
     assert_never(transform)

@@ -11,9 +11,13 @@ from parrot_backend.core.transforms import (
     Format,
     HtmlEscape,
     HtmlUnescape,
+    JoinList,
     JsonField,
+    JsonList,
     RegexGroup,
     Split,
+    SplitLines,
+    SplitList,
     Strip,
     Transform,
     TransformError,
@@ -210,3 +214,28 @@ def assert_gives_text_or_transform_error(text: str, transforms: tuple[Transform,
 @given(st.text())
 def test_unescape_undoes_escape(text: str) -> None:
     assert apply_transforms(text, (HtmlEscape(), HtmlUnescape())) == text
+
+
+@pytest.mark.parametrize(
+    ("transform", "text", "expected"),
+    [
+        (SplitLines(), "1. a\n\n - b\n(3) c: d\n 12:30 e", '["a", "b", "c: d", "12:30 e"]'),
+        (SplitLines(), "", "[]"),
+        (SplitList(";"), " a ;; b;", '["a", "b"]'),
+        (JsonList(), 'Sure: ["a", 1, {"b": null}] done', '["a", "1", "{\\"b\\": null}"]'),
+        (JsonList(), '[not json] ["ü"]', '["ü"]'),
+        (JoinList("\n", "- {}"), '["a", "{}"]', "- a\n- {}"),
+        (JoinList(", "), "[]", ""),
+    ],
+)
+def test_lists(transform: Transform, text: str, expected: str) -> None:
+    assert apply_transforms(text, (transform,)) == expected
+
+
+@pytest.mark.parametrize(
+    ("transform", "text"),
+    [(JsonList(), "none"), (JsonList(), "[" * 100_000), (JoinList(","), '{"a": 1}')],
+)
+def test_what_is_no_list_fails(transform: Transform, text: str) -> None:
+    with pytest.raises(TransformError):
+        apply_transforms(text, (transform,))

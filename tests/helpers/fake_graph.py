@@ -56,9 +56,10 @@ class FakeSession:
             if declared.value is not None:
                 self.settle(declared.name, value=declared.value)
         for node in body.nodes:
+            assert isinstance(node, CallNode | TransformNode), "the fake knows no control flow"
             for name in outputs_of(node):
                 self._declare(name)
-        self.waiting.extend(body.nodes)
+            self.waiting.append(node)
         self.evaluate()
 
     def evaluate(self) -> None:

@@ -22,7 +22,7 @@ async def test_events_come_in_order(start: StartServer):
     kinds = [kind for kind, _ in events]
     assert kinds == ["session", "token", "variable", "done"]
     assert events[0][1]["variables"]["out"]["state"] == "empty"
-    assert events[1][1] == {"variable": "out", "text": "yes"}
+    assert events[1][1] == {"variable": "out", "text": "yes", "kind": "text"}
     assert events[2][1]["value"] == "yes"
     assert events[3][1] == {}
 

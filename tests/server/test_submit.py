@@ -31,6 +31,9 @@ async def test_a_value_comes_with_id_usage_and_finish_reason(start: StartServer)
         "error": None,
         "usage": {"prompt_tokens": 3, "completion_tokens": 5, "cached_tokens": 0},
         "finish_reason": "stop",
+        "tool_calls": [],
+        "reasoning": None,
+        "logprobs": None,
     }
 
 

@@ -50,7 +50,7 @@ async def test_aget_all_wants_everything_in_one_request(
     async with P.program(client=async_client):
         first = Ask("one")
         await P.aget_all([first, Ask(first)], perf=P.THROUGHPUT)
-    assert {wanted.criteria.kind for wanted in fake.submits[0].outputs} == {"throughput"}
+    assert {wanted.criteria for wanted in fake.submits[0].outputs} == {P.THROUGHPUT}
 
 
 async def test_concurrent_gets_are_one_request(

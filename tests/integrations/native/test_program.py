@@ -18,7 +18,7 @@ def Ask(question: P.SemanticVariable):
     """Q: {{input:question}} A: {{output:answer}}"""
 
 
-def wanted(fake: FakeParrot, submit: int = -1) -> dict[str, WireCriteria]:
+def wanted(fake: FakeParrot, submit: int = -1) -> dict[str, WireCriteria | None]:
     return {output.variable: output.criteria for output in fake.submits[submit].outputs}
 
 

@@ -1,0 +1,104 @@
+"""What lists and conditions mean: the rules that a server and its clients must agree on. Pure.
+
+The server runs them on generated values, so that a program's control flow needs no way through the
+client; a client runs them on the same values to follow. A *list value* is a JSON array of strings.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Literal, assert_never
+
+#: At the start of a line: a bullet, or a number with what follows it.
+_LIST_MARK = re.compile(r"(?:[-*+\u2022]|\(?[0-9]{1,4}[.):])[ \t]+")
+
+#: Brackets that are tried as the start of a JSON array, so that the time stays linear.
+_MAX_ARRAY_STARTS = 32
+
+ConditionOp = Literal["contains", "equals", "starts_with", "ends_with", "is_empty"]
+
+
+def split_lines(text: str) -> list[str]:
+    """Return the lines that are not blank, without bullets, numbers and spaces at the ends."""
+    lines = (line.strip() for line in text.splitlines())
+    items = (line[mark.end() :] if (mark := _LIST_MARK.match(line)) else line for line in lines)
+    return [item for item in items if item]
+
+
+def split_list(text: str, separator: str) -> list[str]:
+    """Return the pieces between separators, stripped, without empty ones."""
+    return [piece for part in text.split(separator) if (piece := part.strip())]
+
+
+def json_list(text: str) -> list[str]:
+    """Return the items of the first JSON array in a text; those that are no strings as JSON.
+
+    Raises:
+        ValueError: There is none.
+    """
+    decoder, start = json.JSONDecoder(), -1
+    for _ in range(_MAX_ARRAY_STARTS):
+        start = text.find("[", start + 1)
+        if start < 0:
+            break
+        try:
+            items, _end = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            continue
+        return [_as_text(item) for item in items]
+    raise ValueError("no JSON array")
+
+
+def list_value(items: Sequence[str]) -> str:
+    """Return items as the value of a variable."""
+    return json.dumps(list(items), ensure_ascii=False)
+
+
+def list_items(value: str) -> list[str]:
+    """Return the items of a list value; those that are no strings as JSON.
+
+    Raises:
+        ValueError: It is not a JSON array.
+    """
+    try:
+        items = json.loads(value)
+    except (ValueError, RecursionError) as exc:
+        raise ValueError("not a JSON array") from exc
+    if not isinstance(items, list):
+        raise ValueError("not a JSON array")
+    return [_as_text(item) for item in items]
+
+
+def join_list(items: Sequence[str], separator: str, item: str = "{}") -> str:
+    """Return items in one text; ``{}`` in ``item`` is the place of each."""
+    return separator.join(item.replace("{}", each, 1) for each in items)
+
+
+def holds(
+    op: ConditionOp, value: str, text: str = "", *, ignore_case: bool = False, negate: bool = False
+) -> bool:
+    """Tell whether a condition holds of a value."""
+    if ignore_case:
+        value, text = value.casefold(), text.casefold()
+    return _holds(op, value, text) is not negate
+
+
+def _holds(op: ConditionOp, value: str, text: str) -> bool:
+    match op:
+        case "contains":
+            return text in value
+        case "equals":
+            return value == text
+        case "starts_with":
+            return value.startswith(text)
+        case "ends_with":
+            return value.endswith(text)
+        case "is_empty":
+            return not value.strip()
+    assert_never(op)
+
+
+def _as_text(item: object) -> str:
+    return item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)
