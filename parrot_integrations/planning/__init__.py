@@ -1,0 +1,1 @@
+"""Planning for frameworks: trace a program, submit its graph once, replay the program unchanged."""
