@@ -6,6 +6,7 @@ client; a client runs them on the same values to follow. A *list value* is a JSO
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Sequence
@@ -49,6 +50,12 @@ def json_list(text: str) -> list[str]:
             continue
         return [_as_text(item) for item in items]
     raise ValueError("no JSON array")
+
+
+def html_escape(text: str, double_quote: str = "&quot;", single_quote: str = "&#x27;") -> str:
+    """Return a text with ``& < >`` escaped and quotes replaced."""
+    escaped = html.escape(text, quote=False)
+    return escaped.replace('"', double_quote).replace("'", single_quote)
 
 
 def list_value(items: Sequence[str]) -> str:

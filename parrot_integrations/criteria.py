@@ -16,12 +16,12 @@ LATENCY = WireCriteria(kind="latency")
 THROUGHPUT = WireCriteria(kind="throughput")
 
 
-def adds_nothing(told: WireCriteria, asked: WireCriteria) -> bool:
+def adds_nothing(told: WireCriteria | None, asked: WireCriteria) -> bool:
     """Tell whether the server, knowing ``told``, would do nothing else for ``asked``.
 
     The server keeps the stronger of two wishes: latency over throughput, and every target.
     """
-    if asked.kind == "latency" and told.kind == "throughput":
+    if told is None or (asked.kind == "latency" and told.kind == "throughput"):
         return False
     targets = asked.model_dump(exclude={"kind"}, exclude_none=True)
     known = told.model_dump()

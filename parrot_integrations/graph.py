@@ -65,11 +65,33 @@ class GraphDelta:
     names: frozenset[str]
 
 
+class NameBook:
+    """Names that are unique, made from hints."""
+
+    def __init__(self) -> None:
+        self._uses_of_base: dict[str, int] = {}
+
+    def unique(self, hint: str) -> str:
+        """Return a name that was not given before, as like the hint as possible."""
+        base = _NOT_IN_NAMES.sub("_", hint)[:_MAX_BASE_CHARS].lstrip("-") or "_"
+        uses = self._uses_of_base.get(base, 0) + 1
+        self._uses_of_base[base] = uses
+        return base if uses == 1 else self._unique_numbered(base, uses)
+
+    def _unique_numbered(self, base: str, uses: int) -> str:
+        # The numbered name may itself be somebody's base ("f-2" written by the user).
+        while (name := f"{base}-{uses}") in self._uses_of_base:
+            uses += 1
+        self._uses_of_base[base] = uses
+        self._uses_of_base[name] = 1
+        return name
+
+
 class GraphRecorder:
     """Collects one program's graph."""
 
     def __init__(self) -> None:
-        self._uses_of_base: dict[str, int] = {}
+        self._names = NameBook()
         self._variables: dict[str, str | None] = {}
         self._nodes: list[WireNode] = []
         self._outputs: list[str] = []
@@ -78,7 +100,7 @@ class GraphRecorder:
 
     def add_external(self, hint: str, value: str | None) -> str:
         """Record an external variable and return its name; ``value`` None is set later."""
-        name = self._unique(hint)
+        name = self._names.unique(hint)
         self._variables[name] = value
         return name
 
@@ -97,13 +119,17 @@ class GraphRecorder:
         options: CallOptions,
     ) -> dict[str, str]:
         """Record a call and return the variable's name of each output placeholder."""
-        names = {output: self._unique(f"{hint}-{output}") for output in template.outputs}
+        names = {output: self._names.unique(f"{hint}-{output}") for output in template.outputs}
         outputs = {
             output: OutputSegment(variable=name, sampling=options.sampling_of_output.get(output))
             for output, name in names.items()
         }
         node = template.fill(
-            self._unique(hint), arguments, outputs, sampling=options.sampling, model=options.model
+            self._names.unique(hint),
+            arguments,
+            outputs,
+            sampling=options.sampling,
+            model=options.model,
         )
         used = [arguments[name] for name in template.inputs]
         self._add_node(node, used, names.values())
@@ -116,7 +142,7 @@ class GraphRecorder:
         transforms: tuple[WireTransform, ...] = (),
     ) -> str:
         """Record a text computed on the server and return its variable's name."""
-        name = self._unique(hint)
+        name = self._names.unique(hint)
         node = TransformNode(name=name, content=content, transforms=transforms, output=name)
         self._add_node(node, content, (name,))
         return name
@@ -145,17 +171,3 @@ class GraphRecorder:
         self._outputs.extend(outputs)
         self._inputs.update(read)
         self._ever_read.update(read)
-
-    def _unique(self, hint: str) -> str:
-        base = _NOT_IN_NAMES.sub("_", hint)[:_MAX_BASE_CHARS].lstrip("-") or "_"
-        uses = self._uses_of_base.get(base, 0) + 1
-        self._uses_of_base[base] = uses
-        return base if uses == 1 else self._unique_numbered(base, uses)
-
-    def _unique_numbered(self, base: str, uses: int) -> str:
-        # The numbered name may itself be somebody's base ("f-2" written by the user).
-        while (name := f"{base}-{uses}") in self._uses_of_base:
-            uses += 1
-        self._uses_of_base[base] = uses
-        self._uses_of_base[name] = 1
-        return name

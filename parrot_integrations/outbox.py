@@ -49,7 +49,7 @@ class Outbox:
         self._queue: deque[Shipment] = deque()
         #: Which shipment reports a variable, and the strongest wish the server knows of.
         self._reporter: dict[str, Shipment] = {}
-        self._told: dict[str, WireCriteria] = {}
+        self._told: dict[str, WireCriteria | None] = {}
         self._refused: dict[str, ParrotError] = {}
 
     def unheard(self, names: Iterable[str], criteria: WireCriteria) -> list[str]:
@@ -106,7 +106,7 @@ class Outbox:
                 case SubmitReply():
                     self._accepted(shipment, event)
                 case StreamToken() if self._reports(shipment, event.variable):
-                    self._slot(event.variable).add_text(event.text)
+                    self._add_text(event)
                 case StreamReset() if self._reports(shipment, event.variable):
                     self._slot(event.variable).reset_text()
                 case VariableView():
@@ -158,6 +158,10 @@ class Outbox:
         for view in reply.variables.values():
             self._note(view)
         self.pump()
+
+    def _add_text(self, event: StreamToken) -> None:
+        slot = self._slot(event.variable)
+        (slot.add_text if event.kind == "text" else slot.add_reasoning)(event.text)
 
     def _note(self, view: VariableView) -> None:
         if is_settled(view):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from parrot_backend.protocol import Scalar, SubmitRequest, WantedOutput, WireCriteria
 from parrot_integrations.graph import GraphDelta
@@ -23,16 +24,18 @@ class Shipment:
 
     Attributes:
         delta: New graph; None if there is none.
-        wanted: The variables to report, and how urgent each is.
+        wanted: The variables to report, and how urgent each is; None only reports it.
+        on_disconnect: What becomes of the work when this client goes away.
         session_id: Set when it is sent; None opens a session.
         is_running: A reader is at work on it.
     """
 
     delta: GraphDelta | None
-    wanted: Mapping[str, WireCriteria]
+    wanted: Mapping[str, WireCriteria | None]
     app: str
     metadata: Mapping[str, Scalar]
     session_id: str | None = None
+    on_disconnect: Literal["continue", "cancel"] = "continue"
     is_running: bool = False
     _key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
@@ -60,4 +63,5 @@ class Shipment:
                 for name, criteria in self.wanted.items()
             ),
             stream=True,
+            on_disconnect=self.on_disconnect,
         )

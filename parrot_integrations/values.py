@@ -25,12 +25,14 @@ class Known:
     Attributes:
         id: Id on the server; None before the server has accepted it.
         text: Text generated so far, as far as it was streamed.
+        reasoning: The same of what the model thought before.
         view: The settled variable.
         error: Why no more can be known at present, for example a lost connection.
     """
 
     id: str | None = None
     text: str = ""
+    reasoning: str = ""
     view: VariableView | None = None
     error: ParrotError | None = None
 
@@ -80,9 +82,13 @@ class Slot:
         """Append generated text."""
         self._update(lambda known: replace(known, text=known.text + text))
 
+    def add_reasoning(self, text: str) -> None:
+        """Append to what the model thought."""
+        self._update(lambda known: replace(known, reasoning=known.reasoning + text))
+
     def reset_text(self) -> None:
         """Forget the generated text."""
-        self._update(lambda known: replace(known, text=""))
+        self._update(lambda known: replace(known, text="", reasoning=""))
 
     def settle(self, view: VariableView) -> None:
         """Note the end of the variable; what is said later is ignored."""
@@ -158,7 +164,7 @@ class Slot:
 
 
 class TextFollower:
-    """Turns successive states of one variable into pieces of text, each yielded once.
+    """Turns successive texts of one variable into pieces, each yielded once.
 
     When a call runs again elsewhere, its text starts anew. As long as the new text repeats the
     old, nothing is noticed but a pause; where it differs, what was yielded is void.
@@ -173,14 +179,20 @@ class TextFollower:
         Raises:
             StreamRestarted: The text differs from what was returned before.
         """
-        text = known.text
-        if known.is_final():
-            text = known.value()
+        text = known.value() if known.is_final() else known.text
+        return self.follow(text, is_final=known.is_final())
+
+    def follow(self, text: str, *, is_final: bool) -> str:
+        """Return what is new in a text, which is the whole one if it is final.
+
+        Raises:
+            StreamRestarted: It differs from what was returned before.
+        """
         if text.startswith(self._yielded):
             new = text[len(self._yielded) :]
             self._yielded = text
             return new
-        if not known.is_final() and self._yielded.startswith(text):
+        if not is_final and self._yielded.startswith(text):
             return ""
         raise StreamRestarted(
             "stream_restarted",

@@ -33,7 +33,10 @@ class Strip:
 
 @dataclass(frozen=True, slots=True)
 class HtmlEscape:
-    """Escape ``& < > " '``."""
+    """Escape ``& < >``, and put these in the place of quotes."""
+
+    double_quote: str = "&quot;"
+    single_quote: str = "&#x27;"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +165,8 @@ def _apply(text: str, transform: Transform) -> str:
     match transform:
         case Strip():
             return text.strip()
-        case HtmlEscape():
-            return html.escape(text)
+        case HtmlEscape(double_quote, single_quote):
+            return closed_set.html_escape(text, double_quote, single_quote)
         case HtmlUnescape():
             return html.unescape(text)
         case RegexGroup(pattern, group):

@@ -60,6 +60,9 @@ class TransformNode(WireModel):
     output: Name
 
 
+ConditionOp = Literal["contains", "equals", "starts_with", "ends_with", "is_empty"]
+
+
 class Condition(WireModel):
     """A question about a value, from a closed set.
 
@@ -67,7 +70,7 @@ class Condition(WireModel):
     """
 
     input: InputSegment
-    op: Literal["contains", "equals", "starts_with", "ends_with", "is_empty"]
+    op: ConditionOp
     text: str = ""
     ignore_case: bool = False
     negate: bool = False

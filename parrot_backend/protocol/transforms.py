@@ -16,9 +16,11 @@ class StripTransform(WireModel):
 
 
 class HtmlEscapeTransform(WireModel):
-    """Escape HTML."""
+    """Escape ``& < >``, and quotes as the template engines of the world do, each in its way."""
 
     op: Literal["html_escape"] = "html_escape"
+    double_quote: Literal["&quot;", "&#34;", '"'] = "&quot;"
+    single_quote: Literal["&#x27;", "&#39;", "'"] = "&#x27;"
 
 
 class HtmlUnescapeTransform(WireModel):

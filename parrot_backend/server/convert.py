@@ -196,7 +196,7 @@ def _transform(transform: wire.WireTransform) -> core_transforms.Transform:
         case wire.StripTransform():
             return core_transforms.Strip()
         case wire.HtmlEscapeTransform():
-            return core_transforms.HtmlEscape()
+            return core_transforms.HtmlEscape(transform.double_quote, transform.single_quote)
         case wire.HtmlUnescapeTransform():
             return core_transforms.HtmlUnescape()
         case wire.RegexGroupTransform():

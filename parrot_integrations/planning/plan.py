@@ -1,0 +1,165 @@
+"""A plan in force: submitted once, then asked by every call of the replayed program.
+
+The plan is a forecast. A call that is found in it gets its reply from the graph that runs already;
+one that is not is sent by itself, as if there were no plan. So a wrong forecast costs work, and
+never changes an answer. What nobody has claimed when the program ends is given up.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from parrot_backend.protocol import Scalar, WireCriteria
+from parrot_integrations.couriers import ThreadCourier
+from parrot_integrations.criteria import LATENCY
+from parrot_integrations.planning.builder import PlannedProgram
+from parrot_integrations.planning.calls import ModelCall
+from parrot_integrations.planning.clients import Connection
+from parrot_integrations.planning.mirror import Mirror
+from parrot_integrations.planning.planned_reply import PlannedReply
+from parrot_integrations.planning.reply import Reply
+from parrot_integrations.planning.report import PlanReport
+from parrot_integrations.planning.session import PlanSession
+from parrot_integrations.planning.steps import PlannedCall, all_steps, bodies_of, to_nodes
+from parrot_integrations.settings import ClientSettings
+
+
+@dataclass(frozen=True, slots=True)
+class PlanTerms:
+    """How a plan is sent.
+
+    Attributes:
+        app: Name of the application.
+        metadata: Labels of the session.
+        criteria: How urgent the values are in which the program ends.
+    """
+
+    app: str = ""
+    metadata: Mapping[str, Scalar] | None = None
+    criteria: WireCriteria = LATENCY
+
+
+class Plan:
+    """One planned program; may be used from any thread and event loop.
+
+    Args:
+        program: What the program will do, as far as it can be foreseen.
+        connection: The server of its calls; None if there are none.
+        terms: How it is sent.
+
+    Attributes:
+        program: As given.
+    """
+
+    def __init__(
+        self, program: PlannedProgram, connection: Connection | None, terms: PlanTerms
+    ) -> None:
+        self.program = program
+        self._connection = connection
+        self._terms = terms
+        self._lock = threading.Lock()
+        self._mirror = Mirror.of(program.steps, program.constants, program.externals)
+        self._session: PlanSession | None = None
+        self._num_claimed = 0
+        self._num_missed = 0
+        self._is_closed = False
+
+    def start(self) -> None:
+        """Send the graph if any call of it could run now.
+
+        Else it is sent with the first claim: what a step of the client makes before any call can
+        go along with the submit, which saves setting it afterwards.
+        """
+        if self._mirror.has_ready_calls:
+            with self._lock:
+                self._submit()
+
+    def claim(self, call: ModelCall, *, endpoint: ClientSettings, direct: Reply) -> Reply | None:
+        """Return the reply of the planned call that is exactly this one; None if there is none.
+
+        Args:
+            call: With concrete texts.
+            endpoint: The server it is meant for.
+            direct: Takes over if the plan is lost; it is not read before.
+        """
+        with self._lock:
+            match = None
+            if not self._is_closed and self._is_mine(endpoint):
+                match = self._mirror.find(call)
+            if match is None:
+                return None
+            self._num_claimed += 1
+            for name, value in match.learnt.items():
+                self._mirror.learn(name, value)
+                if self._session is not None:
+                    self._session.set(name, value)
+            session = self._submit() if self._session is None else self._session
+            self._follow(session)
+            return PlannedReply(self, match.call.output, session.slot(match.call.output), direct)
+
+    def miss(self) -> None:
+        """Count a call of the program that no plan has."""
+        self._num_missed += 1
+
+    def learn(self, output: str, value: str) -> None:
+        """Take in the value of a claimed call, before the program goes on with it."""
+        with self._lock:
+            self._mirror.learn(output, value)
+            if self._session is not None:
+                self._follow(self._session)
+
+    def close(self) -> None:
+        """Give up what is unfinished; does not wait for the server."""
+        with self._lock:
+            self._is_closed = True
+            if self._session is not None:
+                self._session.close()
+
+    def report(self) -> PlanReport:
+        """Return what was planned and what came of it."""
+        with self._lock:
+            session = self._session
+            return PlanReport(
+                steps=self.program.steps,
+                num_planned=self._mirror.num_calls,
+                num_claimed=self._num_claimed,
+                num_missed=self._num_missed,
+                num_submits=0 if session is None else session.num_submits,
+                num_sets=0 if session is None else session.num_sets,
+                late=self.program.late,
+                cuts=self.program.cuts,
+            )
+
+    def _submit(self) -> PlanSession:
+        assert self._connection is not None, "a plan with calls has a server"
+        courier = ThreadCourier(self._connection.client())
+        session = PlanSession(courier, self._terms.app, self._terms.metadata or {})
+        variables: dict[str, str | None] = dict(self.program.constants)
+        for name in self.program.externals:
+            variables[name] = self._mirror.values.get(name)
+        session.submit(to_nodes(self.program.steps), variables, self._wanted())
+        self._session = session
+        return session
+
+    def _wanted(self) -> dict[str, WireCriteria | None]:
+        """Return the outputs to report; those that nothing reads are what the program ends with."""
+        read = {name for step in all_steps(self.program.steps) for name in step.inputs}
+        read |= {body.result for step in all_steps(self.program.steps) for body in bodies_of(step)}
+        wanted: dict[str, WireCriteria | None] = {}
+        for step in self.program.steps:
+            if step.output not in read:
+                wanted[step.output] = self._terms.criteria
+            elif isinstance(step, PlannedCall):
+                wanted[step.output] = None
+        return wanted
+
+    def _follow(self, session: PlanSession) -> None:
+        session.follow(self._mirror.take_appeared())
+
+    def _is_mine(self, endpoint: ClientSettings) -> bool:
+        if self._connection is None:
+            return False
+        own = self._connection.settings
+        return (own.base_url, own.api_key) == (endpoint.base_url, endpoint.api_key)
