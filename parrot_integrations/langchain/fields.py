@@ -95,9 +95,9 @@ class ParrotFields(BaseModel):
     @property
     def connection(self) -> Connection:
         """The way to the server."""
-        if self.base_url is None and (self.client or self.async_client):
-            return Connection(ClientSettings("http://own-client"), self.client, self.async_client)
-        return Connection(self.settings, self.client, self.async_client)
+        own = self.client or self.async_client
+        settings = self.settings if own is None else own.settings
+        return Connection(settings, self.client, self.async_client)
 
     @property
     def lc_secrets(self) -> dict[str, str]:
