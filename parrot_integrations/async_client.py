@@ -71,6 +71,11 @@ class AsyncParrotClient:
         self._http = httpx.AsyncClient(transport=transport, **http_options(self._settings))
         self._retrying = stamina.AsyncRetryingCaller(**retry_options(self._settings))
 
+    @property
+    def settings(self) -> ClientSettings:
+        """Where the server is, and how patiently it is asked."""
+        return self._settings
+
     async def submit(self, request: SubmitRequest) -> SubmitReply:
         """Submit a graph and wait as the request says."""
         return await self._send(_wire.submit(_wire.with_key(request)))

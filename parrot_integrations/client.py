@@ -75,6 +75,11 @@ class ParrotClient:
         self._http = httpx.Client(transport=transport, **http_options(self._settings))
         self._retrying = stamina.RetryingCaller(**retry_options(self._settings))
 
+    @property
+    def settings(self) -> ClientSettings:
+        """Where the server is, and how patiently it is asked."""
+        return self._settings
+
     def submit(self, request: SubmitRequest) -> SubmitReply:
         """Submit a graph and wait as the request says."""
         return self._send(_wire.submit(_wire.with_key(request)))

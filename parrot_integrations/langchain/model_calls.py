@@ -16,11 +16,10 @@ from parrot_integrations.langchain.symbolic import (
     GeneratedMessage,
     HostValue,
     SymbolicList,
-    SymbolicText,
     generated_message,
 )
 from parrot_integrations.planning.calls import ModelCall
-from parrot_integrations.planning.symbols import CannotPlan
+from parrot_integrations.planning.symbols import CannotPlan, SymbolicText
 
 if TYPE_CHECKING:
     from parrot_integrations.langchain.tracer import Tracer

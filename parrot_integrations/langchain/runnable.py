@@ -247,7 +247,7 @@ class ParrotRunnable(RunnableBindingBase[Input, Output]):
         terms = PlanTerms(
             app=annotation.app or config.get("run_name") or "",
             metadata=annotation.labels(),
-            criteria=to_criteria(annotation.perf or perf),  # type: ignore[arg-type]
+            criteria=to_criteria(annotation.perf or perf),
         )
         return Plan(program, tracer.connection, terms)
 

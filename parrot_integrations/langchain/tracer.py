@@ -254,7 +254,11 @@ class Tracer:
 
     @_rule.register
     def _router(
-        self, step: RouterRunnable, value: Any, config: RunnableConfig, kwargs: Mapping[str, Any]
+        self,
+        step: RouterRunnable,  # type: ignore[type-arg]
+        value: Any,
+        config: RunnableConfig,
+        kwargs: Mapping[str, Any],
     ) -> Any:
         if not isinstance(value, Mapping) or self._is_symbolic(value.get("key")):
             raise CannotPlan("the key is made on the client")

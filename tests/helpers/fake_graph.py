@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from parrot_backend.protocol import (
     CallNode,
@@ -42,11 +43,13 @@ class FakeSession:
     Attributes:
         generate: Prompt to output; a ``ValueError`` fails the output with its text as the code.
         held: Names of outputs that are left to the test.
+        details: What a call's view tells beside the value: tool calls, reasoning, ...
     """
 
     id: str
     generate: Callable[[str], str]
     held: set[str]
+    details: Callable[[CallNode], dict[str, Any]] = lambda _node: {}  # noqa: E731 - a default
     variables: dict[str, FakeVariable] = field(default_factory=dict)
     waiting: list[Node] = field(default_factory=list)
 
@@ -83,10 +86,10 @@ class FakeSession:
         value: str | None = None,
         state: VariableState = "ready",
         error: FailureView | None = None,
-        usage: Usage | None = None,
+        **more: Any,
     ) -> None:
         variable = self.variables[name]
-        update = {"value": value, "state": state, "error": error, "usage": usage}
+        update = {"value": value, "state": state, "error": error, **more}
         variable.view = variable.view.model_copy(update=update)
         variable.said.append(variable.view)
 
@@ -120,11 +123,19 @@ class FakeSession:
             except ValueError as exc:
                 self.fail(name, "failed", failure(str(exc), name))
                 return
-            for number, word in enumerate(values[name].split(" ")):
-                token = StreamToken(variable=name, text=" " * (number > 0) + word)
-                self.variables[name].said.append(token)
-            usage = Usage(prompt_tokens=1, completion_tokens=2, cached_tokens=0)
-            self.settle(name, value=values[name], usage=usage)
+            more = {
+                "usage": Usage(prompt_tokens=1, completion_tokens=2, cached_tokens=0),
+                "finish_reason": "stop",
+                **self.details(node),
+            }
+            self._speak(name, more.get("reasoning"), "reasoning")
+            self._speak(name, values[name], "text")
+            self.settle(name, value=values[name], **more)
+
+    def _speak(self, name: str, text: str | None, kind: Literal["text", "reasoning"]) -> None:
+        for number, word in enumerate(text.split(" ") if text else ()):
+            token = StreamToken(variable=name, text=" " * (number > 0) + word, kind=kind)
+            self.variables[name].said.append(token)
 
     def _text(self, segments: list[WireSegment], values: dict[str, str]) -> str:
         texts = []

@@ -13,10 +13,12 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx
 
 from parrot_backend.protocol import (
+    CallNode,
     StreamReset,
     StreamToken,
     SubmitReply,
@@ -50,6 +52,7 @@ class FakeParrot:
     Attributes:
         generate: The text function; a ``ValueError`` fails the output with its text as the code.
         held: Names of outputs that are not generated until the test does it.
+        details: What a call's view tells beside the value: tool calls, reasoning, logprobs, ...
         log: Method and path of every request that arrived, in order.
         submits: Bodies of the submits that were carried out (repeats excluded).
         keys: Idempotency keys of the submits that arrived (repeats included).
@@ -64,6 +67,7 @@ class FakeParrot:
     def __init__(self, generate: Callable[[str], str] = echo) -> None:
         self.generate = generate
         self.held: set[str] = set()
+        self.details: Callable[[CallNode], dict[str, Any]] = lambda _node: {}
         self.log: list[str] = []
         self.submits: list[SubmitRequest] = []
         self.keys: list[str | None] = []
@@ -173,7 +177,7 @@ class FakeParrot:
             if body.session_id is not None and body.session_id not in self.sessions:
                 yield error_reply(404, "unknown_session")
                 return
-            session = FakeSession(session_id, self.generate, self.held)
+            session = FakeSession(session_id, self.generate, self.held, self.details)
             self.sessions.setdefault(session_id, session).add(body)
             self.submits.append(body)
             self._known_submits[body.idempotency_key] = session_id

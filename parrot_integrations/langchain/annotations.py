@@ -1,0 +1,205 @@
+"""What the server is told about a call beside the call: application, session, stage, urgency.
+
+It comes from three places, of which an earlier one wins: LangChain's ``config["metadata"]``, where
+LangGraph also says which node of which thread runs; the ``parrot_session`` around the code; the
+model.
+
+    with parrot_session(app="reports", session=user_id):
+        chain.invoke(question, {"metadata": {"parrot_stage": "draft"}})
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Literal, TypeVar, get_args
+
+from langchain_core.callbacks import BaseRunManager
+from langchain_core.runnables import RunnableConfig, ensure_config
+
+from parrot_backend.protocol import MAX_NAME_CHARS, Scalar
+from parrot_integrations.criteria import LATENCY, THROUGHPUT, Criteria
+
+T = TypeVar("T")
+
+#: How urgent a reply is: a word, or targets in seconds.
+Perf = Literal["latency", "throughput"] | Criteria
+
+#: The server takes this many labels of a session.
+_MAX_LABELS = 64
+#: Keys of ``config["metadata"]`` that frameworks put there for themselves.
+_NOISE = (
+    "ls_", "lc_", "langgraph_", "parrot_", "__", "checkpoint_", "thread_id", "versions",
+    "revision_id", "run_id",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """What a scope or a config says; None says nothing."""
+
+    app: str | None = None
+    session: str | None = None
+    stage: str | None = None
+    perf: Perf | None = None
+    metadata: Mapping[str, Scalar] = field(default_factory=dict)
+
+    def over(self, other: Annotation) -> Annotation:
+        """Return both together, this one first."""
+        return Annotation(
+            app=self.app or other.app,
+            session=self.session or other.session,
+            stage=self.stage or other.stage,
+            perf=self.perf or other.perf,
+            metadata={**other.metadata, **self.metadata},
+        )
+
+    def labels(self) -> dict[str, Scalar]:
+        """Return the labels of the session that the server keeps."""
+        named = {"session": self.session, "stage": self.stage}
+        labels = {key: value for key, value in named.items() if value is not None}
+        return dict(list({**labels, **self.metadata}.items())[:_MAX_LABELS])
+
+
+_scope: ContextVar[Annotation] = ContextVar("parrot_annotation", default=Annotation())  # noqa: B039 - immutable
+
+_default_perf: ContextVar[Perf] = ContextVar("parrot_default_perf", default="latency")
+_config_metadata: ContextVar[Mapping[str, Any]] = ContextVar(
+    "parrot_config_metadata",
+    default={},  # noqa: B039 - never changed
+)
+_END: Any = object()
+
+
+@contextmanager
+def parrot_session(
+    *,
+    app: str | None = None,
+    session: str | None = None,
+    stage: str | None = None,
+    perf: Perf | None = None,
+    metadata: Mapping[str, Scalar] | None = None,
+) -> Iterator[None]:
+    """Annotate all calls in a block; an inner block adds to and overrides an outer one.
+
+    Args:
+        app: Name of the application, for people and for metrics.
+        session: What belongs together, for example a conversation.
+        stage: Which part of the program this is.
+        perf: How urgent the replies are.
+        metadata: Further labels.
+    """
+    inner = Annotation(app, session, stage, perf, dict(metadata or {}))
+    token = _scope.set(inner.over(_scope.get()))
+    try:
+        yield
+    finally:
+        _scope.reset(token)
+
+
+@contextmanager
+def for_batch() -> Iterator[None]:
+    """Take replies in a block for a batch's: nobody waits for one of them alone."""
+    token = _default_perf.set("throughput")
+    try:
+        yield
+    finally:
+        _default_perf.reset(token)
+
+
+def default_perf() -> Perf:
+    """Return the urgency of replies of which nobody says anything."""
+    return _default_perf.get()
+
+
+@contextmanager
+def with_config(config: RunnableConfig | None) -> Iterator[None]:
+    """Remember the metadata of a config for models that LangChain streams without passing it on."""
+    token = _config_metadata.set(ensure_config(config).get("metadata") or {})
+    try:
+        yield
+    finally:
+        _config_metadata.reset(token)
+
+
+def begin_with_config(config: RunnableConfig | None, chunks: Iterator[T]) -> Iterator[T]:
+    """Take the first step of a stream with the metadata of a config: it sends the call then."""
+    with with_config(config):
+        first = list(islice(chunks, 1))
+    yield from first
+    yield from chunks
+
+
+async def abegin_with_config(
+    config: RunnableConfig | None, chunks: AsyncIterator[T]
+) -> AsyncIterator[T]:
+    """Take the first step of a stream with the metadata of a config: it sends the call then."""
+    with with_config(config):
+        first = await anext(chunks, _END)
+    if first is _END:
+        return
+    yield first
+    async for chunk in chunks:
+        yield chunk
+
+
+def metadata_of(run_manager: BaseRunManager | None) -> Mapping[str, Any] | None:
+    """Return the metadata of a run; None if LangChain did not pass the run on."""
+    return None if run_manager is None else run_manager.metadata
+
+
+def current_annotation(config_metadata: Mapping[str, Any] | None) -> Annotation:
+    """Return what config and scope say together.
+
+    Args:
+        config_metadata: That of the run; None takes what ``with_config`` remembered.
+    """
+    if config_metadata is None:
+        config_metadata = _config_metadata.get()
+    return read_metadata(config_metadata).over(_scope.get())
+
+
+def read_metadata(metadata: Mapping[str, Any]) -> Annotation:
+    """Return what the metadata of a LangChain run says.
+
+    LangGraph's thread is the session and its node the stage; step and path are labels. Of the rest,
+    scalars are taken over as labels; what is there for tracing is left out.
+    """
+    labels: dict[str, Scalar] = {}
+    if "langgraph_step" in metadata:
+        labels["step"] = metadata["langgraph_step"]
+    if "langgraph_path" in metadata:
+        labels["path"] = "/".join(map(str, metadata["langgraph_path"]))
+    for key, value in metadata.items():
+        if isinstance(value, Scalar) and not key.startswith(_NOISE):
+            labels.setdefault(key, value)
+    return Annotation(
+        app=_text(metadata.get("parrot_app")),
+        session=_text(metadata.get("parrot_session", metadata.get("thread_id"))),
+        stage=_text(metadata.get("parrot_stage", metadata.get("langgraph_node"))),
+        perf=metadata.get("parrot_perf"),
+        metadata=labels,
+    )
+
+
+def to_criteria(perf: object) -> Criteria:
+    """Return the wire form of an urgency; None is latency.
+
+    Raises:
+        ValueError: Neither a known word nor criteria.
+    """
+    if perf is None or perf == "latency":
+        return LATENCY
+    if perf == "throughput":
+        return THROUGHPUT
+    if isinstance(perf, Criteria):
+        return perf
+    words = " or ".join(map(repr, get_args(get_args(Perf)[0])))
+    raise ValueError(f"perf is {words} or parrot_integrations.Criteria(...), not {perf!r}")
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)[:MAX_NAME_CHARS]

@@ -1,0 +1,207 @@
+"""Parameters of LangChain models as ``CallOptions``: the model's own, then those of one call. Pure.
+
+What is not known is an error, never dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from pydantic import TypeAdapter
+
+from parrot_backend.protocol import (
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    NamedTool,
+    ResponseFormat,
+    Sampling,
+    Tool,
+    ToolChoice,
+)
+from parrot_integrations.langchain.annotations import Perf
+from parrot_integrations.planning.calls import CallOptions
+
+#: What LangChain's users give as tools.
+ToolLike = dict[str, Any] | type | Callable[..., Any] | BaseTool
+
+#: Parameters that go to the sampler as they are; None is the server's default.
+SAMPLING_NAMES = (
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "seed",
+    "min_tokens",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "ignore_eos",
+)
+#: Further parameters that change what is generated.
+OUTPUT_NAMES = ("model", *SAMPLING_NAMES, "stop", "logprobs", "top_logprobs", "n")
+_CALL_NAMES = frozenset(
+    {
+        *OUTPUT_NAMES,
+        "app",
+        "chat_template_kwargs",
+        "parallel_tool_calls",
+        "perf",
+        "response_format",
+        "timeout",
+        "tool_choice",
+        "tools",
+    }
+)
+#: LangChain passes these on to the model and has read them itself.
+_LANGCHAIN_NAMES = frozenset({"stream", "ls_structured_output_format", "structured_output_format"})
+
+_response_format: TypeAdapter[ResponseFormat] = TypeAdapter(ResponseFormat)
+
+
+@dataclass(frozen=True, slots=True)
+class CallSpec:
+    """One call's parameters.
+
+    Attributes:
+        options: What decides on the output.
+        n: How many outputs are wanted.
+        app: Name of the application; None leaves it to annotations.
+        perf: Urgency; None leaves it to annotations.
+        timeout_s: Longest wait.
+    """
+
+    options: CallOptions
+    n: int
+    app: str | None
+    perf: Perf | None
+    timeout_s: float | None
+
+    def variants(self) -> list[CallOptions]:
+        """Return the options of each wanted output; with a seed, each has its own."""
+        sampling = self.options.sampling
+        if self.n == 1 or sampling.seed is None:
+            return [self.options] * self.n
+        seeds = range(sampling.seed, sampling.seed + self.n)
+        samplings = [sampling.model_copy(update={"seed": seed}) for seed in seeds]
+        return [replace(self.options, sampling=sampling) for sampling in samplings]
+
+
+def read_call(
+    defaults: Mapping[str, Any], stop: Sequence[str] | None, kwargs: Mapping[str, Any]
+) -> CallSpec:
+    """Put together the parameters of a call.
+
+    Args:
+        defaults: The model's own, by the names in ``OUTPUT_NAMES``, and ``timeout``.
+        stop: Replaces the model's own, even if it is empty.
+        kwargs: Parameters of the call, which win over the model's; None is not given.
+
+    Raises:
+        ValueError: A parameter is unknown or has a wrong value.
+    """
+    unknown = sorted(kwargs.keys() - _CALL_NAMES - _LANGCHAIN_NAMES)
+    if unknown:
+        raise ValueError(
+            f"unknown parameters {', '.join(unknown)}; known are {', '.join(sorted(_CALL_NAMES))}"
+        )
+    given = {name: value for name, value in kwargs.items() if value is not None}
+    merged = {**defaults, **given}
+    if stop is not None:
+        merged["stop"] = stop
+    n = merged.get("n") or 1
+    if not isinstance(n, int) or n < 1:
+        raise ValueError(f"n is a positive whole number, not {n!r}")
+    tools = to_tools(given.get("tools") or ())
+    options = CallOptions(
+        model=merged.get("model"),
+        sampling=_sampling(merged),
+        tools=tools,
+        tool_choice=to_tool_choice(given.get("tool_choice"), tools),
+        parallel_tool_calls=given.get("parallel_tool_calls", True),
+        chat_template_kwargs={
+            **defaults.get("chat_template_kwargs", {}),
+            **given.get("chat_template_kwargs", {}),
+        },
+    )
+    return CallSpec(options, n, given.get("app"), given.get("perf"), merged.get("timeout"))
+
+
+def to_tools(tools: Sequence[ToolLike]) -> tuple[Tool, ...]:
+    """Convert tools."""
+    return tuple(_to_tool(tool) for tool in tools)
+
+
+def to_openai_tools(tools: Sequence[ToolLike], strict: bool | None) -> list[dict[str, Any]]:
+    """Return tools in the form that LangChain keeps and shows in traces."""
+    return [convert_to_openai_tool(tool, strict=strict) for tool in tools]
+
+
+def to_tool_choice(choice: object, tools: Sequence[Tool]) -> ToolChoice:
+    """Convert a choice of tools: a word, a tool's name, OpenAI's object, or a truth value.
+
+    Raises:
+        ValueError: No such tool.
+    """
+    if choice is None or choice == "auto":
+        return "auto"
+    if choice is True or choice in ("any", "required"):
+        return "required"
+    if choice is False or choice == "none":
+        return "none"
+    if isinstance(choice, Mapping):
+        choice = choice.get("name") or choice.get("function", {}).get("name")
+    names = [tool.name for tool in tools]
+    if choice not in names:
+        known = ", ".join(names) or "none"
+        raise ValueError(f"tool_choice {choice!r} is not one of the tools ({known})")
+    return NamedTool(name=str(choice))
+
+
+def to_response_format(given: object) -> ResponseFormat | None:
+    """Convert the form that an output must have: ours, or as OpenAI's API words it.
+
+    Raises:
+        ValueError: Not a known form.
+    """
+    if given is None or (isinstance(given, Mapping) and given.get("type") == "text"):
+        return None
+    if isinstance(given, Mapping) and given.get("type") == "json_object":
+        return JsonObjectFormat()
+    if isinstance(given, Mapping) and given.get("type") == "json_schema":
+        inner = given.get("json_schema")
+        if isinstance(inner, Mapping) and isinstance(inner.get("schema"), Mapping):
+            # OpenAI's API puts a name and `strict` beside the schema.
+            inner = inner["schema"]
+        return JsonSchemaFormat(json_schema=dict(inner or {}))
+    return _response_format.validate_python(given)
+
+
+def _to_tool(tool: ToolLike) -> Tool:
+    function = convert_to_openai_tool(tool)["function"]
+    fields = {
+        key: function[key] for key in ("name", "description", "parameters") if key in function
+    }
+    return Tool(**fields)
+
+
+def _sampling(merged: Mapping[str, Any]) -> Sampling:
+    given = {name: merged[name] for name in SAMPLING_NAMES if merged.get(name) is not None}
+    stop = merged.get("stop") or ()
+    return Sampling(
+        **given,
+        stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        logprobs=_logprobs(merged.get("logprobs"), merged.get("top_logprobs")),
+        response_format=to_response_format(merged.get("response_format")),
+    )
+
+
+def _logprobs(logprobs: bool | int | None, top_logprobs: int | None) -> int | None:
+    """Return how many alternatives are told; OpenAI's API switches on and counts separately."""
+    if logprobs is False or (logprobs is None and top_logprobs is None):
+        return None
+    return top_logprobs or (0 if isinstance(logprobs, bool) or logprobs is None else logprobs)

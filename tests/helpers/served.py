@@ -1,0 +1,39 @@
+"""`parrot serve` as a process of its own, for tests that talk to it over HTTP."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def parrot_serve(*options: str) -> Iterator[str]:
+    """Start a server on a free port; yield its URL; end it in good order."""
+    command = [sys.executable, "-m", "parrot_backend", "serve", "--port", "0", *options]
+    process = subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None
+    said: list[str] = []
+    try:
+        for line in process.stdout:
+            said.append(line)
+            if "ready at" in line:
+                break
+        else:
+            raise AssertionError("the server did not start:\n" + "".join(said[-20:]))
+        # A full pipe would stop the server.
+        drain = threading.Thread(target=process.stdout.read, daemon=True)
+        drain.start()
+        yield line.split("ready at ")[1].split()[0]
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=30)
+        drain.join()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
