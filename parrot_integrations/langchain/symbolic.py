@@ -37,7 +37,14 @@ class GeneratedMessage(AIMessage):
 
 def generated_message(marker: SymbolicText) -> GeneratedMessage:
     """Return the message of a planned call; validation would copy the marker and disarm it."""
-    return GeneratedMessage.model_construct(content=marker)
+    # To look the defaults up takes longer than all else that is done for a call.
+    return GeneratedMessage.model_construct(
+        content=marker,
+        additional_kwargs={},
+        response_metadata={},
+        tool_calls=[],
+        invalid_tool_calls=[],
+    )
 
 
 class _Closed:

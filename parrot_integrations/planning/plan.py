@@ -132,6 +132,10 @@ class Plan:
                 cuts=self.program.cuts,
             )
 
+    def to_mermaid(self) -> str:
+        """Return the graph as a Mermaid flow chart."""
+        return self.report().to_mermaid()
+
     def _submit(self) -> PlanSession:
         assert self._connection is not None, "a plan with calls has a server"
         courier = ThreadCourier(self._connection.client())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from parrot_backend.protocol import TextSegment
 from parrot_integrations.planning.builder import Note
 from parrot_integrations.planning.steps import (
     PlannedCall,
@@ -15,6 +16,8 @@ from parrot_integrations.planning.steps import (
     all_steps,
     bodies_of,
 )
+
+_TITLE_CHARS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ def _boxes(steps: tuple[Step, ...], ids: dict[str, str], indent: str = "  ") -> 
         node = ids[step.output]
         match step:
             case PlannedCall():
-                yield f'{indent}{node}["{_quoted(step.label)}"]'
+                yield f'{indent}{node}["{_quoted(_title(step))}"]'
             case PlannedText():
                 yield f'{indent}{node}(["text"])'
             case _:
@@ -92,6 +95,13 @@ def _boxes(steps: tuple[Step, ...], ids: dict[str, str], indent: str = "  ") -> 
                     yield f"{indent}end"
                     if body.result in ids:
                         yield f"{indent}{ids[body.result]} -.-> {node}"
+
+
+def _title(step: PlannedCall) -> str:
+    """Return the label with the beginning of what the call says."""
+    said = next((s.text for c in step.contents for s in c if isinstance(s, TextSegment)), "")
+    words = " ".join(said.split())
+    return f"{step.label}: {words[:_TITLE_CHARS]}" if words else step.label
 
 
 def _quoted(text: str) -> str:
