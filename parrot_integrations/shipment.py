@@ -26,6 +26,7 @@ class Shipment:
         delta: New graph; None if there is none.
         wanted: The variables to report, and how urgent each is; None only reports it.
         on_disconnect: What becomes of the work when this client goes away.
+        tokens: Whether texts are told while they are generated.
         session_id: Set when it is sent; None opens a session.
         is_running: A reader is at work on it.
     """
@@ -36,6 +37,7 @@ class Shipment:
     metadata: Mapping[str, Scalar]
     session_id: str | None = None
     on_disconnect: Literal["continue", "cancel"] = "continue"
+    tokens: bool = True
     is_running: bool = False
     _key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
@@ -59,7 +61,7 @@ class Shipment:
             variables=() if self.delta is None else self.delta.variables,
             nodes=() if self.delta is None else self.delta.nodes,
             outputs=tuple(
-                WantedOutput(variable=name, criteria=criteria)
+                WantedOutput(variable=name, criteria=criteria, tokens=self.tokens)
                 for name, criteria in self.wanted.items()
             ),
             stream=True,

@@ -31,10 +31,12 @@ class WantedOutput(WireModel):
 
     Attributes:
         criteria: How urgent it is; None only reports it, and says nothing of urgency.
+        tokens: Whether a stream tells the text while it is generated, or only the value.
     """
 
     variable: Reference
     criteria: WireCriteria | None = WireCriteria()
+    tokens: bool = True
 
 
 class SubmitRequest(WireModel):

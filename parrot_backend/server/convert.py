@@ -95,7 +95,7 @@ def _wanted(body: wire.SubmitRequest, context: SubmitContext) -> tuple[Wanted, .
             variable_id(context.session, output.variable),
             None if output.criteria is None else criteria_to_core(output.criteria, context.now_s),
             context.waiter_of.get(output.variable),
-            body.stream,
+            body.stream and output.tokens,
         )
         for output in body.outputs
     )

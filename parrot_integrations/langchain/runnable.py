@@ -20,6 +20,9 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import get_config_list
 from langchain_core.runnables.utils import Input, Output
 
+# LangChain's models look for it, too, to decide whether they stream.
+from langchain_core.tracers._streaming import _StreamingCallbackHandler
+
 from parrot_integrations.errors import ProgramError
 from parrot_integrations.langchain.annotations import current_annotation, to_criteria
 from parrot_integrations.langchain.tracer import Tracer
@@ -63,7 +66,8 @@ class ParrotRunnable(RunnableBindingBase[Input, Output]):
 
         Its ``report()`` and ``to_mermaid()`` say which steps are planned, and why others are not.
         """
-        return self._trace([input], [self._merge_configs(config)], kwargs, "latency").plans[0]
+        configs = [self._merge_configs(config)]
+        return self._trace([input], configs, kwargs, "latency", streams=False).plans[0]
 
     # --- entry points ----------------------------------------------------------------------
 
@@ -83,7 +87,7 @@ class ParrotRunnable(RunnableBindingBase[Input, Output]):
         self, input: Input, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[Output]:
         """Run it, planned, and yield what its last steps yield."""
-        plans = self._start([input], config, kwargs)
+        plans = self._start([input], config, kwargs, streams=True)
         return _steps(plans, super().stream(input, config, **kwargs))
 
     def astream(
@@ -97,7 +101,8 @@ class ParrotRunnable(RunnableBindingBase[Input, Output]):
     ) -> Iterator[Output]:
         """Run it, planned, as a step of a stream: a plan needs the whole input first."""
         chunks = list(input)
-        plans = self._start([_added(chunks)] if chunks else [], config, kwargs)
+        inputs = [_added(chunks)] if chunks else []
+        plans = self._start(inputs, config, kwargs, streams=True)
         yield from _steps(plans, super().transform(iter(chunks), config, **kwargs))
 
     async def atransform(
@@ -147,7 +152,7 @@ class ParrotRunnable(RunnableBindingBase[Input, Output]):
         **kwargs: Any,
     ) -> Iterator[tuple[int, Output | Exception]]:
         """Run it for each input, planned together; yield results as they come."""
-        plans = self._start(inputs, config, kwargs, "throughput")
+        plans = self._start(inputs, config, kwargs, "throughput", streams=False)
         results = Runnable.batch_as_completed(
             self, inputs, config, return_exceptions=return_exceptions, **kwargs
         )
@@ -185,7 +190,7 @@ class ParrotRunnable(RunnableBindingBase[Input, Output]):
     def _in_force(
         self, inputs: Sequence[Any], config: Any, kwargs: Mapping[str, Any], perf: str = "latency"
     ) -> Iterator[None]:
-        plans = self._start(inputs, config, kwargs, perf)
+        plans = self._start(inputs, config, kwargs, perf, streams=False)
         if plans is None:
             yield
             return
@@ -196,7 +201,13 @@ class ParrotRunnable(RunnableBindingBase[Input, Output]):
             plans.close()
 
     def _start(
-        self, inputs: Sequence[Any], config: Any, kwargs: Mapping[str, Any], perf: str = "latency"
+        self,
+        inputs: Sequence[Any],
+        config: Any,
+        kwargs: Mapping[str, Any],
+        perf: str = "latency",
+        *,
+        streams: bool,
     ) -> Plans | None:
         """Make and submit plans; None if this runnable is part of a plan in force."""
         outer = current_plan.get()
@@ -204,7 +215,7 @@ class ParrotRunnable(RunnableBindingBase[Input, Output]):
             return None
         configs = [self._merge_configs(one) for one in get_config_list(config, len(inputs))]
         try:
-            plans = self._trace(inputs, configs, kwargs, perf)
+            plans = self._trace(inputs, configs, kwargs, perf, streams=streams)
         except ProgramError:
             raise
         except Exception:
@@ -223,6 +234,8 @@ class ParrotRunnable(RunnableBindingBase[Input, Output]):
         configs: Sequence[RunnableConfig],
         kwargs: Mapping[str, Any],
         perf: str,
+        *,
+        streams: bool,
     ) -> Plans:
         plans = Plans(covered={id(self)}, outer=current_plan.get())
         tracer = Tracer(PlanBuilder())
@@ -232,11 +245,11 @@ class ParrotRunnable(RunnableBindingBase[Input, Output]):
             chars += _size(value)
             is_full = tracer.builder.num_calls >= _MAX_CALLS or chars >= _MAX_CHARS
             if is_full or position == len(inputs) - 1:
-                plans.add(self._plan_of(tracer, config, perf), tracer.covered)
+                plans.add(self._plan_of(tracer, config, perf, streams), tracer.covered)
                 tracer, chars = Tracer(PlanBuilder()), 0
         return plans
 
-    def _plan_of(self, tracer: Tracer, config: RunnableConfig, perf: str) -> Plan:
+    def _plan_of(self, tracer: Tracer, config: RunnableConfig, perf: str, streams: bool) -> Plan:
         program = tracer.builder.program()
         if self.strict and (program.cuts or program.late):
             note = (*program.cuts, *program.late)[0]
@@ -248,6 +261,7 @@ class ParrotRunnable(RunnableBindingBase[Input, Output]):
             app=annotation.app or config.get("run_name") or "",
             metadata=annotation.labels(),
             criteria=to_criteria(annotation.perf or perf),
+            tokens=streams or tracer.streams or _is_streamed(config),
         )
         return Plan(program, tracer.connection, terms)
 
@@ -259,7 +273,7 @@ class ParrotRunnable(RunnableBindingBase[Input, Output]):
         items: AsyncIterator[T],
         perf: str = "latency",
     ) -> AsyncIterator[T]:
-        plans = self._start(inputs, config, kwargs, perf)
+        plans = self._start(inputs, config, kwargs, perf, streams=perf == "latency")
         try:
             while True:
                 with in_force(plans or current_plan.get()):
@@ -300,6 +314,13 @@ _EVENT_ARGUMENTS = frozenset(
         "exclude_tags",
     }
 )
+
+
+def _is_streamed(config: RunnableConfig) -> bool:
+    """Tell whether something above reads what models stream, whatever the entry point."""
+    callbacks = config.get("callbacks")
+    handlers = callbacks if isinstance(callbacks, list) else getattr(callbacks, "handlers", ())
+    return any(isinstance(handler, _StreamingCallbackHandler) for handler in handlers or ())
 
 
 def _steps(plans: Plans | None, items: Iterator[T]) -> Iterator[T]:

@@ -67,12 +67,14 @@ class Tracer:
     Attributes:
         connection: The server of the calls, once there is one.
         covered: Ids of planned runnables inside others that were traced through.
+        streams: Whether a model streams whatever the entry point.
     """
 
     def __init__(self, builder: PlanBuilder) -> None:
         self.builder = builder
         self.connection: Connection | None = None
         self.covered: set[int] = set()
+        self.streams = False
 
     def trace(
         self,
@@ -357,17 +359,19 @@ class Tracer:
     def _chat_model(
         self, step: ChatParrot, value: Any, config: RunnableConfig, kwargs: Mapping[str, Any]
     ) -> Any:
-        self._use(step.connection)
+        self._use(step)
         return trace_chat(self, step, value, kwargs)
 
     @_rule.register
     def _model(
         self, step: ParrotLLM, value: Any, config: RunnableConfig, kwargs: Mapping[str, Any]
     ) -> Any:
-        self._use(step.connection)
+        self._use(step)
         return trace_prompted(self, step, value, kwargs)
 
-    def _use(self, connection: Connection) -> None:
+    def _use(self, model: ChatParrot | ParrotLLM) -> None:
+        connection = model.connection
+        self.streams |= model.streaming
         if self.connection is None:
             self.connection = connection
         own, other = self.connection.settings, connection.settings

@@ -34,11 +34,13 @@ class PlanTerms:
         app: Name of the application.
         metadata: Labels of the session.
         criteria: How urgent the values are in which the program ends.
+        tokens: Whether the program reads texts while they are generated.
     """
 
     app: str = ""
     metadata: Mapping[str, Scalar] | None = None
     criteria: WireCriteria = LATENCY
+    tokens: bool = True
 
 
 class Plan:
@@ -139,7 +141,8 @@ class Plan:
     def _submit(self) -> PlanSession:
         assert self._connection is not None, "a plan with calls has a server"
         courier = ThreadCourier(self._connection.client())
-        session = PlanSession(courier, self._terms.app, self._terms.metadata or {})
+        terms = self._terms
+        session = PlanSession(courier, terms.app, terms.metadata or {}, tokens=terms.tokens)
         variables: dict[str, str | None] = dict(self.program.constants)
         for name in self.program.externals:
             variables[name] = self._mirror.values.get(name)

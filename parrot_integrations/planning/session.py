@@ -38,14 +38,18 @@ class PlanSession:
         courier: Carries the traffic.
         app: Name of the application.
         metadata: Labels of the session.
+        tokens: Whether texts are told while they are generated.
 
     Attributes:
         num_submits: Submits that carried a graph.
         num_sets: Variables that were set after it.
     """
 
-    def __init__(self, courier: Courier, app: str, metadata: Mapping[str, Scalar]) -> None:
+    def __init__(
+        self, courier: Courier, app: str, metadata: Mapping[str, Scalar], *, tokens: bool = True
+    ) -> None:
         self._courier = courier
+        self._tokens = tokens
         self._app = app
         self._metadata = dict(metadata)
         self._slots: dict[str, Slot] = {}
@@ -80,14 +84,14 @@ class PlanSession:
         delta = GraphDelta(declared, nodes, frozenset(), (), names)
         self._entry = next(iter(wanted), None)
         self.num_submits += 1
-        self._send(Shipment(delta, wanted, self._app, self._metadata, on_disconnect="cancel"))
+        self._send(delta, wanted)
 
     def follow(self, names: Iterable[str]) -> None:
         """Have outputs reported that came into being on the server; returns at once."""
         wanted = dict.fromkeys(names, None)
         if wanted:
             self._slots.update((name, Slot()) for name in wanted)
-            self._send(Shipment(None, wanted, self._app, self._metadata))
+            self._send(None, wanted)
 
     def slot(self, name: str) -> Slot:
         """Return the place of a reported output."""
@@ -107,9 +111,17 @@ class PlanSession:
         if self.num_submits:
             background().run(self._close)
 
-    def _send(self, shipment: Shipment) -> None:
+    def _send(self, delta: GraphDelta | None, wanted: Mapping[str, WireCriteria | None]) -> None:
+        shipment = Shipment(
+            delta,
+            wanted,
+            self._app,
+            self._metadata,
+            on_disconnect="cancel",
+            tokens=self._tokens,
+        )
         self._outbox.add(shipment)
-        self._outbox.pump(shipment.wanted)
+        self._outbox.pump(wanted)
 
     def _set(self, name: str, value: str) -> None:
         try:
