@@ -74,7 +74,9 @@ class Propagation:
         variable.token_ids, variable.usage = token_ids, usage
         variable.finish_reason, variable.details = finish_reason, details
         if variable.producer is None or isinstance(self._graph.nodes[variable.producer], Request):
-            self._graph.text_chars += len(text) + details.num_chars  # that of a transform is counted already
+            self._graph.text_chars += (
+                len(text) + details.num_chars
+            )  # that of a transform is counted already
         values = [(variable, text)]
         while values:
             settled, value = values.pop()
