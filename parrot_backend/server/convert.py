@@ -140,12 +140,13 @@ def _chat(
     result: list[Segment] = []
     for position, message in enumerate(messages, start=1):
         segments = _segments(message.content, sampling, session, where)
-        may_generate = position == len(messages) and message.role == "assistant"
+        is_open = message.role == "assistant" and not message.tool_calls
+        may_generate = position == len(messages) and is_open
         if not may_generate and any(isinstance(segment, Output) for segment in segments):
             raise RequestError(
                 "misplaced_output",
                 f"{where}: message {position} ({message.role}) holds an output; only the last "
-                "message may, and it must be the assistant's",
+                "message may, and it must be the assistant's, without tool_calls",
             )
         result += [Role(message.role, message_head(message)), *segments]
     return tuple(result)

@@ -9,15 +9,29 @@ from parrot_backend import protocol as wire
 from parrot_backend.core import chat as core
 from parrot_backend.errors import RequestError
 
+#: What renders a template takes these for itself. A template of the client's own is among them.
+_RESERVED = frozenset(
+    (
+        *("conversation", "messages", "tools", "documents", "chat_template", "tokenize"),
+        *("add_generation_prompt", "continue_final_message", "padding", "truncation"),
+        *("max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask"),
+        "tokenizer_kwargs",
+    )
+)
+
 
 def chat_options(node: wire.CallNode, num_outputs: int) -> core.ChatOptions:
     """Return how a call's chat is put to the model.
 
     Raises:
-        RequestError: ``misplaced_tools``, ``duplicate_tool`` or ``unknown_tool``.
+        RequestError: ``misplaced_tools``, ``duplicate_tool``, ``unknown_tool`` or ``unsupported``.
     """
     where = f"call {node.name!r}"
     _check_tools(node, num_outputs, where)
+    reserved = _RESERVED.intersection(node.chat_template_kwargs)
+    if reserved:
+        names = ", ".join(sorted(reserved))
+        raise RequestError("unsupported", f"{where}: chat_template_kwargs may not set {names}")
     choice = node.tool_choice
     return core.ChatOptions(
         tools=tuple(_tool(tool) for tool in node.tools),

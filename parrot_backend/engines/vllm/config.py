@@ -46,6 +46,10 @@ class VllmConfig:
         log_level: vLLM's own, unless its environment variable sets one.
         scheduler: ``parrot`` runs vLLM's scheduler with Parrot's policy, ``vllm`` its own alone.
         plugin: Options of Parrot's policy.
+        tool_call_parser: Name of vLLM's parser that finds calls of tools in free text; without one,
+            only forced calls are possible. It belongs to the model.
+        reasoning_parser: Name of vLLM's parser that tells reasoning from what follows. It belongs
+            to the model.
         close_timeout_s: Processes that have not ended after this are killed.
     """
 
@@ -65,6 +69,8 @@ class VllmConfig:
     log_level: str = "ERROR"
     scheduler: SchedulerName = "parrot"
     plugin: PluginOptions = field(default_factory=_own_options)
+    tool_call_parser: str | None = None
+    reasoning_parser: str | None = None
     close_timeout_s: float = 3.0
 
     @property
@@ -90,6 +96,8 @@ class VllmConfig:
             "kv_cache_memory_bytes": self.kv_cache_bytes
             or (_CPU_KV_CACHE_BYTES if is_cpu else None),
             "gpu_memory_utilization": self.gpu_memory_utilization,
+            # vLLM's core, too, must know where reasoning ends: constraints begin there.
+            "reasoning_parser": self.reasoning_parser,
         }
         return {
             "model": self.model,
