@@ -45,6 +45,7 @@ def _vllm(settings: EngineSettings) -> _CreateEngine:
         kv_cache_bytes=None if gib is None else int(gib * 2**30),
         tool_call_parser=settings.tool_call_parser or (TINY_MODEL_TOOL_PARSER if is_tiny else None),
         reasoning_parser=settings.reasoning_parser,
+        compact_json=is_tiny if settings.compact_json is None else settings.compact_json,
         scheduler=settings.vllm_scheduler,
         plugin=PluginOptions(
             splice=True,  # the core decides whether anything is spliced

@@ -66,6 +66,7 @@ def create_client(
         owning: Processes that are made within belong to whoever gave this.
         context: Returns the context in which processes are made now; None for vLLM's own.
     """
+    from vllm.config import StructuredOutputsConfig
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.platforms import current_platform
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -74,7 +75,12 @@ def create_client(
     is_cpu = current_platform.is_cpu()
     if is_cpu:
         _inspect_in_process(config)
-    arguments = AsyncEngineArgs(**config.engine_arguments(is_cpu))
+    given = config.engine_arguments(is_cpu)
+    if "structured_outputs_config" in given:
+        given["structured_outputs_config"] = StructuredOutputsConfig(
+            **given["structured_outputs_config"]
+        )
+    arguments = AsyncEngineArgs(**given)
     vllm_config = arguments.create_engine_config()
     if config.is_extended:
         is_async = vllm_config.scheduler_config.async_scheduling

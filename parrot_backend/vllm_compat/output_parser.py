@@ -268,7 +268,10 @@ class OutputParser:
 def _request(chat: ParsedChat, structured: Any) -> Any:
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 
-    tools = {"tools": chat.tools, "tool_choice": chat.tool_choice} if chat.tools else {}
+    # A forced call is a form of its own, which its arguments keep to as to any other.
+    is_forced = bool(chat.tools) and chat.tool_choice != "auto"
+    given = [_strict(tool) for tool in chat.tools] if is_forced else chat.tools
+    tools = {"tools": given, "tool_choice": chat.tool_choice} if given else {}
     request = ChatCompletionRequest.model_validate(
         {
             "messages": chat.messages,
@@ -278,10 +281,13 @@ def _request(chat: ParsedChat, structured: Any) -> Any:
             **tools,
         }
     )
-    # A forced call is a form of its own. The request's own check refuses some pairs that work.
-    is_forced = bool(chat.tools) and chat.tool_choice != "auto"
+    # Set afterwards: the request's own check refuses some pairs that work.
     request.structured_outputs = None if is_forced else structured
     return request
+
+
+def _strict(tool: dict[str, Any]) -> dict[str, Any]:
+    return {**tool, "function": {**tool["function"], "strict": True}}
 
 
 def _is_complete(call: ToolCall) -> bool:

@@ -14,6 +14,9 @@ _CPU_BLOCK_TOKENS = 32
 _CPU_KV_CACHE_BYTES = 2**30
 
 
+_COMPACT_JSON = {"backend": "xgrammar", "disable_any_whitespace": True}
+
+
 def _own_options() -> PluginOptions:
     # All requests come from Parrot, which decides by itself what is spliced.
     return PluginOptions(splice=True)
@@ -50,6 +53,9 @@ class VllmConfig:
             only forced calls are possible. It belongs to the model.
         reasoning_parser: Name of vLLM's parser that tells reasoning from what follows. It belongs
             to the model.
+        compact_json: JSON that is asked for has no white space between its tokens. Without this,
+            weak models may write white space without end; with it, schemas that vLLM's backend
+            xgrammar does not know are refused.
         close_timeout_s: Processes that have not ended after this are killed.
     """
 
@@ -71,6 +77,7 @@ class VllmConfig:
     plugin: PluginOptions = field(default_factory=_own_options)
     tool_call_parser: str | None = None
     reasoning_parser: str | None = None
+    compact_json: bool = False
     close_timeout_s: float = 3.0
 
     @property
@@ -98,6 +105,7 @@ class VllmConfig:
             "gpu_memory_utilization": self.gpu_memory_utilization,
             # vLLM's core, too, must know where reasoning ends: constraints begin there.
             "reasoning_parser": self.reasoning_parser,
+            "structured_outputs_config": _COMPACT_JSON if self.compact_json else None,
         }
         return {
             "model": self.model,
