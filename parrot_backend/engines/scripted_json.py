@@ -7,6 +7,7 @@ conditions are not looked at.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -133,6 +134,6 @@ def _type_of(schema: dict[str, Any]) -> str:
 
 
 def _bounded(number: int, schema: dict[str, Any]) -> Any:
-    least = schema.get("minimum", schema.get("exclusiveMinimum", number - 1) + 1)
-    most = schema.get("maximum", schema.get("exclusiveMaximum", number + 1) - 1)
+    least = schema.get("minimum", schema.get("exclusiveMinimum", -math.inf) + 1)
+    most = schema.get("maximum", schema.get("exclusiveMaximum", math.inf) - 1)
     return max(least, min(number, most))

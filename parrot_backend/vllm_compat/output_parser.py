@@ -30,7 +30,7 @@ class ParsedChat:
         tool_choice: Whether it must.
         parallel_tool_calls: Whether it may make several calls.
         template_kwargs: Further arguments of the chat template.
-        may_reason: The output may begin with reasoning.
+        may_reason: The output may begin with reasoning, which the engine tells apart.
         prompt_ids: The prompt.
     """
 
@@ -84,8 +84,7 @@ class OutputParsers:
         Raises:
             Rejected: ``invalid_format``: vLLM cannot make calls of these tools.
         """
-        has_reasoning = chat.may_reason and self.finds_reasoning
-        parser_class = self._class(bool(chat.tools), has_reasoning)
+        parser_class = self._class(bool(chat.tools), chat.may_reason)
         try:
             request = _request(chat, structured)
             # Parsers keep state: one follows the output, the other reads it as a whole at the end.
@@ -93,7 +92,7 @@ class OutputParsers:
             reading = self._new(parser_class, request, chat)
             return OutputParser(following, reading, following.adjust_request(request), chat)
         except Exception as exc:
-            raise Rejected("invalid_format", f"vLLM refuses these tools: {exc}") from exc
+            raise Rejected("invalid_format", f"vLLM's parser refuses this chat: {exc}") from exc
 
     def _class(self, has_tools: bool, has_reasoning: bool) -> Any:
         key = (has_tools, has_reasoning)

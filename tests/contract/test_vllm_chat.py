@@ -14,7 +14,7 @@ from parrot_backend.core.chat import ChatOptions, NamedTool, ResponseFormat, Too
 from parrot_backend.core.criteria import Objective, ObjectiveClass
 from parrot_backend.errors import EngineError
 from tests.contract.chat_contract import LOOK, QUESTION, WAIT, ask, chat_options, check_look
-from tests.contract.driver import LATENCY, EngineDriver, constant, open_driver, role
+from tests.contract.driver import LATENCY, EngineDriver, constant, open_driver, role, value
 from tests.contract.vllm_engines import CONFIG, make_engine
 
 jsonschema = pytest.importorskip("jsonschema", reason="comes with vLLM")
@@ -212,3 +212,42 @@ class TestForcedCallsWithoutParser:
         await engine.close()
         assert caught.value.code == "engine_start_failed"
         assert "no-such" in caught.value.message
+
+
+class TestSplices:
+    """An output with a form, before or after one that goes on from it inside the engine."""
+
+    @pytest.mark.parametrize("formed", ["first", "second"])
+    async def test_forms_go_on_inside_the_engine(self, driver: EngineDriver, formed: str):
+        wanted = ResponseFormat("choice", '["one fine day", "once upon a time"]')
+        of_first = {"response_format": wanted} if formed == "first" else {"ignore_eos": True}
+        of_second = {"response_format": wanted} if formed == "second" else {"ignore_eos": True}
+        start, tail = constant(f"Tell me, {formed}: "), constant(" And then: ")
+        alone = (await driver.run((start,), max_tokens=30, **of_first)).finished
+        expected = await driver.run(
+            (start, value(alone.text, alone.token_ids), tail), max_tokens=20, **of_second
+        )
+
+        producer = driver.start((start,), max_tokens=30, **of_first)
+        hints = {"after": producer.id, "gap": 1, "max_gap_tokens": 30}
+        staged = driver.start(
+            (start, value("?", ()), tail), hints=hints, max_tokens=20, **of_second
+        )
+        await driver.terminal(producer)
+        assert producer.finished.text == alone.text
+        if producer.finished.spliced:
+            await driver.terminal(staged)
+            assert staged.finished.text == expected.finished.text
+        assert bool(producer.finished.spliced) == driver.info.splices
+        driver.engine.abort(staged.id)
+
+    async def test_what_follows_reasoning_is_not_spliced(self, plain: EngineDriver):
+        begun = (*QUESTION, role("assistant"))
+        producer = plain.start(begun, max_tokens=20, ignore_eos=True)
+        hints = {"after": producer.id, "gap": len(begun), "max_gap_tokens": 20}
+        staged = plain.start((*begun, value("?", ()), constant(" And then: ")), hints=hints)
+        await plain.terminal(producer)
+        assert producer.finished.spliced == ()
+        await plain.run("another")
+        assert staged.outputs == []
+        plain.engine.abort(staged.id)

@@ -140,24 +140,25 @@ class Generation:
         chat = request.chat
         if request.fill_parts is not None or not is_chat(request.parts):
             return None
-        if not (chat.may_call or self._parsers.finds_reasoning):
-            return None
         messages, continues_last = open_messages(request.parts)
+        # Who goes on with a message has done with thinking.
+        may_reason = self._parsers.finds_reasoning and not continues_last
+        if not (chat.may_call or may_reason):
+            return None
         parsed = ParsedChat(
             messages=messages,
             tools=tools_of(chat) if chat.may_call else [],
             tool_choice=tool_choice_of(chat.tool_choice),
             parallel_tool_calls=chat.parallel_tool_calls,
             template_kwargs=dict(chat.template_kwargs),
-            # Who goes on with a message has done with thinking.
-            may_reason=not continues_last,
+            may_reason=may_reason,
             prompt_ids=prompt_ids,
         )
         return self._parsers.make(parsed, structured_outputs(request.sampling.response_format))
 
     def _constraint_of(self, request: EngineRequest) -> Constraint:
         structured = structured_outputs(request.sampling.response_format)
-        # Without a chat there is no reasoning, and the constraint begins at once.
+        # There is no reasoning before this output: the constraint begins at once.
         reasoning = {"reasoning_ended": True} if self._parsers.finds_reasoning else {}
         return Constraint(structured, reasoning=reasoning)
 
