@@ -13,7 +13,8 @@ import pytest
 
 from parrot_backend.core.chat import OutputDetails
 from parrot_backend.models import tiny_model_path
-from parrot_backend.vllm_compat.output_parser import OutputParser, OutputParsers, ParsedChat
+from parrot_backend.vllm_compat.output_parser import OutputParser, ParsedChat
+from parrot_backend.vllm_compat.output_parsers import OutputParsers
 
 pytestmark = [
     pytest.mark.vllm,

@@ -27,7 +27,7 @@ from parrot_backend.engines.vllm.processes import CoreProcesses
 from parrot_backend.engines.vllm.prompt import PromptEncoder
 from parrot_backend.errors import EngineError
 from parrot_backend.vllm_compat import client as compat
-from parrot_backend.vllm_compat.output_parser import OutputParsers
+from parrot_backend.vllm_compat.output_parsers import OutputParsers
 from parrot_backend.vllm_compat.records import CoreDead, LoadRecord
 from parrot_backend.vllm_compat.version import check_version
 

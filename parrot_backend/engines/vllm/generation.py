@@ -20,7 +20,8 @@ from parrot_backend.engines.vllm.prompt import PromptEncoder, PromptError
 from parrot_backend.engines.vllm.reply import Reply
 from parrot_backend.engines.vllm.splices import Splices, StagedRequest
 from parrot_backend.vllm_compat import client as compat
-from parrot_backend.vllm_compat.output_parser import OutputParser, OutputParsers, ParsedChat
+from parrot_backend.vllm_compat.output_parser import OutputParser, ParsedChat
+from parrot_backend.vllm_compat.output_parsers import OutputParsers
 from parrot_backend.vllm_compat.records import Constraint, Rejected, Step
 from parrot_backend.vllm_compat.sampling import structured_outputs
 
