@@ -45,6 +45,14 @@ LatencyCapacity = Annotated[
     int | None,
     _option("KV tokens that run together while latency-sensitive calls run.", False, _ENGINE),
 ]
+ToolCallParser = Annotated[
+    str | None,
+    _option("vLLM's parser of tool calls; it belongs to the model.", False, _ENGINE),
+]
+ReasoningParser = Annotated[
+    str | None,
+    _option("vLLM's parser of reasoning; it belongs to the model.", False, _ENGINE),
+]
 BaseUrl = Annotated[
     str | None,
     _option("URL of the server that the openai engine drives.", False, _ENGINE, "--base-url"),
@@ -141,6 +149,8 @@ def serve(
     max_num_seqs: MaxNumSeqs = None,
     kv_cache_gib: KvCacheGib = None,
     latency_capacity_tokens: LatencyCapacity = None,
+    tool_call_parser: ToolCallParser = None,
+    reasoning_parser: ReasoningParser = None,
     openai_base_url: BaseUrl = None,
     openai_api_key_env: ApiKeyEnv = None,
     prefill_us_per_token: Prefill = None,

@@ -59,13 +59,23 @@ LOGIT_GAIN = 2.5
 # How many neurons of the last layer vote for these tokens; every other neuron has its own word.
 VOTES = {END: 2, ",": 12, ".": 12}
 
+# Tools and calls of them are written as vLLM's parser `hermes` reads them.
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
+    "{% if tools %}{{ '<|system|>Tools:' }}"
+    "{% for tool in tools %}{{ '\n' + tool | tojson }}{% endfor %}"
+    '{{ \'\nCall one so: <tool_call>{"name": name, "arguments": object}</tool_call>\' }}'
+    "{{ eos_token }}{% endif %}"
     "{% for message in messages %}"
     "{% if message['role'] not in ['system', 'user', 'assistant', 'tool'] %}"
     "{{ raise_exception('Unknown role: ' + message['role']) }}"
     "{% endif %}"
-    "{{ '<|' + message['role'] + '|>' + (message['content'] or '') + eos_token }}"
+    "{{ '<|' + message['role'] + '|>' + (message['content'] or '') }}"
+    "{% for call in message['tool_calls'] or [] %}"
+    "{{ '<tool_call>{\"name\": ' + call.function.name | tojson + ', \"arguments\": ' }}"
+    "{{ call.function.arguments | tojson + '}</tool_call>' }}"
+    "{% endfor %}"
+    "{{ eos_token }}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )

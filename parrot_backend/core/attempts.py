@@ -8,8 +8,13 @@ from parrot_backend.core.nodes import Request
 
 
 def prefix_seed(request: Request) -> str:
-    """Return what keeps prefixes apart that must not be shared: tenant and model."""
-    return f"{len(request.tenant)}:{request.tenant}/{request.model or ''}"
+    """Return what keeps prefixes apart that must not be shared: tenant, model, and tools.
+
+    Templates put tools at the front, and may put their further arguments anywhere.
+    """
+    owner = f"{len(request.tenant)}:{request.tenant}/{request.model or ''}"
+    in_prompt = request.chat.prompt_text
+    return f"{len(owner)}:{owner}{in_prompt}" if in_prompt else owner
 
 
 def next_attempt(request: Request) -> AttemptId:
@@ -39,4 +44,5 @@ def start_command(
         prefixes=request.prefixes,
         retain=retained,
         reason=reason,
+        chat=request.chat,
     )

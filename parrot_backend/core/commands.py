@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from parrot_backend.core.chat import NO_CHAT, NO_DETAILS, ChatOptions, OutputDetails
 from parrot_backend.core.criteria import Objective
 from parrot_backend.core.events import RequestUsage, Timer
 from parrot_backend.core.ids import AttemptId, EngineId, NodeId, SessionId, VariableId, WaiterId
@@ -39,6 +40,7 @@ class StartRequest:
     prefixes: PrefixChain
     retain: tuple[bytes, ...]
     reason: str
+    chat: ChatOptions = NO_CHAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class FillPrefix:
     num_known: int
     prefixes: PrefixChain
     retain: tuple[bytes, ...]
+    chat: ChatOptions = NO_CHAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,7 @@ class StageRequest:
     objective: Objective
     remaining: int
     max_gap_tokens: int
+    chat: ChatOptions = NO_CHAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,14 +145,16 @@ class AnswerWaiter:
     failure: Failure | None
     usage: RequestUsage | None
     finish_reason: str | None
+    details: OutputDetails = NO_DETAILS
 
 
 @dataclass(frozen=True, slots=True)
 class StreamText:
-    """More text for a waiter that streams."""
+    """More text for a waiter that streams, or more of the reasoning before it."""
 
     waiter: WaiterId
     text: str
+    is_reasoning: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ from parrot_backend.core.progress import Progress
 from parrot_backend.core.propagation import Propagation
 from parrot_backend.core.session import Session
 from parrot_backend.core.session_book import SessionBook
+from parrot_backend.core.tool_support import check_tools
 from parrot_backend.core.variable import Variable
 from parrot_backend.errors import CapacityError, RequestError
 
@@ -203,6 +204,8 @@ class Coordinator:
         for node in delta.nodes:
             if isinstance(node, Request):
                 self._fleet.check_model(node.model)
+                engines = self._fleet.scheduler.engines.values()
+                check_tools(node.chat, (e.info for e in engines if e.serves(node.model)))
         unfinished, limit = self.num_unfinished_calls, self._config.max_unfinished_calls
         if unfinished + delta.num_requests > limit:
             raise CapacityError(

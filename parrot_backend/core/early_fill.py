@@ -151,6 +151,7 @@ class EarlyFill:
                 num_known=candidate.num_known,
                 prefixes=candidate.chain,
                 retain=self._keep(candidate.chain, engine, 0),
+                chat=request.chat,
             )
         )
 

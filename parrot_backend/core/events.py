@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from parrot_backend.core.chat import NO_CHAT, NO_DETAILS, ChatOptions, OutputDetails
 from parrot_backend.core.criteria import Criteria
 from parrot_backend.core.ids import (
     AttemptId,
@@ -34,6 +35,7 @@ class CallSpec:
     name: str
     segments: tuple[Segment, ...]
     model: str | None = None
+    chat: ChatOptions = NO_CHAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ class EngineInfo:
         keeps_prefixes: It keeps prefixes when told to, takes fills, and reports what it holds.
         takes_updates: What is known of a running request may change.
         splices: It goes on by itself with staged requests.
+        finds_tool_calls: It finds calls of tools in free text.
     """
 
     engine: EngineId
@@ -150,6 +153,7 @@ class EngineInfo:
     keeps_prefixes: bool = False
     takes_updates: bool = False
     splices: bool = False
+    finds_tool_calls: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +191,12 @@ class EngineLost:
 
 @dataclass(frozen=True, slots=True)
 class TokensGenerated:
-    """More text of a running request."""
+    """More text of a running request, or of the reasoning before it."""
 
     attempt: AttemptId
     text: str
     num_tokens: int
+    is_reasoning: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +225,7 @@ class RequestFinished:
     finish_reason: str
     usage: RequestUsage
     spliced: tuple[AttemptId, ...] = ()
+    details: OutputDetails = NO_DETAILS
 
 
 @dataclass(frozen=True, slots=True)

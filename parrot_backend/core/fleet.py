@@ -161,7 +161,8 @@ class Fleet:
         """Queue a ready request. One without a model gets the default, as soon as there is one."""
         self._settle_model(request)
         request.prefixes = self.foresight.complete(request, prefix_seed(request), self._rate.value)
-        request.prompt_tokens = request.prefixes[-1].tokens if request.prefixes else 0
+        in_front = int(len(request.chat.prompt_text) * self._rate.value)
+        request.prompt_tokens = in_front + (request.prefixes[-1].tokens if request.prefixes else 0)
         staged = self.splicing.take(request)
         if staged is not None and staged.engine in self.scheduler.engines:
             self._adopt(request, staged, now_s)
@@ -245,7 +246,7 @@ class Fleet:
             The boundary after its prompt and output.
         """
         assert request.usage is not None
-        chars = sum(len(part.text) for part in request.parts)
+        chars = sum(part.num_chars for part in request.parts) + len(request.chat.prompt_text)
         self._rate.learn(chars, request.usage.prompt_tokens)
         seed, rate = prefix_seed(request), self._rate.value
         return self.foresight.continuation(request, text, seed, rate)

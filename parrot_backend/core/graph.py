@@ -194,6 +194,7 @@ class SessionGraph:
                 session=self.session,
                 tenant=tenant,
                 model=spec.model,
+                chat=spec.chat,
                 segments=tuple(before),
                 sampling=segment.sampling,
             )

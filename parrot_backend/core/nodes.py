@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from parrot_backend.core.chat import NO_CHAT, ChatOptions
 from parrot_backend.core.criteria import UNANNOTATED, Objective
 from parrot_backend.core.events import RequestUsage
 from parrot_backend.core.ids import AttemptId, EngineId, NodeId, SessionId, VariableId
@@ -102,6 +103,7 @@ class Request(Node):
         attempt: The running attempt.
         reason: Why the engine was chosen, for people.
         usage: What the engine reported at the end.
+        chat: How the chat is put to the model, if it is one.
     """
 
     session: SessionId
@@ -124,6 +126,7 @@ class Request(Node):
     usage: RequestUsage | None = None
     placed_s: float | None = None
     first_token_s: float | None = None
+    chat: ChatOptions = NO_CHAT
 
     @property
     def need_tokens(self) -> int:

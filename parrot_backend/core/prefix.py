@@ -34,7 +34,7 @@ class PrefixHasher:
     """Boundaries of one prompt, part by part as they become known.
 
     Args:
-        seed: Keeps apart what must not be shared: model and tenant.
+        seed: Keeps apart what must not be shared: model, tenant and tools.
     """
 
     def __init__(self, seed: str) -> None:
@@ -58,7 +58,9 @@ class PrefixHasher:
         boundaries: list[PrefixBoundary] = []
         for part in parts:
             _update(self._digest, b"r" if part.kind is PartKind.ROLE else b"t", part.text)
-            self._chars += len(part.text)
+            if part.head.text:
+                _update(self._digest, b"h", part.head.text)
+            self._chars += part.num_chars
             if part.kind is not PartKind.ROLE:
                 # The estimate may have fallen since; a longer prefix is never the shorter one.
                 self._tokens = max(self._tokens, int(self._chars * tokens_per_char))

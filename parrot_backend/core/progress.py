@@ -52,10 +52,11 @@ class Progress:
             variable.move(VariableState.GENERATING)
         if not event.text:
             return
-        variable.partial.append(event.text)
+        kept = variable.partial_reasoning if event.is_reasoning else variable.partial
+        kept.append(event.text)
         for waiter, is_streaming in variable.waiters.items():
             if is_streaming:
-                self._emit(StreamText(waiter, event.text))
+                self._emit(StreamText(waiter, event.text, event.is_reasoning))
 
     def finish(self, event: RequestFinished, now_s: float) -> None:
         """A running request produced its output."""
@@ -78,6 +79,7 @@ class Progress:
             token_ids=event.token_ids,
             usage=event.usage,
             finish_reason=event.finish_reason,
+            details=event.details,
         )
         with self._fleet.splicing.going_on(event.spliced, continuation):
             self.carry_out(session, propagation.effects, now_s)
@@ -85,7 +87,8 @@ class Progress:
             if isinstance(node, Request) and node.attempt in event.spliced:
                 self.look_ahead(node)
         # Now those who go on from here have been counted.
-        self._fleet.keep_continuation(request, continuation, event.attempt)
+        if not event.details.hides_text:  # else what the engine holds goes on in another way
+            self._fleet.keep_continuation(request, continuation, event.attempt)
         self._fleet.foresight.forget(request.id)
 
     def fail_attempt(self, event: RequestFailed, now_s: float) -> None:
@@ -129,8 +132,7 @@ class Progress:
         variable = self._output_of(request)
         if variable.state is VariableState.GENERATING:
             variable.move(VariableState.EMPTY)
-        if variable.partial:
-            variable.partial.clear()
+        if variable.forget_partial():
             for waiter, is_streaming in variable.waiters.items():
                 if is_streaming:
                     self._emit(ResetStream(waiter))
@@ -179,8 +181,10 @@ class Progress:
         if variable.is_settled:
             self._answer(variable, waiter)
             return
-        if is_streaming and variable.partial:
-            self._emit(StreamText(waiter, "".join(variable.partial)))
+        for partial in (variable.partial_reasoning, variable.partial):
+            if is_streaming and partial:
+                is_reasoning = partial is variable.partial_reasoning
+                self._emit(StreamText(waiter, "".join(partial), is_reasoning))
         variable.waiters[waiter] = is_streaming
         self._waiting_for[waiter] = variable.id
 
@@ -204,6 +208,7 @@ class Progress:
                 variable.failure,
                 variable.usage,
                 variable.finish_reason,
+                variable.details,
             )
         )
 

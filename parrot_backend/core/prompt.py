@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from parrot_backend.core.chat import NO_HEAD, MessageHead
 from parrot_backend.core.ids import VariableId
 from parrot_backend.core.sampling import Sampling
 from parrot_backend.core.transforms import Transform
@@ -20,6 +21,7 @@ class Role:
     """Opens a chat message of the given role."""
 
     role: str
+    head: MessageHead = NO_HEAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +78,15 @@ class PromptPart:
         token_ids: Set when this text was generated at exactly this place (an earlier output of the
             same call); the engine that made them should use them as they are, so that its KV
             cache of prompt and output stays valid.
+        head: For ``ROLE``, what else the message has.
     """
 
     kind: PartKind
     text: str
     token_ids: tuple[int, ...] | None = None
+    head: MessageHead = NO_HEAD
+
+    @property
+    def num_chars(self) -> int:
+        """Length of all its text."""
+        return len(self.text) + len(self.head.text)

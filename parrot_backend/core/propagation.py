@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
+from parrot_backend.core.chat import NO_DETAILS, OutputDetails
 from parrot_backend.core.events import RequestUsage
 from parrot_backend.core.graph import SessionGraph
 from parrot_backend.core.ids import VariableId
@@ -67,18 +68,21 @@ class Propagation:
         token_ids: tuple[int, ...] | None = None,
         usage: RequestUsage | None = None,
         finish_reason: str | None = None,
+        details: OutputDetails = NO_DETAILS,
     ) -> None:
         """Give a variable its value and activate what waited for it."""
         variable.token_ids, variable.usage = token_ids, usage
-        variable.finish_reason = finish_reason
+        variable.finish_reason, variable.details = finish_reason, details
         if variable.producer is None or isinstance(self._graph.nodes[variable.producer], Request):
-            self._graph.text_chars += len(text)  # that of a transform is counted already
+            self._graph.text_chars += (
+                len(text) + details.num_chars
+            )  # that of a transform is counted already
         values = [(variable, text)]
         while values:
             settled, value = values.pop()
             settled.move(VariableState.READY)
             settled.value = value
-            settled.partial.clear()
+            settled.forget_partial()
             self.effects.settled.append(settled)
             for node in self._graph.consumers(settled):
                 node.missing -= 1
@@ -138,7 +142,7 @@ class Propagation:
             settled.failure = (
                 cause if cause.path[-1] == settled.name else (cause.extended(settled.name))
             )
-            settled.partial.clear()
+            settled.forget_partial()
             self.effects.settled.append(settled)
             if settled.producer is not None:
                 self._end(self._graph.nodes[settled.producer], node_state)
@@ -177,7 +181,7 @@ class Propagation:
         except (TransformError, RequestError) as exc:
             self.fail(self._graph.variables[node.output], "transform_failed", str(exc))
             return None
-        chars = sum(len(part.text) for part in node.parts)
+        chars = sum(part.num_chars for part in node.parts) + len(node.chat.prompt_text)
         if chars > MAX_PROMPT_CHARS:
             message = f"the prompt has {chars} characters"
             self.fail(self._graph.variables[node.output], "prompt_too_long", message)

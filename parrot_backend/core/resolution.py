@@ -59,8 +59,8 @@ def with_placeholders(
     rest: list[PromptPart] = []
     for segment in segments[len(known) :]:
         match segment:
-            case Role(role):
-                rest.append(PromptPart(PartKind.ROLE, role))
+            case Role(role, head):
+                rest.append(PromptPart(PartKind.ROLE, role, head=head))
             case Text(text):
                 rest.append(PromptPart(PartKind.CONSTANT, text))
             case Input():
@@ -80,8 +80,8 @@ def _is_there(segment: PromptSegment, variables: Variables) -> bool:
 
 def _part(segment: PromptSegment, variables: Variables) -> PromptPart:
     match segment:
-        case Role(role):
-            return PromptPart(PartKind.ROLE, role)
+        case Role(role, head):
+            return PromptPart(PartKind.ROLE, role, head=head)
         case Text(text):
             return PromptPart(PartKind.CONSTANT, text)
         case Input(variable, transforms):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from parrot_backend.core.chat import ResponseFormat
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -22,6 +24,8 @@ class Sampling:
         frequency_penalty: In [-2, 2].
         repetition_penalty: Greater than 0; 1 is off.
         ignore_eos: Go on to ``max_tokens`` (for benchmarks).
+        logprobs: How many of the likeliest tokens to tell at each place; None tells nothing.
+        response_format: The form that the output must have, or None.
     """
 
     max_tokens: int = 256
@@ -36,3 +40,5 @@ class Sampling:
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
     ignore_eos: bool = False
+    logprobs: int | None = None
+    response_format: ResponseFormat | None = None

@@ -143,6 +143,7 @@ class Splicing:
                 objective=request.objective,
                 remaining=request.remaining,
                 max_gap_tokens=producer.sampling.max_tokens,
+                chat=request.chat,
             )
         )
 

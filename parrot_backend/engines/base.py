@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from parrot_backend.core.chat import NO_CHAT, ChatOptions
 from parrot_backend.core.criteria import Objective
 from parrot_backend.core.events import (
     EngineInfo,
@@ -41,6 +42,8 @@ class EngineRequest:
             says so in ``RequestFinished.spliced``; if it cannot, nothing is heard of it.
         fill_parts: This is no attempt but a fill: so many leading parts are to be computed in spare
             capacity, and no text is wanted. It ends with ``RequestFinished`` all the same.
+        chat: Tools and the like, if the prompt is a chat. A fill or a staged request has them, too,
+            because they are part of the prompt.
     """
 
     attempt: AttemptId
@@ -58,6 +61,7 @@ class EngineRequest:
     gap: int = 0
     max_gap_tokens: int = 0
     fill_parts: int | None = None
+    chat: ChatOptions = NO_CHAT
 
 
 @dataclass(frozen=True, slots=True)

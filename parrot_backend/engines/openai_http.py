@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -20,14 +19,13 @@ from httpx_sse import EventSource, SSEError
 from parrot_backend.core.events import (
     EngineInfo,
     RequestFailed,
-    RequestFinished,
     RequestUsage,
-    TokensGenerated,
 )
 from parrot_backend.core.ids import AttemptId, EngineId
 from parrot_backend.engines.attempts import AttemptTasks, check_model
 from parrot_backend.engines.base import EngineLoad, EngineOutput, EngineRequest
 from parrot_backend.engines.openai_config import OpenAIConfig, create_client
+from parrot_backend.engines.openai_reply import RemoteReply
 from parrot_backend.engines.openai_wire import Refusal, parse_chunk, path_and_body, refusal
 from parrot_backend.engines.output_stream import OutputStream
 from parrot_backend.engines.unhinted import UnhintedEngine
@@ -40,15 +38,6 @@ _MISSES_UNTIL_DEAD = 3
 
 
 __all__ = ["OpenAIConfig", "OpenAIEngine"]
-
-
-@dataclass(slots=True)
-class _Progress:
-    """What has arrived of one reply."""
-
-    texts: list[str] = field(default_factory=list)
-    finish_reason: str | None = None
-    usage: RequestUsage | None = None
 
 
 class OpenAIEngine(UnhintedEngine):
@@ -180,20 +169,21 @@ class OpenAIEngine(UnhintedEngine):
 
     async def _run(self, request: EngineRequest) -> None:
         max_tokens = min(request.sampling.max_tokens, self._max_model_len)
-        progress = _Progress()
-        refused = await self._try(request, max_tokens, progress)
+        reply = RemoteReply(request)
+        refused = await self._try(request, max_tokens, reply)
         if refused is not None and refused.room_tokens is not None and refused.room_tokens > 0:
             # Servers other than vLLM refuse a request that asks for more than fits.
-            refused = await self._try(request, refused.room_tokens, progress)
+            refused = await self._try(request, refused.room_tokens, reply)
         if refused is not None:
             self._stream.put(
                 RequestFailed(request.attempt, refused.code, refused.message, refused.is_retryable)
             )
         else:
-            self._stream.put(self._finished(request, progress))
+            self._count(reply.usage)
+            self._stream.put(reply.finished())
 
     async def _try(
-        self, request: EngineRequest, max_tokens: int, progress: _Progress
+        self, request: EngineRequest, max_tokens: int, reply: RemoteReply
     ) -> Refusal | None:
         """Run the request once; return why it failed, or None."""
         model = request.model or self._models[0]
@@ -202,37 +192,29 @@ class OpenAIEngine(UnhintedEngine):
             async with self._client.stream("POST", path, json=body) as response:
                 if response.is_error:
                     return refusal(response.status_code, (await response.aread()).decode())
-                return await self._receive(request.attempt, response, progress)
+                return await self._receive(response, reply)
         except (httpx.HTTPError, SSEError, ValueError) as exc:
             return Refusal("engine_failed", _describe(exc), is_retryable=True)
 
-    async def _receive(
-        self, attempt: AttemptId, response: httpx.Response, progress: _Progress
-    ) -> Refusal | None:
+    async def _receive(self, response: httpx.Response, reply: RemoteReply) -> Refusal | None:
         async for event in EventSource(response).aiter_sse():
             if event.data == "[DONE]":
                 break
             chunk = parse_chunk(event.data)
             if chunk.error is not None:
                 return Refusal("engine_failed", chunk.error, is_retryable=True)
-            if chunk.text:
-                progress.texts.append(chunk.text)
-                self._stream.put(TokensGenerated(attempt, chunk.text, 1))
-            progress.finish_reason = chunk.finish_reason or progress.finish_reason
-            progress.usage = chunk.usage or progress.usage
-        if progress.finish_reason is None or progress.usage is None:
+            for output in reply.add(chunk):
+                self._stream.put(output)
+        if not reply.is_complete:
             message = "the reply ended without a finish reason and usage"
             return Refusal("engine_failed", message, is_retryable=True)
         return None
 
-    def _finished(self, request: EngineRequest, progress: _Progress) -> RequestFinished:
-        usage, reason = progress.usage, progress.finish_reason
+    def _count(self, usage: RequestUsage | None) -> None:
         assert usage is not None, "checked when the reply ended"
-        assert reason is not None, "checked when the reply ended"
         self._prompt_tokens += usage.prompt_tokens
         self._cached_tokens += usage.cached_tokens
         self._generated_tokens += usage.completion_tokens
-        return RequestFinished(request.attempt, "".join(progress.texts), None, reason, usage)
 
 
 def _describe(exc: Exception) -> str:

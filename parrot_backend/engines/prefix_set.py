@@ -35,13 +35,22 @@ class PrefixSet:
         # The same constants come with every call, and counting costs more than all else here.
         self._count_words = lru_cache(maxsize=1024)(_count_words)
 
-    def boundaries(self, salt: str | None, parts: Iterable[PromptPart]) -> tuple[Boundary, ...]:
-        """Return the boundaries of a prompt, in order; prompts of different salts share none."""
-        key, num_tokens = hash(salt), 0
+    def boundaries(
+        self, salt: str | None, parts: Iterable[PromptPart], in_front: str = ""
+    ) -> tuple[Boundary, ...]:
+        """Return the boundaries of a prompt, in order; prompts of different salts share none.
+
+        Args:
+            salt: Keeps caches apart.
+            parts: The prompt.
+            in_front: What stands before it, such as tools.
+        """
+        key, num_tokens = hash((salt, in_front)), self._count_words(in_front)
         found = []
         for part in parts:
             is_role = part.kind is PartKind.ROLE
-            key = hash((key, is_role, part.text))
+            key = hash((key, is_role, part.text, part.head.text))
+            num_tokens += self._count_words(part.head.text)
             num_tokens += 1 if is_role else self._count_words(part.text)
             found.append(Boundary(key, num_tokens))
         return tuple(found)

@@ -9,7 +9,7 @@ is one token.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from parrot_backend.core.events import (
@@ -25,7 +25,8 @@ from parrot_backend.engines.attempts import AttemptTasks, check_model, fit_outpu
 from parrot_backend.engines.base import EngineLoad, EngineOutput, EngineRequest
 from parrot_backend.engines.output_stream import OutputStream
 from parrot_backend.engines.prefix_set import Boundary, PrefixSet
-from parrot_backend.engines.scripted_reply import Reply, make_reply, render
+from parrot_backend.engines.scripted_chat import FormatError, make_chat_reply
+from parrot_backend.engines.scripted_reply import Reply, render
 from parrot_backend.engines.unhinted import UnhintedEngine
 
 __all__ = ["ScriptedConfig", "ScriptedEngine", "render"]
@@ -99,7 +100,7 @@ class ScriptedEngine(UnhintedEngine):
 
     def start(self, request: EngineRequest) -> None:
         """Begin an attempt; without delays it is finished when this returns."""
-        boundaries = self._prefixes.boundaries(request.cache_salt, request.parts)
+        boundaries = self._boundaries(request, request.parts)
         plan = self._plan(request, boundaries)
         if self._takes_time or not self._awake.is_set():
             self._tasks.start(request.attempt, self._run(request, plan, boundaries))
@@ -107,7 +108,7 @@ class ScriptedEngine(UnhintedEngine):
             self._stream.put(plan)
         else:
             cached_tokens = self._begin_prefill(boundaries)
-            self._say(request.attempt, "".join(plan.pieces), len(plan.pieces))
+            self._say(request.attempt, "".join(plan.pieces), plan.num_tokens)
             self._finish(request, plan, boundaries, cached_tokens, 0.0)
 
     def abort(self, attempt: AttemptId) -> None:
@@ -146,6 +147,12 @@ class ScriptedEngine(UnhintedEngine):
         """Fault: go on with nothing and say nothing, although requests are still taken."""
         self._awake.clear()
 
+    def _boundaries(
+        self, request: EngineRequest, parts: Sequence[PromptPart]
+    ) -> tuple[Boundary, ...]:
+        in_front = request.chat.prompt_text
+        return self._prefixes.boundaries(request.cache_salt, parts, in_front)
+
     def _plan(
         self, request: EngineRequest, boundaries: tuple[Boundary, ...]
     ) -> Reply | RequestFailed:
@@ -164,7 +171,10 @@ class ScriptedEngine(UnhintedEngine):
         max_tokens = fit_output(request, prompt_tokens, self._config.max_model_len)
         if isinstance(max_tokens, RequestFailed):
             return max_tokens
-        return make_reply(prompt, request.sampling, max_tokens)
+        try:
+            return make_chat_reply(request.parts, request.chat, request.sampling, max_tokens)
+        except FormatError as exc:
+            return RequestFailed(request.attempt, "invalid_format", str(exc))
 
     async def _run(
         self, request: EngineRequest, plan: Reply | RequestFailed, boundaries: tuple[Boundary, ...]
@@ -175,7 +185,7 @@ class ScriptedEngine(UnhintedEngine):
             return
         loop = asyncio.get_running_loop()
         queued_s = loop.time()
-        kv_tokens = boundaries[-1].num_tokens + len(plan.pieces)
+        kv_tokens = boundaries[-1].num_tokens + plan.num_tokens
         async with self._slots:
             self._num_running += 1
             self._running_tokens += kv_tokens
@@ -196,7 +206,7 @@ class ScriptedEngine(UnhintedEngine):
         await self._awake.wait()
         loop = asyncio.get_running_loop()
         due_s = loop.time()
-        for piece in reply.pieces:
+        for piece in (*reply.pieces, *("" for _ in reply.hidden_pieces)):
             due_s += self._config.token_s
             await asyncio.sleep(due_s - loop.time())
             await self._awake.wait()
@@ -219,7 +229,7 @@ class ScriptedEngine(UnhintedEngine):
 
     def _say(self, attempt: AttemptId, text: str, num_tokens: int) -> None:
         self._generated_tokens += num_tokens
-        if text:
+        if text or num_tokens:
             self._stream.put(TokensGenerated(attempt, text, num_tokens))
 
     def _finish(
@@ -233,7 +243,8 @@ class ScriptedEngine(UnhintedEngine):
         text = "".join(reply.pieces)
         if self._config.has_prefix_cache:
             parts = (*request.parts, PromptPart(PartKind.VALUE, text))
-            self._prefixes.remember(self._prefixes.boundaries(request.cache_salt, parts)[-1:])
-        usage = RequestUsage(boundaries[-1].num_tokens, len(reply.pieces), cached_tokens, engine_s)
-        finished = RequestFinished(request.attempt, text, None, reply.finish_reason, usage)
+            self._prefixes.remember(self._boundaries(request, parts)[-1:])
+        usage = RequestUsage(boundaries[-1].num_tokens, reply.num_tokens, cached_tokens, engine_s)
+        reason, details = reply.finish_reason, reply.details
+        finished = RequestFinished(request.attempt, text, None, reason, usage, details=details)
         self._stream.put(finished)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from parrot_backend.core.chat import NO_DETAILS, OutputDetails
 from parrot_backend.core.prompt import PartKind, PromptPart
 from parrot_backend.core.sampling import Sampling
 
@@ -18,15 +19,29 @@ _VOCABULARY = """
     ember fable fern field flint frost glass grain grove harbor hazel heron honey ivory island
     lemon linen maple marsh meadow olive opal orchid pearl pine plain quartz raven ridge river
 """
-_WORDS = _VOCABULARY.split()
+WORDS = _VOCABULARY.split()
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A whole reply, decided before its first word is said; one piece is one token."""
+    """A whole reply, decided before its first word is said; one piece is one token.
+
+    Attributes:
+        pieces: The text.
+        finish_reason: Why it ends.
+        hidden_pieces: What is generated and is no text: a call of a tool.
+        details: What is told beside the text.
+    """
 
     pieces: tuple[str, ...]
     finish_reason: str
+    hidden_pieces: tuple[str, ...] = ()
+    details: OutputDetails = NO_DETAILS
+
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens it takes."""
+        return len(self.pieces) + len(self.hidden_pieces)
 
 
 def render(parts: Sequence[PromptPart]) -> str:
@@ -36,7 +51,10 @@ def render(parts: Sequence[PromptPart]) -> str:
     """
     if parts and parts[-1].kind is PartKind.ROLE and parts[-1].text == "assistant":
         parts = parts[:-1]
-    texts = [f"\n<|{part.text}|>" if part.kind is PartKind.ROLE else part.text for part in parts]
+    texts = [
+        f"\n<|{part.text}|>{part.head.text}" if part.kind is PartKind.ROLE else part.text
+        for part in parts
+    ]
     is_chat = bool(parts) and parts[0].kind is PartKind.ROLE
     return "".join(texts)[1 if is_chat else 0 :]
 
@@ -58,16 +76,16 @@ def make_reply(prompt: str, sampling: Sampling, max_tokens: int) -> Reply:
     if sampling.ignore_eos or num_words > max_tokens:
         num_words = max_tokens
     words = [
-        " " + _WORDS[(choice[i % len(choice)] + i // len(choice)) % len(_WORDS)]
+        " " + WORDS[(choice[i % len(choice)] + i // len(choice)) % len(WORDS)]
         for i in range(1, num_words)
     ]
     pieces = (digest[:6].hex(), *words)
     is_cut = sampling.ignore_eos or num_words == max_tokens
-    cut = _cut_at_stop(pieces, sampling)
+    cut = cut_at_stop(pieces, sampling)
     return cut or Reply(pieces, "length" if is_cut else "stop")
 
 
-def _cut_at_stop(pieces: Sequence[str], sampling: Sampling) -> Reply | None:
+def cut_at_stop(pieces: Sequence[str], sampling: Sampling) -> Reply | None:
     """Return the reply up to the first stop string after ``min_tokens``, or None without one."""
     text = "".join(pieces)
     start = len("".join(pieces[: sampling.min_tokens]))

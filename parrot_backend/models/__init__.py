@@ -12,6 +12,9 @@ from pathlib import Path
 #: What clients call the tiny model.
 TINY_MODEL_NAME = "parrot-tiny"
 
+#: vLLM's parser of the calls of tools that its chat template tells the model to write.
+TINY_MODEL_TOOL_PARSER = "hermes"
+
 
 def tiny_model_path() -> Path:
     """Return the folder of the tiny model, in the layout that vLLM and transformers load."""

@@ -125,6 +125,11 @@ class EngineSettings(_Settings):
         replicas: How many engines of this kind run side by side.
         latency_capacity_tokens: KV tokens that may run together while a latency-sensitive request
             runs (paper, section 5.4).
+        tool_call_parser: vLLM's parser of tool calls; it belongs to the model. The model that ships
+            with Parrot brings its own.
+        reasoning_parser: vLLM's parser of reasoning; it belongs to the model.
+        compact_json: JSON outputs have no white space between tokens, so that weak models come to
+            an end. None: only for the model that ships with Parrot.
         vllm_scheduler: ``parrot`` runs vLLM with Parrot's plug-in, ``vllm`` without. The settings
             up to ``pin_ttl_s`` are for the plug-in; docs/vllm_plugin.md explains them.
         openai_api_key_env: Name of the environment variable that holds the remote server's key.
@@ -140,6 +145,9 @@ class EngineSettings(_Settings):
     max_num_seqs: Count | None = None
     kv_cache_gib: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     latency_capacity_tokens: Count | None = None
+    tool_call_parser: str | None = None
+    reasoning_parser: str | None = None
+    compact_json: bool | None = None
     vllm_scheduler: Literal["parrot", "vllm"] = "parrot"
     order_by_hints: bool | None = None
     gang_groups: bool | None = None

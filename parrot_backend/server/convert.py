@@ -27,6 +27,7 @@ from parrot_backend.core.ids import SessionId, WaiterId, variable_id
 from parrot_backend.core.prompt import Input, Output, Role, Segment, Text
 from parrot_backend.core.sampling import Sampling
 from parrot_backend.errors import RequestError
+from parrot_backend.server.convert_chat import chat_options, message_head, response_format
 
 #: Fields that say how to answer, not what to run: a repeat may differ in them.
 _NOT_IN_DIGEST = {"idempotency_key", "wait", "stream", "timeout_s", "on_disconnect"}
@@ -47,8 +48,8 @@ def submit_to_event(body: wire.SubmitRequest, context: SubmitContext) -> GraphSu
     """Return the event of a submit.
 
     Raises:
-        RequestError: ``unknown_placeholder``, ``template_syntax``, ``misplaced_output`` or
-            ``duplicate_output``.
+        RequestError: ``unknown_placeholder``, ``template_syntax``, ``misplaced_output``,
+            ``duplicate_output``, ``misplaced_tools``, ``duplicate_tool`` or ``unknown_tool``.
     """
     return GraphSubmitted(
         session=context.session,
@@ -108,10 +109,12 @@ def _node(node: wire.WireNode, session: SessionId) -> NodeSpec:
     if isinstance(node, wire.TransformNode):
         return _transform_node(node, session)
     if node.messages is not None:
-        return CallSpec(node.name, _chat(node.messages, node.sampling, session, where), node.model)
+        segments = _chat(node.messages, node.sampling, session, where)
+        num_outputs = sum(isinstance(segment, Output) for segment in segments)
+        return CallSpec(node.name, segments, node.model, chat_options(node, num_outputs))
     assert node.prompt is not None, "checked by the wire model"
-    segments = tuple(_segments(node.prompt, node.sampling, session, where))
-    return CallSpec(node.name, segments, node.model)
+    raw = tuple(_segments(node.prompt, node.sampling, session, where))
+    return CallSpec(node.name, raw, node.model, chat_options(node, num_outputs=1))
 
 
 def _transform_node(node: wire.TransformNode, session: SessionId) -> TransformSpec:
@@ -137,14 +140,15 @@ def _chat(
     result: list[Segment] = []
     for position, message in enumerate(messages, start=1):
         segments = _segments(message.content, sampling, session, where)
-        may_generate = position == len(messages) and message.role == "assistant"
+        is_open = message.role == "assistant" and not message.tool_calls
+        may_generate = position == len(messages) and is_open
         if not may_generate and any(isinstance(segment, Output) for segment in segments):
             raise RequestError(
                 "misplaced_output",
                 f"{where}: message {position} ({message.role}) holds an output; only the last "
-                "message may, and it must be the assistant's",
+                "message may, and it must be the assistant's, without tool_calls",
             )
-        result += [Role(message.role), *segments]
+        result += [Role(message.role, message_head(message)), *segments]
     return tuple(result)
 
 
@@ -188,6 +192,8 @@ def _sampling(sampling: wire.Sampling) -> Sampling:
         frequency_penalty=sampling.frequency_penalty,
         repetition_penalty=sampling.repetition_penalty,
         ignore_eos=sampling.ignore_eos,
+        logprobs=sampling.logprobs,
+        response_format=response_format(sampling.response_format),
     )
 
 

@@ -32,7 +32,7 @@ def create_slots(settings: EngineSettings) -> tuple[EngineSlot, ...]:
 
 def _vllm(settings: EngineSettings) -> _CreateEngine:
     from parrot_backend.engines.vllm import VllmConfig, VllmEngine, prewarm
-    from parrot_backend.models import TINY_MODEL_NAME, tiny_model_path
+    from parrot_backend.models import TINY_MODEL_NAME, TINY_MODEL_TOOL_PARSER, tiny_model_path
     from parrot_backend.vllm_plugin.options import PluginOptions
 
     is_tiny = settings.model is None
@@ -43,6 +43,9 @@ def _vllm(settings: EngineSettings) -> _CreateEngine:
         served_model_name=name,
         max_model_len=settings.max_model_len,
         kv_cache_bytes=None if gib is None else int(gib * 2**30),
+        tool_call_parser=settings.tool_call_parser or (TINY_MODEL_TOOL_PARSER if is_tiny else None),
+        reasoning_parser=settings.reasoning_parser,
+        compact_json=is_tiny if settings.compact_json is None else settings.compact_json,
         scheduler=settings.vllm_scheduler,
         plugin=PluginOptions(
             splice=True,  # the core decides whether anything is spliced

@@ -253,6 +253,7 @@ def _engine_request(command: StartRequest) -> EngineRequest:
         remaining=command.remaining,
         prefixes=command.prefixes,
         retain=command.retain,
+        chat=command.chat,
     )
 
 
@@ -268,6 +269,7 @@ def _fill_request(command: FillPrefix) -> EngineRequest:
         tenant=command.tenant,
         prefixes=command.prefixes,
         retain=command.retain,
+        chat=command.chat,
         fill_parts=command.num_known,
     )
 
@@ -286,6 +288,7 @@ def _staged_request(command: StageRequest) -> EngineRequest:
         after=command.after,
         gap=command.gap,
         max_gap_tokens=command.max_gap_tokens,
+        chat=command.chat,
     )
 
 

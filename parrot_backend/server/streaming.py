@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from typing import Literal
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.sse import SendTimeoutError
@@ -86,7 +87,8 @@ class InboxStream(EventSourceResponse):
 
 def _message_event(name: str, message: Message) -> ServerSentEvent:
     if isinstance(message, StreamText):
-        return _event("token", wire.StreamToken(variable=name, text=message.text))
+        kind: Literal["text", "reasoning"] = "reasoning" if message.is_reasoning else "text"
+        return _event("token", wire.StreamToken(variable=name, text=message.text, kind=kind))
     if isinstance(message, AnswerWaiter):
         return _event("variable", answer_to_view(message))
     return _event("reset", wire.StreamReset(variable=name))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from parrot_backend import protocol as wire
+from parrot_backend.core.chat import OutputDetails, TokenLogprob
 from parrot_backend.core.commands import AnswerWaiter
 from parrot_backend.core.events import EngineInfo, RequestUsage
 from parrot_backend.core.ids import name_of
@@ -24,6 +26,7 @@ def variable_to_view(variable: Variable) -> wire.VariableView:
         error=_failure(variable.failure),
         usage=_usage(variable.usage),
         finish_reason=variable.finish_reason,
+        **_details(variable.details),
     )
 
 
@@ -37,6 +40,7 @@ def answer_to_view(answer: AnswerWaiter) -> wire.VariableView:
         error=_failure(answer.failure),
         usage=_usage(answer.usage),
         finish_reason=answer.finish_reason,
+        **_details(answer.details),
     )
 
 
@@ -122,3 +126,20 @@ def _usage(usage: RequestUsage | None) -> wire.Usage | None:
         completion_tokens=usage.completion_tokens,
         cached_tokens=usage.cached_tokens,
     )
+
+
+def _details(details: OutputDetails) -> dict[str, Any]:
+    logprobs = details.logprobs
+    return {
+        "tool_calls": tuple(
+            wire.ToolCall(id=call.id, name=call.name, arguments=call.arguments)
+            for call in details.tool_calls
+        ),
+        "reasoning": details.reasoning,
+        "logprobs": None if logprobs is None else tuple(map(_logprob, logprobs)),
+    }
+
+
+def _logprob(logprob: TokenLogprob) -> wire.TokenLogprob:
+    top = (wire.TopLogprob(token=one.token, logprob=one.logprob) for one in logprob.top)
+    return wire.TokenLogprob(token=logprob.token, logprob=logprob.logprob, top=tuple(top))

@@ -4,6 +4,8 @@ Nothing else in Parrot imports vLLM, so that to support another version means to
 
 * ``version``: which versions are supported.
 * ``client``: the side that sends requests (``AsyncLLM``).
+* ``sampling``: parameters in, steps out.
+* ``output_parsers``, ``output_parser``: calls of tools and reasoning in an output.
 * ``scheduler``: the side that runs inside vLLM's core, which the plug-in builds on.
 * ``openai_app``: vLLM's own server, for comparison.
 

@@ -15,7 +15,15 @@ from typing import Any, Protocol
 
 from parrot_backend.core.sampling import Sampling
 from parrot_backend.errors import EngineError
-from parrot_backend.vllm_compat.records import CoreDead, LoadRecord, Rejected, Step
+from parrot_backend.vllm_compat.records import (
+    UNCONSTRAINED,
+    Constraint,
+    CoreDead,
+    LoadRecord,
+    Rejected,
+    Step,
+)
+from parrot_backend.vllm_compat.sampling import sampling_params, step_of
 
 #: By whether the engine's steps overlap.
 SCHEDULER_CLASSES = {
@@ -23,7 +31,7 @@ SCHEDULER_CLASSES = {
     True: "parrot_backend.vllm_plugin.ParrotAsyncScheduler",
 }
 
-_SAMPLING_NAMES = frozenset(field.name for field in fields(Sampling))
+_SAMPLING_NAMES = frozenset(field.name for field in fields(Sampling)) - {"response_format"}
 
 
 class EngineArguments(Protocol):
@@ -58,6 +66,7 @@ def create_client(
         owning: Processes that are made within belong to whoever gave this.
         context: Returns the context in which processes are made now; None for vLLM's own.
     """
+    from vllm.config import StructuredOutputsConfig
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.platforms import current_platform
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -66,7 +75,12 @@ def create_client(
     is_cpu = current_platform.is_cpu()
     if is_cpu:
         _inspect_in_process(config)
-    arguments = AsyncEngineArgs(**config.engine_arguments(is_cpu))
+    given = config.engine_arguments(is_cpu)
+    if "structured_outputs_config" in given:
+        given["structured_outputs_config"] = StructuredOutputsConfig(
+            **given["structured_outputs_config"]
+        )
+    arguments = AsyncEngineArgs(**given)
     vllm_config = arguments.create_engine_config()
     if config.is_extended:
         is_async = vllm_config.scheduler_config.async_scheduling
@@ -127,6 +141,7 @@ async def generate(
     priority: int,
     cache_salt: str | None,
     hints: dict[str, Any] | None = None,
+    constraint: Constraint = UNCONSTRAINED,
 ) -> AsyncIterator[Step]:
     """Run a request; to cancel it aborts it.
 
@@ -139,6 +154,7 @@ async def generate(
         priority: A smaller number is served first.
         cache_salt: Keeps the prefix caches of tenants apart.
         hints: For the plug-in.
+        constraint: What the output must be, and how it is read.
 
     Raises:
         CoreDead: The engine is gone.
@@ -151,12 +167,13 @@ async def generate(
     try:
         outputs = client.generate(
             tokens_input(prompt_ids, cache_salt=cache_salt),
-            _sampling_params(sampling, max_tokens, hints),
+            sampling_params(sampling, max_tokens, hints, constraint),
             attempt,
             priority=priority,
+            **constraint.reasoning,
         )
         async for output in outputs:
-            yield _step(output)
+            yield step_of(output, sampling.logprobs)
     except EngineDeadError as exc:
         raise CoreDead(str(exc)) from exc
     except EngineGenerateError as exc:
@@ -169,7 +186,8 @@ async def generate(
         raise Rejected("engine_failed", str(exc), is_retryable=True) from exc
     except (VLLMClientError, ValueError) as exc:
         is_sampling = getattr(exc, "parameter", None) in _SAMPLING_NAMES
-        raise Rejected("invalid_sampling" if is_sampling else "engine_rejected", str(exc)) from exc
+        other = "engine_rejected" if constraint.structured is None else "invalid_format"
+        raise Rejected("invalid_sampling" if is_sampling else other, str(exc)) from exc
 
 
 async def call_plugin(client: Any, name: str, arguments: list[Any]) -> Any:
@@ -251,37 +269,3 @@ def _stat_logger_factory(record: LoadRecord) -> Any:
             """Say nothing."""
 
     return Recorder
-
-
-def _sampling_params(sampling: Sampling, max_tokens: int, hints: dict[str, Any] | None) -> Any:
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
-
-    return SamplingParams(
-        max_tokens=max_tokens,
-        min_tokens=min(sampling.min_tokens, max_tokens),
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        min_p=sampling.min_p,
-        seed=sampling.seed,
-        stop=list(sampling.stop),
-        presence_penalty=sampling.presence_penalty,
-        frequency_penalty=sampling.frequency_penalty,
-        repetition_penalty=sampling.repetition_penalty,
-        ignore_eos=sampling.ignore_eos,
-        output_kind=RequestOutputKind.DELTA,
-        extra_args=None if hints is None else {"parrot": hints},
-    )
-
-
-def _step(output: Any) -> Step:
-    completion, metrics = output.outputs[0], output.metrics
-    return Step(
-        text=completion.text,
-        token_ids=completion.token_ids,
-        finish_reason=completion.finish_reason,
-        stop_reason=completion.stop_reason,
-        cached_tokens=output.num_cached_tokens or 0,
-        engine_s=metrics.last_token_ts - metrics.queued_ts,
-    )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from parrot_backend.core.chat import TokenLogprob
 
 
 class CoreDead(Exception):  # noqa: N818 - a fact about the engine, named as such
@@ -35,6 +38,7 @@ class Step:
         stop_reason: The stop string or token that ended it; None at the end-of-text token.
         cached_tokens: Tokens of the prompt that came from the prefix cache.
         engine_s: Time from the engine's queue to its last token so far.
+        logprobs: Of the new tokens, if they were asked for.
     """
 
     text: str
@@ -43,6 +47,33 @@ class Step:
     stop_reason: str | int | None
     cached_tokens: int
     engine_s: float
+    logprobs: Sequence[TokenLogprob] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of an output: of its text, or of the reasoning before it."""
+
+    text: str
+    is_reasoning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """What vLLM is told of an output beside how to sample it.
+
+    Attributes:
+        structured: vLLM's ``StructuredOutputsParams``, or None.
+        skips_special_tokens: Whether texts are without special tokens.
+        reasoning: Arguments of ``generate`` on when reasoning ends and the constraint begins.
+    """
+
+    structured: Any = None
+    skips_special_tokens: bool = True
+    reasoning: Mapping[str, Any] = field(default_factory=dict)
+
+
+UNCONSTRAINED = Constraint()
 
 
 class LoadRecord:

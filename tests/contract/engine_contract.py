@@ -14,13 +14,14 @@ from parrot_backend.core.events import TokensGenerated
 from parrot_backend.core.ids import AttemptId
 from parrot_backend.core.prefix import prefix_chain
 from parrot_backend.engines.base import Engine
+from tests.contract.chat_contract import ChatContract
 from tests.contract.driver import EngineDriver, constant, open_driver, role, value
 
 #: A reply so long that a test has time to do something meanwhile.
 LONG: dict[str, Any] = {"max_tokens": 400, "ignore_eos": True}
 
 
-class EngineContract:
+class EngineContract(ChatContract):
     """The suite; subclasses define ``create`` and the fixture ``driver``."""
 
     #: Whether the engine tells its own time.

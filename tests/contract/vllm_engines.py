@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from parrot_backend.core.ids import EngineId
 from parrot_backend.engines.vllm import VllmConfig, VllmEngine
-from parrot_backend.models import tiny_model_path
+from parrot_backend.models import TINY_MODEL_TOOL_PARSER, tiny_model_path
 
 MAX_NUM_SEQS = 8
 BLOCK_SIZE = 32
@@ -17,6 +17,8 @@ CONFIG = VllmConfig(
     model=str(tiny_model_path()),
     served_model_name="tiny",
     max_model_len=1_024,
+    tool_call_parser=TINY_MODEL_TOOL_PARSER,
+    compact_json=True,
     max_num_seqs=MAX_NUM_SEQS,
     kv_cache_bytes=64 * 2**20,
 )

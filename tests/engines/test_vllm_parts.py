@@ -7,11 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
+from parrot_backend.core.criteria import UNANNOTATED
 from parrot_backend.core.events import RequestFailed, RequestFinished, TokensGenerated
-from parrot_backend.core.ids import AttemptId, EngineId
+from parrot_backend.core.ids import AttemptId, EngineId, SessionId
+from parrot_backend.core.sampling import Sampling
+from parrot_backend.engines.base import EngineRequest
 from parrot_backend.engines.vllm import VllmConfig, VllmEngine, processes
 from parrot_backend.engines.vllm.load import load_of
 from parrot_backend.engines.vllm.reply import Reply
@@ -120,9 +124,14 @@ def decode(ids) -> str:
     return "".join(chr(96 + i) * 2 for i in ids)
 
 
+def make_request(**sampling: Any) -> EngineRequest:
+    how = Sampling(**sampling)
+    return EngineRequest(ATTEMPT, SessionId("s"), None, (), how, UNANNOTATED)
+
+
 class TestReply:
     def make(self) -> Reply:
-        return Reply(ATTEMPT, 7, decode)
+        return Reply(make_request(), 7, decode)
 
     def test_pieces_and_the_whole(self):
         reply = self.make()

@@ -13,11 +13,21 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from parrot_backend.core.chat import (
+    ChatOptions,
+    MessageHead,
+    NamedTool,
+    ResponseFormat,
+    TokenLogprob,
+    Tool,
+    ToolCall,
+)
 from parrot_backend.core.prompt import PartKind, PromptPart
 from parrot_backend.core.sampling import Sampling
-from parrot_backend.engines.scripted_reply import Reply, make_reply, render
+from parrot_backend.engines.scripted_chat import FormatError, make_chat_reply
+from parrot_backend.engines.scripted_reply import Reply, render
 
-_SAMPLING_NAMES = {field.name for field in fields(Sampling)}
+_SAMPLING_NAMES = {field.name for field in fields(Sampling)} - {"logprobs", "response_format"}
 
 
 class ConnectionCutError(Exception):
@@ -40,6 +50,7 @@ class FakeOpenAI:
         answer_with: Answer every completion with this status and body.
         is_down: Break every connection.
         probe_faults: Whether to break the connection of each of the next requests for the models.
+        reasoning: What a chat's reply begins with.
         cached_tokens: What the usage tells, None leaves the details out.
         bodies: Bodies of the requests so far.
         headers: Their headers.
@@ -57,6 +68,7 @@ class FakeOpenAI:
     answer_with: tuple[int, str] | None = None
     is_down: bool = False
     probe_faults: list[bool] = field(default_factory=list)
+    reasoning: tuple[str, ...] = ()
     cached_tokens: int | None = None
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -88,13 +100,15 @@ class FakeOpenAI:
         if body["model"] not in self.models:
             message = f"The model `{body['model']}` does not exist."
             return _error(404, message, "NotFoundError")
-        prompt = _prompt(body)
-        prompt_tokens = len(prompt.split())
+        parts, chat = _parts(body), _chat(body)
+        prompt_tokens = len((chat.prompt_text + " " + render(parts)).split())
         room = self.max_model_len - prompt_tokens
         if room <= 0 or (body["max_tokens"] > room and not self.clamps_output):
             return _error(400, self._too_long(prompt_tokens, body["max_tokens"]), "BadRequest")
-        sampling = Sampling(**{k: v for k, v in body.items() if k in _SAMPLING_NAMES})
-        reply = make_reply(prompt, sampling, min(body["max_tokens"], room))
+        try:
+            reply = make_chat_reply(parts, chat, _sampling(body), min(body["max_tokens"], room))
+        except FormatError as exc:
+            return _error(400, f"Invalid grammar specification: {exc}", "BadRequestError")
         chunks = self._chunks(reply, prompt_tokens, is_chat="messages" in body)
         return StreamingResponse(self._watched(chunks), media_type="text/event-stream")
 
@@ -115,20 +129,24 @@ class FakeOpenAI:
             self.num_left += not is_complete
 
     async def _chunks(self, reply: Reply, prompt_tokens: int, is_chat: bool) -> AsyncIterator[str]:
-        for number, piece in enumerate(reply.pieces):
+        for word in self.reasoning:
+            yield _event({"choices": [{"delta": {"reasoning": word}}]})
+        for number in range(reply.num_tokens):
             if number == self.cut_after:
                 raise ConnectionCutError
             if number == self.error_after:
                 yield _event({"error": {"message": "the engine is gone", "code": 500}})
                 return
             await asyncio.sleep(self.token_s)
-            yield _event({"choices": [_choice(piece, None, is_chat)]})
+            yield _event({"choices": [_token(reply, number, is_chat)]})
         if self.ends_early:
             return
-        yield _event({"choices": [_choice("", reply.finish_reason, is_chat)]})
+        # vLLM says so after a named tool.
+        reason = "stop" if reply.finish_reason == "tool_calls" else reply.finish_reason
+        yield _event({"choices": [_choice("", reason, is_chat)]})
         usage: dict[str, Any] = {
             "prompt_tokens": prompt_tokens,
-            "completion_tokens": len(reply.pieces),
+            "completion_tokens": reply.num_tokens,
         }
         if self.cached_tokens is not None:
             usage["prompt_tokens_details"] = {"cached_tokens": self.cached_tokens}
@@ -136,14 +154,84 @@ class FakeOpenAI:
         yield "data: [DONE]\n\n"
 
 
-def _prompt(body: dict[str, Any]) -> str:
+def _parts(body: dict[str, Any]) -> list[PromptPart]:
     if "prompt" in body:
-        return str(body["prompt"])
+        return [PromptPart(PartKind.CONSTANT, str(body["prompt"]))]
     parts: list[PromptPart] = []
     for message in body["messages"]:
-        parts.append(PromptPart(PartKind.ROLE, message["role"]))
+        head = MessageHead(
+            message.get("name"),
+            tuple(
+                ToolCall(call["id"], call["function"]["name"], call["function"]["arguments"])
+                for call in message.get("tool_calls", ())
+            ),
+            message.get("tool_call_id"),
+        )
+        parts.append(PromptPart(PartKind.ROLE, message["role"], head=head))
         parts.append(PromptPart(PartKind.CONSTANT, message["content"]))
-    return render(parts)
+    return parts
+
+
+def _chat(body: dict[str, Any]) -> ChatOptions:
+    functions = [tool["function"] for tool in body.get("tools", ())]
+    choice: Any = body.get("tool_choice", "auto")
+    if not isinstance(choice, str):
+        choice = NamedTool(choice["function"]["name"])
+    return ChatOptions(
+        tuple(Tool(f["name"], f["description"], json.dumps(f["parameters"])) for f in functions),
+        choice,
+        body.get("parallel_tool_calls", True),
+        tuple(body.get("chat_template_kwargs", {}).items()),
+    )
+
+
+def _sampling(body: dict[str, Any]) -> Sampling:
+    known = {k: v for k, v in body.items() if k in _SAMPLING_NAMES}
+    logprobs = body.get("logprobs")
+    if logprobs is True:
+        logprobs = body["top_logprobs"]
+    return Sampling(**known, logprobs=logprobs, response_format=_format(body))
+
+
+def _format(body: dict[str, Any]) -> ResponseFormat | None:
+    form, extension = body.get("response_format"), body.get("structured_outputs")
+    if form is not None:
+        schema = form.get("json_schema", {}).get("schema")
+        return ResponseFormat(form["type"], "" if schema is None else json.dumps(schema))
+    if extension is not None:
+        ((kind, content),) = extension.items()
+        return ResponseFormat(kind, content if isinstance(content, str) else json.dumps(content))
+    return None
+
+
+def _token(reply: Reply, number: int, is_chat: bool) -> dict[str, Any]:
+    if number < len(reply.pieces):
+        choice = _choice(reply.pieces[number], None, is_chat)
+    else:
+        (call,) = reply.details.tool_calls
+        hidden = number - len(reply.pieces)
+        first = {"id": call.id, "type": "function"} if hidden == 0 else {}
+        name = {"name": call.name} if hidden == 0 else {}
+        function = {**name, "arguments": reply.hidden_pieces[hidden]}
+        choice = {
+            "index": 0,
+            "delta": {"tool_calls": [{"index": 0, **first, "function": function}]},
+        }
+    if reply.details.logprobs is not None:
+        choice["logprobs"] = _logprobs(reply.details.logprobs[number], is_chat)
+    return choice
+
+
+def _logprobs(logprob: TokenLogprob, is_chat: bool) -> dict[str, Any]:
+    if not is_chat:
+        return {
+            "tokens": [logprob.token],
+            "token_logprobs": [logprob.logprob],
+            "top_logprobs": [{top.token: top.logprob for top in logprob.top}],
+        }
+    tops = [{"token": top.token, "logprob": top.logprob} for top in logprob.top]
+    one = {"token": logprob.token, "logprob": logprob.logprob, "top_logprobs": tops}
+    return {"content": [one]}
 
 
 def _choice(text: str, finish_reason: str | None, is_chat: bool) -> dict[str, Any]:

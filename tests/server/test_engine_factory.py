@@ -43,13 +43,35 @@ def test_scripted_delays_become_seconds():
 def test_without_a_model_vllm_gets_the_one_that_ships_with_parrot():
     config = config_of(VllmEngine)
 
-    assert config == VllmConfig(str(tiny_model_path()), served_model_name="parrot-tiny")
+    assert config == VllmConfig(
+        str(tiny_model_path()),
+        served_model_name="parrot-tiny",
+        tool_call_parser="hermes",
+        compact_json=True,
+    )
 
 
 def test_vllm_gets_what_is_set():
-    config = config_of(VllmEngine, model="m", max_model_len=99, kv_cache_gib=0.5, max_num_seqs=7)
+    config = config_of(
+        VllmEngine,
+        model="m",
+        max_model_len=99,
+        kv_cache_gib=0.5,
+        max_num_seqs=7,
+        tool_call_parser="qwen3",
+        reasoning_parser="deepseek_r1",
+        compact_json=True,
+    )
 
-    assert config == VllmConfig("m", max_model_len=99, kv_cache_bytes=2**29, max_num_seqs=7)
+    assert config == VllmConfig(
+        "m",
+        max_model_len=99,
+        kv_cache_bytes=2**29,
+        max_num_seqs=7,
+        tool_call_parser="qwen3",
+        reasoning_parser="deepseek_r1",
+        compact_json=True,
+    )
 
 
 async def test_a_remote_server_gets_its_address_and_key():

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
+from parrot_backend.core.chat import NO_DETAILS, OutputDetails
 from parrot_backend.core.events import (
     EngineInfo,
     RequestFailed,
@@ -50,6 +51,7 @@ class ToyPlan:
     opens: bool = True
     hangs_in_close: bool = False
     max_requests: int = 64
+    finds_tool_calls: bool = True
     made: list[ToyEngine] = field(default_factory=list)
 
     def create(self, engine_id: EngineId) -> ToyEngine:
@@ -78,7 +80,15 @@ class ToyEngine(UnhintedEngine):
         if self.plan.open_failures:
             self.plan.open_failures -= 1
             raise EngineError("engine_start_failed", "no such device")
-        return EngineInfo(self.id, ("toy",), MAX_MODEL_LEN, 10_000, 5_000, self.plan.max_requests)
+        return EngineInfo(
+            self.id,
+            ("toy",),
+            MAX_MODEL_LEN,
+            10_000,
+            5_000,
+            self.plan.max_requests,
+            finds_tool_calls=self.plan.finds_tool_calls,
+        )
 
     def start(self, request: EngineRequest) -> None:
         self.running[request.attempt] = request
@@ -104,15 +114,25 @@ class ToyEngine(UnhintedEngine):
             self.say(text, attempt)
             self.finish(text, attempt)
 
-    def say(self, text: str, attempt: AttemptId | None = None) -> None:
+    def say(
+        self, text: str, attempt: AttemptId | None = None, *, is_reasoning: bool = False
+    ) -> None:
         attempt = attempt or next(iter(self.running))
-        self._outputs.put_nowait(TokensGenerated(attempt, text, 1))
+        self._outputs.put_nowait(TokensGenerated(attempt, text, 1, is_reasoning))
 
-    def finish(self, text: str, attempt: AttemptId | None = None) -> None:
+    def finish(
+        self,
+        text: str,
+        attempt: AttemptId | None = None,
+        *,
+        details: OutputDetails = NO_DETAILS,
+    ) -> None:
         attempt = attempt or next(iter(self.running))
         request = self.running.pop(attempt)
         usage = RequestUsage(len(text_of(request)), len(text), 0)
-        self._outputs.put_nowait(RequestFinished(attempt, text, None, "stop", usage))
+        self._outputs.put_nowait(
+            RequestFinished(attempt, text, None, "stop", usage, details=details)
+        )
 
     def die(self, reason: str = "out of memory") -> None:
         self._outputs.put_nowait(EngineDied(reason))

@@ -14,6 +14,9 @@ _CPU_BLOCK_TOKENS = 32
 _CPU_KV_CACHE_BYTES = 2**30
 
 
+_COMPACT_JSON = {"backend": "xgrammar", "disable_any_whitespace": True}
+
+
 def _own_options() -> PluginOptions:
     # All requests come from Parrot, which decides by itself what is spliced.
     return PluginOptions(splice=True)
@@ -46,6 +49,13 @@ class VllmConfig:
         log_level: vLLM's own, unless its environment variable sets one.
         scheduler: ``parrot`` runs vLLM's scheduler with Parrot's policy, ``vllm`` its own alone.
         plugin: Options of Parrot's policy.
+        tool_call_parser: Name of vLLM's parser that finds calls of tools in free text; without one,
+            only forced calls are possible. It belongs to the model.
+        reasoning_parser: Name of vLLM's parser that tells reasoning from what follows. It belongs
+            to the model.
+        compact_json: JSON that is asked for has no white space between its tokens. Without this,
+            weak models may write white space without end; with it, schemas that vLLM's backend
+            xgrammar does not know are refused.
         close_timeout_s: Processes that have not ended after this are killed.
     """
 
@@ -65,6 +75,9 @@ class VllmConfig:
     log_level: str = "ERROR"
     scheduler: SchedulerName = "parrot"
     plugin: PluginOptions = field(default_factory=_own_options)
+    tool_call_parser: str | None = None
+    reasoning_parser: str | None = None
+    compact_json: bool = False
     close_timeout_s: float = 3.0
 
     @property
@@ -90,6 +103,9 @@ class VllmConfig:
             "kv_cache_memory_bytes": self.kv_cache_bytes
             or (_CPU_KV_CACHE_BYTES if is_cpu else None),
             "gpu_memory_utilization": self.gpu_memory_utilization,
+            # vLLM's core, too, must know where reasoning ends: constraints begin there.
+            "reasoning_parser": self.reasoning_parser,
+            "structured_outputs_config": _COMPACT_JSON if self.compact_json else None,
         }
         return {
             "model": self.model,

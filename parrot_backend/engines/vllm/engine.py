@@ -27,6 +27,7 @@ from parrot_backend.engines.vllm.processes import CoreProcesses
 from parrot_backend.engines.vllm.prompt import PromptEncoder
 from parrot_backend.errors import EngineError
 from parrot_backend.vllm_compat import client as compat
+from parrot_backend.vllm_compat.output_parsers import OutputParsers
 from parrot_backend.vllm_compat.records import CoreDead, LoadRecord
 from parrot_backend.vllm_compat.version import check_version
 
@@ -56,6 +57,7 @@ class VllmEngine:
         self._closing: asyncio.Task[None] | None = None
         self._client: Any = None
         self._encoder: PromptEncoder | None = None
+        self._parsers: OutputParsers | None = None
         self._generation: Generation | None = None
         self._plugin: PluginSide | None = None
         self._plugin_tasks: list[asyncio.Task[None]] = []
@@ -89,8 +91,9 @@ class VllmEngine:
         max_model_len, capacity_tokens = compat.limits(self._client)
         plugin = await self._open_plugin() if self._config.is_extended else {}
         assert self._encoder is not None, "made with the client"
+        assert self._parsers is not None, "made with the client"
         self._generation = Generation(
-            self._client, self._encoder, max_model_len, self._stream, self._plugin
+            self._client, self._encoder, self._parsers, max_model_len, self._stream, self._plugin
         )
         self._generation.can_splice = plugin.get("splices", False)
         return EngineInfo(
@@ -103,6 +106,7 @@ class VllmEngine:
             keeps_prefixes=plugin.get("keeps_prefixes", False),
             splices=plugin.get("splices", False),
             takes_updates=self._config.is_extended,
+            finds_tool_calls=self._parsers.finds_tool_calls,
         )
 
     def start(self, request: EngineRequest) -> None:
@@ -177,6 +181,12 @@ class VllmEngine:
             self._config, self._record, self._cores.owning, processes.core_context
         )
         self._encoder = PromptEncoder(client.get_tokenizer())
+        config = self._config
+        try:
+            self._parsers = OutputParsers(client, config.tool_call_parser, config.reasoning_parser)
+        except EngineError:
+            compat.shut_down(client, config.close_timeout_s)
+            raise
         return client
 
     async def _open_plugin(self) -> dict[str, Any]:

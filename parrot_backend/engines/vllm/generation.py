@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from parrot_backend.core.criteria import Objective
 from parrot_backend.core.events import RequestFailed, RequestFinished, TokensGenerated
 from parrot_backend.core.ids import AttemptId
-from parrot_backend.core.prompt import PromptPart
 from parrot_backend.engines.attempts import fit_output
 from parrot_backend.engines.base import AttemptOutput, EngineRequest
+from parrot_backend.engines.chat_history import is_chat, open_messages, tool_choice_of, tools_of
 from parrot_backend.engines.output_stream import OutputStream
 from parrot_backend.engines.vllm.plugin_side import PluginSide, hints_of
 from parrot_backend.engines.vllm.prompt import PromptEncoder, PromptError
 from parrot_backend.engines.vllm.reply import Reply
 from parrot_backend.engines.vllm.splices import Splices, StagedRequest
 from parrot_backend.vllm_compat import client as compat
-from parrot_backend.vllm_compat.records import Rejected, Step
+from parrot_backend.vllm_compat.output_parser import OutputParser, ParsedChat
+from parrot_backend.vllm_compat.output_parsers import OutputParsers
+from parrot_backend.vllm_compat.records import Constraint, Rejected, Step
+from parrot_backend.vllm_compat.sampling import structured_outputs
 
 #: Longer prompts are tokenised in a thread, because the event loop would stand still meanwhile:
 #: about 3 ms for so many characters.
@@ -32,6 +36,7 @@ class Generation:
     Args:
         client: The ``AsyncLLM``.
         encoder: Turns prompts into tokens.
+        parsers: Make what takes outputs apart.
         max_model_len: Longest prompt plus output, in tokens.
         stream: Takes the outputs.
         plugin: The client's side of the plug-in, if the engine has it.
@@ -44,12 +49,14 @@ class Generation:
         self,
         client: Any,
         encoder: PromptEncoder,
+        parsers: OutputParsers,
         max_model_len: int,
         stream: OutputStream,
         plugin: PluginSide | None,
     ) -> None:
         self._client = client
         self._encoder = encoder
+        self._parsers = parsers
         self._max_model_len = max_model_len
         self._stream = stream
         self._plugin = plugin
@@ -79,18 +86,24 @@ class Generation:
             self._updates.pop(request.attempt, None)
 
     async def _run(self, request: EngineRequest) -> None:
-        prompt_ids, ends = await self._encode(request.parts)
+        refusal = self._refusal(request)
+        if refusal is not None:
+            self._stream.put(refusal)
+            return
+        prompt_ids, ends = await self._encode(request)
         if request.fill_parts is not None:
             prompt_ids = prompt_ids[: ends[request.fill_parts - 1]]
         max_tokens = fit_output(request, len(prompt_ids), self._max_model_len)
         if request.after is not None:
             whole = len(prompt_ids) + request.max_gap_tokens + request.sampling.max_tokens
             # How much it may generate would depend on what comes before.
-            if whole > self._max_model_len or not self.can_splice:
+            if whole > self._max_model_len or not self._may_splice(request):
                 return
         if isinstance(max_tokens, RequestFailed):
             self._stream.put(max_tokens)
             return
+        parser = self._parser_of(request, prompt_ids)
+        constraint = self._constraint_of(request) if parser is None else parser.constraint
         steps = compat.generate(
             self._client,
             request.attempt,
@@ -100,8 +113,9 @@ class Generation:
             request.objective.objective_class,
             request.cache_salt,
             None if self._plugin is None else hints_of(request, ends),
+            constraint,
         )
-        reply = Reply(request.attempt, len(prompt_ids), self._encoder.decode)
+        reply = Reply(request, len(prompt_ids), self._encoder.decode, parser)
         if request.after is not None:
             staged = self._splices.add(request.attempt, request.after)
             steps = self._once_released(staged, steps, reply)
@@ -110,10 +124,51 @@ class Generation:
             for output in reply.add(step):
                 self._say(request, output)
 
-    async def _encode(self, parts: Sequence[PromptPart]) -> tuple[list[int], list[int]]:
-        if sum(len(part.text) for part in parts) > _LONG_PROMPT_CHARS:
-            return await asyncio.to_thread(self._encoder.encode_with_ends, parts)
-        return self._encoder.encode_with_ends(parts)
+    def _refusal(self, request: EngineRequest) -> RequestFailed | None:
+        """Return why a request cannot be served here, for what is asked of its tools."""
+        chat = request.chat
+        if not chat.may_call or chat.must_call or self._parsers.finds_tool_calls:
+            return None
+        message = "the engine has no parser for this model's calls of tools (--tool-call-parser)"
+        return RequestFailed(request.attempt, "tools_unsupported", message)
+
+    def _may_splice(self, request: EngineRequest) -> bool:
+        """Tell whether the output that a staged request waits for stands for its value."""
+        return self.can_splice and not (self._parsers.finds_reasoning and is_chat(request.parts))
+
+    def _parser_of(self, request: EngineRequest, prompt_ids: list[int]) -> OutputParser | None:
+        """Return what takes the output apart, None if it is all text."""
+        chat = request.chat
+        if request.fill_parts is not None or not is_chat(request.parts):
+            return None
+        messages, continues_last = open_messages(request.parts)
+        # Who goes on with a message has done with thinking.
+        may_reason = self._parsers.finds_reasoning and not continues_last
+        if not (chat.may_call or may_reason):
+            return None
+        parsed = ParsedChat(
+            messages=messages,
+            tools=tools_of(chat) if chat.may_call else [],
+            tool_choice=tool_choice_of(chat.tool_choice),
+            parallel_tool_calls=chat.parallel_tool_calls,
+            template_kwargs=dict(chat.template_kwargs),
+            may_reason=may_reason,
+            prompt_ids=prompt_ids,
+        )
+        return self._parsers.make(parsed, structured_outputs(request.sampling.response_format))
+
+    def _constraint_of(self, request: EngineRequest) -> Constraint:
+        structured = structured_outputs(request.sampling.response_format)
+        # There is no reasoning before this output: the constraint begins at once.
+        reasoning = {"reasoning_ended": True} if self._parsers.finds_reasoning else {}
+        return Constraint(structured, reasoning=reasoning)
+
+    async def _encode(self, request: EngineRequest) -> tuple[list[int], list[int]]:
+        num_chars = sum(part.num_chars for part in request.parts) + len(request.chat.prompt_text)
+        encode = partial(self._encoder.encode_with_ends, request.parts, request.chat)
+        if num_chars > _LONG_PROMPT_CHARS:
+            return await asyncio.to_thread(encode)
+        return encode()
 
     async def _once_released(
         self, staged: StagedRequest, steps: AsyncIterator[Step], reply: Reply

@@ -9,18 +9,28 @@ texts round it, and whether a value follows:
 * A value that was generated at its very place has its ids already; they are used as they are, and
   nothing moves into it.
 * Texts of users are tokenised without special tokens: a user who writes the name of one gets its
-  letters. Only the chat template's own texts hold special tokens.
+  letters. Only the chat template's own texts hold special tokens; those that stand in tools or in
+  calls of them count as letters, too.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
+from parrot_backend.core.chat import NO_CHAT, ChatOptions
 from parrot_backend.core.prompt import PartKind, PromptPart
-from parrot_backend.engines.vllm.chat_template import ChatTemplate, PromptError, Render, Slot
+from parrot_backend.engines.vllm.chat_frame import Content, take_apart
+from parrot_backend.engines.vllm.chat_template import (
+    ChatTemplate,
+    Literal,
+    PromptError,
+    Render,
+    Slot,
+)
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -66,14 +76,18 @@ class PromptEncoder:
         self._leading_ids = _leading_ids(self._special)
         self._anchor = "" if _joins_cleanly(self._special) else "\n"
         self._num_anchor_ids = len(self._special.encode(self._anchor, add_special_tokens=False))
-        self._template = ChatTemplate(_renderer(tokenizer))
+        added = self._special.get_added_tokens_decoder().values()
+        special_texts = [token.content for token in added if token.special]
+        self._template = ChatTemplate(_renderer(tokenizer), special_texts)
         self._ids_of_constant = lru_cache(maxsize=512)(self._ids_of_text)
 
-    def encode(self, parts: Sequence[PromptPart]) -> list[int]:
+    def encode(self, parts: Sequence[PromptPart], chat: ChatOptions = NO_CHAT) -> list[int]:
         """Return the ids of a prompt; see :meth:`encode_with_ends`."""
-        return self.encode_with_ends(parts)[0]
+        return self.encode_with_ends(parts, chat)[0]
 
-    def encode_with_ends(self, parts: Sequence[PromptPart]) -> tuple[list[int], list[int]]:
+    def encode_with_ends(
+        self, parts: Sequence[PromptPart], chat: ChatOptions = NO_CHAT
+    ) -> tuple[list[int], list[int]]:
         """Return the ids of a prompt, and after how many of them each part ends.
 
         Spaces that go from the end of a constant to the value after it count for the value. A
@@ -85,7 +99,7 @@ class PromptEncoder:
         is_chat = bool(parts) and parts[0].kind is PartKind.ROLE
         # A chat template writes the token that begins a text itself.
         ids = [] if is_chat else list(self._leading_ids)
-        pieces = self._chat_pieces(parts) if is_chat else _placed(parts)
+        pieces = self._chat_pieces(parts, chat) if is_chat else _placed(parts)
         ends: dict[int, int] = {}
         is_first = True
         for piece, origin in _with_spaces_moved(pieces):
@@ -115,27 +129,32 @@ class PromptEncoder:
         ids = tokenizer.encode(self._anchor + text, add_special_tokens=False).ids
         return tuple(ids[self._num_anchor_ids :])
 
-    def _chat_pieces(self, parts: Sequence[PromptPart]) -> list[_Placed]:
-        roles, contents = _messages(parts)
-        continues_last = roles[-1] == "assistant" and any(p.text for p, _ in contents[-1])
-        if roles[-1] == "assistant" and not continues_last:
-            roles.pop()
+    def _chat_pieces(self, parts: Sequence[PromptPart], chat: ChatOptions) -> list[_Placed]:
+        frame, contents, continues_last = take_apart(parts, chat)
         pieces: list[_Placed] = []
-        for piece in self._template.layout(tuple(roles), continues_last):
-            pieces += _content(contents, piece) if isinstance(piece, Slot) else [(piece, None)]
+        for piece in self._template.layout(frame, continues_last):
+            match piece:
+                case Slot():
+                    pieces += _content(contents, piece)
+                case Literal(text):
+                    pieces.append((PromptPart(PartKind.CONSTANT, text), None))
+                case _:
+                    pieces.append((piece, None))
         return pieces
 
 
 def _renderer(tokenizer: ChatTokenizer) -> Render:
-    def render(messages: list[dict[str, str]], has_reply_header: bool) -> str:
+    def render(
+        messages: list[dict[str, Any]], has_reply_header: bool, options: dict[str, Any]
+    ) -> str:
         # It comes with the tokenizer's library, and only chats need it.
         from jinja2 import TemplateError
 
         try:
             text = tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=has_reply_header
+                messages, tokenize=False, add_generation_prompt=has_reply_header, **options
             )
-        except (TemplateError, ValueError) as exc:
+        except (TemplateError, TypeError, ValueError) as exc:
             raise PromptError(f"the model's chat template refuses these messages: {exc}") from exc
         return str(text)
 
@@ -159,33 +178,23 @@ def _placed(parts: Sequence[PromptPart]) -> list[_Placed]:
     return [(part, position) for position, part in enumerate(parts)]
 
 
-#: Parts of a message with their positions among all parts.
-_Content = list[tuple[PromptPart, int]]
-
-
-def _messages(parts: Sequence[PromptPart]) -> tuple[list[str], list[_Content]]:
-    roles: list[str] = []
-    contents: list[_Content] = []
-    for position, part in enumerate(parts):
-        if part.kind is PartKind.ROLE:
-            roles.append(part.text)
-            contents.append([])
-        else:
-            contents[-1].append((part, position))
-    return roles, contents
-
-
-def _content(contents: Sequence[_Content], slot: Slot) -> list[_Placed]:
-    """Return the parts of a message, trimmed at the ends as the template would."""
+def _content(contents: Sequence[Content], slot: Slot) -> list[_Placed]:
+    """Return the parts of a message, trimmed at the ends and quoted as the template would."""
     content = list(contents[slot.message])
     if slot.trims_left:
         content = _trimmed(content, str.lstrip)
     if slot.trims_right:
         content = _trimmed(content[::-1], str.rstrip)[::-1]
+    if slot.is_json:
+        return [(_quoted(part), at) for part, at in content]
     return list(content)
 
 
-def _trimmed(content: _Content, trim: Any) -> _Content:
+def _quoted(part: PromptPart) -> PromptPart:
+    return replace(part, text=json.dumps(part.text, ensure_ascii=False)[1:-1], token_ids=None)
+
+
+def _trimmed(content: Content, trim: Any) -> Content:
     for i, (part, position) in enumerate(content):
         if part.token_ids is not None:
             return content[i:]

@@ -3,36 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
 
+from parrot_backend.core.chat import NO_DETAILS, OutputDetails, TokenLogprob
 from parrot_backend.core.events import (
     RequestFailed,
     RequestFinished,
     RequestUsage,
     TokensGenerated,
 )
-from parrot_backend.core.ids import AttemptId
-from parrot_backend.engines.base import AttemptOutput
-from parrot_backend.vllm_compat.records import Step
+from parrot_backend.engines.base import AttemptOutput, EngineRequest
+from parrot_backend.vllm_compat.records import Piece, Step
 
 #: Token ids to text, without special tokens.
 Decode = Callable[[Sequence[int]], str]
+
+
+class Parser(Protocol):
+    """Takes an output apart; see ``vllm_compat.output_parser``."""
+
+    def add(self, text: str, token_ids: Sequence[int], *, is_last: bool) -> list[Piece]:
+        """Take in more of the output; return what is certain to be text or reasoning."""
+        ...
+
+    def end(self, *, is_cut: bool) -> tuple[list[Piece], OutputDetails]:
+        """Return what was held back, and what there is beside the text."""
+        ...
 
 
 class Reply:
     """Collects the steps of one attempt.
 
     Args:
-        attempt: The attempt.
+        request: The attempt.
         prompt_tokens: Length of its prompt.
         decode: The model's tokenizer.
+        parser: Takes the output apart; None if it is all text.
     """
 
-    def __init__(self, attempt: AttemptId, prompt_tokens: int, decode: Decode) -> None:
-        self._attempt = attempt
+    def __init__(
+        self,
+        request: EngineRequest,
+        prompt_tokens: int,
+        decode: Decode,
+        parser: Parser | None = None,
+    ) -> None:
+        self._attempt = request.attempt
+        self._sampling = request.sampling
         self._prompt_tokens = prompt_tokens
         self._decode = decode
+        self._parser = parser
         self._texts: list[str] = []
         self._token_ids: list[int] = []
+        self._logprobs: list[TokenLogprob] = []
 
     @property
     def has_begun(self) -> bool:
@@ -45,19 +69,45 @@ class Reply:
 
     def add(self, step: Step) -> list[AttemptOutput]:
         """Return what there is to say after a step."""
-        said: list[AttemptOutput] = []
         self._token_ids += step.token_ids
-        if step.text:
-            self._texts.append(step.text)
-            said.append(TokensGenerated(self._attempt, step.text, len(step.token_ids)))
+        self._logprobs += step.logprobs
+        said = self._say(self._pieces(step), len(step.token_ids))
         if step.finish_reason in ("abort", "error"):
-            message = f"vLLM ended the request itself: {step.finish_reason}"
-            said.append(RequestFailed(self._attempt, "engine_failed", message, is_retryable=True))
+            said.append(self._failed(step.finish_reason))
         elif step.finish_reason is not None:
-            said.append(self._finished(step, step.finish_reason))
+            said += self._finished(step, step.finish_reason)
         return said
 
-    def _finished(self, step: Step, finish_reason: str) -> RequestFinished:
+    def _pieces(self, step: Step) -> list[Piece]:
+        if self._parser is None:
+            return [Piece(step.text)] if step.text else []
+        is_last = step.finish_reason is not None
+        pieces = self._parser.add(step.text, step.token_ids, is_last=is_last)
+        # A call of a tool gives no text for long: say that the engine lives.
+        return pieces or [Piece("")]
+
+    def _say(self, pieces: Sequence[Piece], num_tokens: int) -> list[AttemptOutput]:
+        said: list[AttemptOutput] = []
+        for piece in pieces:
+            if not piece.is_reasoning:
+                self._texts.append(piece.text)
+            count = 0 if said else num_tokens
+            said.append(TokensGenerated(self._attempt, piece.text, count, piece.is_reasoning))
+        return said
+
+    def _failed(self, reason: str) -> RequestFailed:
+        if reason == "error" and self._sampling.response_format and not self._token_ids:
+            message = "vLLM cannot make a grammar of the form that the output shall have"
+            return RequestFailed(self._attempt, "invalid_format", message)
+        message = f"vLLM ended the request itself: {reason}"
+        return RequestFailed(self._attempt, "engine_failed", message, is_retryable=True)
+
+    def _finished(self, step: Step, finish_reason: str) -> list[AttemptOutput]:
+        said: list[AttemptOutput] = []
+        details = NO_DETAILS
+        if self._parser is not None:
+            rest, details = self._parser.end(is_cut=finish_reason == "length")
+            said = self._say(rest, 0)
         text = "".join(self._texts)
         usage = RequestUsage(
             prompt_tokens=self._prompt_tokens,
@@ -65,14 +115,28 @@ class Reply:
             cached_tokens=step.cached_tokens,
             engine_s=step.engine_s,
         )
-        ids = self._ids_of_text(text, step) if finish_reason == "stop" else self._token_ids
-        return RequestFinished(
+        ids = self._ids_of_value(text, step, finish_reason)
+        has_calls = finish_reason == "stop" and details.tool_calls
+        finished = RequestFinished(
             attempt=self._attempt,
             text=text,
             token_ids=None if ids is None else tuple(ids),
-            finish_reason=finish_reason,
+            finish_reason="tool_calls" if has_calls else finish_reason,
             usage=usage,
+            details=replace(details, logprobs=self._told_logprobs(step, finish_reason)),
         )
+        return [*said, finished]
+
+    def _told_logprobs(self, step: Step, finish_reason: str) -> tuple[TokenLogprob, ...] | None:
+        if self._sampling.logprobs is None:
+            return None
+        has_end = finish_reason == "stop" and not isinstance(step.stop_reason, str)
+        return tuple(self._logprobs[:-1] if has_end else self._logprobs)
+
+    def _ids_of_value(self, text: str, step: Step, finish_reason: str) -> Sequence[int] | None:
+        if self._parser is not None:
+            return None  # there may be more in the output than its text
+        return self._ids_of_text(text, step) if finish_reason == "stop" else self._token_ids
 
     def _ids_of_text(self, text: str, step: Step) -> Sequence[int] | None:
         """Return the ids that make up the text alone, without what ended it.
