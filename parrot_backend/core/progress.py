@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 
 from parrot_backend.core.commands import AnswerWaiter, Command, ResetStream, StreamText
 from parrot_backend.core.config import CoreConfig
+from parrot_backend.core.deduction import deduce_objectives
+from parrot_backend.core.effects import Effects, Limits
 from parrot_backend.core.events import RequestFailed, RequestFinished, TokensGenerated
 from parrot_backend.core.fleet import Fleet
 from parrot_backend.core.graph import requests_fed_by
 from parrot_backend.core.ids import EngineId, VariableId, WaiterId
-from parrot_backend.core.nodes import NodeState, Request
-from parrot_backend.core.propagation import Effects, Propagation
+from parrot_backend.core.nodes import Node, NodeState, Request
+from parrot_backend.core.propagation import Propagation
 from parrot_backend.core.session import Session
 from parrot_backend.core.session_book import SessionBook
 from parrot_backend.core.variable import Variable, VariableState
@@ -37,6 +39,7 @@ class Progress:
         self._emit = emit
         self._waiting_for: dict[WaiterId, VariableId] = {}
         self.num_unfinished = 0
+        self._num_requests = 0
 
     # --- engine events ---------------------------------------------------------------------
 
@@ -71,7 +74,7 @@ class Progress:
         continuation = self._fleet.learn(request, event.text)
         session = self._book.find(request.session)
         session.touched_s = now_s
-        propagation = Propagation(session.graph, now_s)
+        propagation = self.propagation(session, now_s)
         propagation.resolve(
             self._output_of(request),
             event.text,
@@ -112,7 +115,7 @@ class Progress:
     def fail(self, request: Request, code: str, message: str, now_s: float) -> None:
         """Fail a request's variable and all that depends on it."""
         session = self._book.find(request.session)
-        propagation = Propagation(session.graph, now_s)
+        propagation = self.propagation(session, now_s)
         propagation.fail(self._output_of(request), code, message)
         self.carry_out(session, propagation.effects, now_s)
 
@@ -141,8 +144,48 @@ class Progress:
 
     # --- acting ----------------------------------------------------------------------------
 
+    def propagation(self, session: Session, now_s: float) -> Propagation:
+        """Return a propagation through a session's graph, to be carried out."""
+        requests = self._config.max_unfinished_calls - self.num_unfinished
+        limits = Limits(self._config.max_nodes_per_session, requests)
+        return Propagation(session.graph, now_s, limits, session.annotations)
+
+    def take_in(self, session: Session, nodes: Iterable[Node], lengthened: Iterable[Node]) -> None:
+        """Count and number the requests among new nodes, and tell what their coming changes."""
+        for node in nodes:
+            if isinstance(node, Request):
+                node.order, node.session_order = self._num_requests, session.order
+                self._num_requests += 1
+                self.num_unfinished += 1
+        for node in lengthened:
+            if isinstance(node, Request):
+                self._fleet.scheduler.update(node, lambda: None)
+                self._fleet.update(node)
+
+    def deduce(self, session: Session) -> None:
+        """Give the requests of a session the objectives that follow from what is wanted."""
+        for node_id, objective in deduce_objectives(session.graph, session.annotations).items():
+            node = session.graph.nodes[node_id]
+            assert isinstance(node, Request)
+            if node.objective != objective and not node.has_ended:
+                self._fleet.scheduler.set_objective(node, objective)
+                self._fleet.update(node)
+
+    def expect(self, session: Session, nodes: Iterable[Node]) -> None:
+        """Take in the requests among new nodes that wait for inputs."""
+        for node in nodes:
+            if isinstance(node, Request) and node.state is NodeState.WAITING:
+                self._fleet.expect(session.graph, node)
+                self._fleet.foresight.fill(session.graph, node)
+
     def carry_out(self, session: Session, effects: Effects, now_s: float) -> None:
         """Turn what a propagation did into aborts, answers and queue entries."""
+        if effects.added:
+            self.take_in(session, effects.added, effects.lengthened.values())
+        for variable in effects.settled:
+            session.annotations.pop(variable.id, None)  # it has all that was wished for it
+        if effects.added:
+            self.deduce(session)
         for request in effects.stopped:
             self._fleet.stop(request)
         for variable in effects.settled:
@@ -151,13 +194,15 @@ class Progress:
                 self.num_unfinished -= isinstance(node, Request)
                 self._fleet.foresight.forget(node.id)
                 self._fleet.splicing.drop(node.id)
-            session.annotations.pop(variable.id, None)  # it has all that was wished for it
             for waiter in variable.waiters:
                 self._answer(variable, waiter)
             variable.waiters.clear()
-            self._expect_consumers(session, variable)
+            if variable.state is VariableState.READY:
+                self.expect(session, session.graph.consumers(variable))
         for request in effects.ready:
-            self._fleet.enqueue(request, now_s)
+            if not request.has_ended:
+                self._fleet.enqueue(request, now_s)
+        self.expect(session, effects.added)
 
     def look_ahead(self, request: Request) -> None:
         """A request runs now: prompts that wait for its output may be filled meanwhile."""
@@ -165,14 +210,6 @@ class Progress:
         self._fleet.splicing.look_ahead(graph, request, self._fleet.scheduler.engines)
         for consumer in islice(requests_fed_by(graph, request.output), _MAX_FILLS_CONSIDERED):
             self._fleet.foresight.fill(graph, consumer)
-
-    def _expect_consumers(self, session: Session, variable: Variable) -> None:
-        if variable.state is not VariableState.READY:
-            return
-        for node in session.graph.consumers(variable):
-            if isinstance(node, Request) and node.state is NodeState.WAITING:
-                self._fleet.expect(session.graph, node)
-                self._fleet.foresight.fill(session.graph, node)
 
     def attach(self, variable: Variable, waiter: WaiterId, *, is_streaming: bool) -> None:
         """Let somebody wait for a variable; a settled one is answered at once."""

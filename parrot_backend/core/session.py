@@ -53,7 +53,7 @@ class Session:
         seen = {variable.id}
         stack = [variable]
         while stack:
-            for node in self.graph.consumers(stack.pop()):
+            for node in self.graph.readers(stack.pop()):
                 if node.output in seen:
                     continue
                 seen.add(node.output)
