@@ -99,14 +99,14 @@ class Scope:
 
 
 def calls_of(specs: Iterable[NodeSpec]) -> Iterator[CallSpec]:
-    """Yield all calls, those in bodies too."""
-    pending = list(specs)
+    """Yield all calls in order, those in bodies too."""
+    pending = [*specs][::-1]
     while pending:
         spec = pending.pop()
         if isinstance(spec, CallSpec):
             yield spec
         elif not isinstance(spec, TransformSpec):
-            pending += [node for body in _bodies_of(spec) for node in body.nodes]
+            pending += [node for body in _bodies_of(spec) for node in body.nodes][::-1]
 
 
 class BodyChecker:
