@@ -241,7 +241,7 @@ class Chaos:
             Input(readable[-1 - (chosen // (3 + i)) % len(readable)], pick_transforms(chosen + i))
             for i in range(min(len(readable), chosen % 3))
         ]
-        if chosen % 7 == 3 and inputs:
+        if chosen % 6 in (1, 4) and chosen % 5 == 2 and readable:
             control = self._control(session, readable, chosen)
             return control, [control.output]
         outputs = [variable_id(session, self._name("v")) for _ in range((1, 1, 2, 3)[chosen % 4])]
@@ -266,7 +266,7 @@ class Chaos:
         condition = Condition(
             Input(asked, pick_transforms(chosen // 3)), "contains", "plain", negate=chosen % 2 == 0
         )
-        match chosen // 7 % 3:
+        match chosen // 8 % 3:
             case 0:
                 split = SplitList(("l", " ", ",")[chosen % 3])
                 item = variable_id(session, self._name("p"))
@@ -302,7 +302,7 @@ class Chaos:
                 nodes.append(control)
                 readable.append(control.output)
                 continue
-            number = 1 + (chosen + i) % 11 * 7  # no control node by itself
+            number = 5 * (1 + (chosen + i) % 11) + chosen % 2  # no control node by itself
             node, outputs = self._node(session, readable, number)
             nodes.append(node)
             readable += outputs
