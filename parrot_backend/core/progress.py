@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import islice
 
 from parrot_backend.core.commands import AnswerWaiter, Command, ResetStream, StreamText
@@ -21,6 +22,9 @@ from parrot_backend.core.variable import Variable, VariableState
 
 #: Of a value that thousands wait for, only so many consumers are looked at when it is being made.
 _MAX_FILLS_CONSIDERED = 64
+
+#: A deduction may go over so many requests for each new one; some tens of microseconds.
+_DEDUCED_PER_NEW = 16
 
 
 class Progress:
@@ -83,7 +87,7 @@ class Progress:
             finish_reason=event.finish_reason,
         )
         with self._fleet.splicing.going_on(event.spliced, continuation):
-            self.carry_out(session, propagation.effects, now_s)
+            self.carry_out(session, propagation.effects, now_s, request)
         for node in session.graph.consumers(self._output_of(request)):
             if isinstance(node, Request) and node.attempt in event.spliced:
                 self.look_ahead(node)
@@ -164,7 +168,9 @@ class Progress:
 
     def deduce(self, session: Session) -> None:
         """Give the requests of a session the objectives that follow from what is wanted."""
-        for node_id, objective in deduce_objectives(session.graph, session.annotations).items():
+        objectives = deduce_objectives(session.graph, session.annotations)
+        session.num_deduced, session.num_undeduced = len(objectives), 0
+        for node_id, objective in objectives.items():
             node = session.graph.nodes[node_id]
             assert isinstance(node, Request)
             if node.objective != objective and not node.has_ended:
@@ -178,14 +184,38 @@ class Progress:
                 self._fleet.expect(session.graph, node)
                 self._fleet.foresight.fill(session.graph, node)
 
-    def carry_out(self, session: Session, effects: Effects, now_s: float) -> None:
-        """Turn what a propagation did into aborts, answers and queue entries."""
+    def _deduce_for(self, session: Session, added: list[Request], cause: Request | None) -> None:
+        """Give new requests objectives: deduced, or for the time being those of their cause.
+
+        A deduction goes over the whole session. Thousands of loops that each begin another round
+        would make that the square of their number, so it must have something to go over.
+        """
+        session.num_undeduced += len(added)
+        cost = session.num_deduced + session.num_undeduced
+        if cause is None or session.num_undeduced * _DEDUCED_PER_NEW >= cost:
+            self.deduce(session)
+            return
+        for request in added:
+            request.objective = replace(cause.objective, tpot_s=None)
+
+    def carry_out(
+        self, session: Session, effects: Effects, now_s: float, cause: Request | None = None
+    ) -> None:
+        """Turn what a propagation did into aborts, answers and queue entries.
+
+        Args:
+            session: Where it happened.
+            effects: What it did.
+            now_s: The time.
+            cause: The request whose end began it.
+        """
         if effects.added:
             self.take_in(session, effects.added, effects.lengthened.values())
         for variable in effects.settled:
             session.annotations.pop(variable.id, None)  # it has all that was wished for it
         if effects.added:
-            self.deduce(session)
+            requests = [node for node in effects.added if isinstance(node, Request)]
+            self._deduce_for(session, requests, cause)
         for request in effects.stopped:
             self._fleet.stop(request)
         for variable in effects.settled:

@@ -10,8 +10,8 @@ from parrot_backend.core import graph as graph_module
 from parrot_backend.core.commands import AbortRequest, AnswerWaiter, FillPrefix
 from parrot_backend.core.config import CoreConfig, EarlyFillConfig
 from parrot_backend.core.control_specs import BodySpec
-from parrot_backend.core.events import GraphSubmitted, NodeSpec, TransformSpec
-from parrot_backend.core.ids import SessionId, name_of
+from parrot_backend.core.events import GraphSubmitted, NodeSpec
+from parrot_backend.core.ids import NodeId, SessionId, WaiterId, name_of
 from parrot_backend.core.nodes import NodeState
 from parrot_backend.core.prefix import PrefixIndexConfig
 from parrot_backend.core.transforms import RegexGroup, Split, SplitList
@@ -20,6 +20,7 @@ from parrot_backend.errors import ParrotError
 from tests.core.audit import audited_driver, snapshot
 from tests.core.steps import growth
 from tests.helpers.builders import (
+    SESSION,
     make_body,
     make_branch,
     make_call,
@@ -34,7 +35,7 @@ from tests.helpers.builders import (
     read,
     write,
 )
-from tests.helpers.core_driver import CoreDriver, of_type
+from tests.helpers.core_driver import CoreDriver, finished, of_type
 
 BODY = make_body("y", "y: item")
 NEVER = make_condition("y", text="never")
@@ -121,6 +122,20 @@ def test_bad_control_nodes_change_nothing(node: NodeSpec, code: str) -> None:
     assert snapshot(driver) == before
 
 
+@pytest.mark.parametrize(
+    "node",
+    [
+        make_branch("b", (make_condition("b"), make_body("x")), otherwise=make_body("x")),
+        make_map("m", "m", make_body("item")),
+        make_loop("l", {"p": ("l", "p")}, make_body("p"), make_condition("p")),
+    ],
+)
+def test_control_nodes_cannot_wait_for_themselves(node: NodeSpec) -> None:
+    with pytest.raises(ParrotError) as caught:
+        audited_driver().submit(node, variables={"x": "1"})
+    assert caught.value.code == "cycle_in_graph"
+
+
 def test_instances_cannot_be_wanted_before_they_are_there() -> None:
     with pytest.raises(ParrotError) as caught:
         audited_driver().submit(
@@ -135,7 +150,7 @@ def test_bodies_beside_each_other_may_use_the_same_names() -> None:
         "b", (make_condition("x"), make_body("y", "y")), otherwise=make_body("y", "y: x")
     )
     driver.submit(branch, in_map(make_body("y", "y: item")), variables={"x": None})
-    assert len(driver.coordinator.session(driver.variable("x").id[:1]).graph.nodes) == 2  # type: ignore[arg-type]
+    assert len(driver.coordinator.session(SESSION).graph.nodes) == 2
 
 
 def test_references_in_bodies_count() -> None:
@@ -247,6 +262,26 @@ def test_cost_of_a_map_is_linear_in_its_items() -> None:
     assert growth(prepare, 200) < 2.3
 
 
+def test_cost_of_loops_beside_each_other_is_linear_in_their_number() -> None:
+    def prepare(number: int):
+        driver = CoreDriver(make_engine(max_requests=999, latency_capacity_tokens=10**6))
+        loop = make_loop("l", {"p": ("item", "y")}, make_body("y", "y: p"), NEVER, max_rounds=9)
+        driver.submit(
+            make_map("m", "x", make_body("l", loop)),
+            make_step("r", "m"),
+            variables={"x": "[" + ",".join(map(str, range(number))) + "]"},
+            wanted=[make_wanted("r")],
+        )
+
+        def go_on() -> None:
+            for attempt in list(driver.running):
+                driver.send(finished(attempt, "go on"))
+
+        return go_on
+
+    assert growth(prepare, 60) < 2.5
+
+
 def test_cost_of_a_loop_without_calls_is_linear_in_its_rounds() -> None:
     def prepare(number: int):
         body = make_body("t", make_transform("t", read("p"), "x"))
@@ -340,9 +375,6 @@ def test_end_of_a_session_answers_who_waits_for_instances() -> None:
 
 
 def test_session_with_a_map_that_waits_for_the_client_is_forgotten() -> None:
-    driver = (
-        play(in_map(make_body("y", "y: item a")), make_step("r", "m"), x="[1]") if False else None
-    )
     driver = audited_driver(make_engine(), config=CoreConfig(session_ttl_s=10.0))
     driver.submit(in_map(make_body("y", "y: item e")), variables={"x": "[1]", "e": None})
     driver.run_until(21.0)
@@ -389,7 +421,7 @@ def test_waiter_of_an_instance_streams() -> None:
     driver = play(in_map(BODY), x="[1]")
     driver.get("m:0:y", "w2", stream=True)
     driver.say("m:0:y", "so far")
-    assert driver.streamed["w2"] == "so far"
+    assert driver.streamed[WaiterId("w2")] == "so far"
 
 
 # --- deduction and foresight ---------------------------------------------------------------------
@@ -425,6 +457,5 @@ def test_prompt_that_waits_for_a_map_is_filled_when_its_last_calls_run() -> None
 
 def test_control_nodes_wait_until_they_end() -> None:
     driver = play(in_map(BODY), x="[1]")
-    node = driver.coordinator.session(driver.variable("m").id[:1]).graph.nodes["s.m"]  # type: ignore[arg-type,index]
+    node = driver.coordinator.session(SESSION).graph.nodes[NodeId("s.m")]
     assert (node.state, node.ready_s) == (NodeState.WAITING, 0.0)
-    assert not isinstance(node, TransformSpec)
