@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from parrot_backend.core.chat import NO_CHAT, NO_DETAILS, ChatOptions, OutputDetails
+from parrot_backend.core.control_specs import ControlSpec
 from parrot_backend.core.criteria import Criteria
 from parrot_backend.core.ids import (
     AttemptId,
@@ -48,7 +49,7 @@ class TransformSpec:
     output: VariableId
 
 
-NodeSpec = CallSpec | TransformSpec
+NodeSpec = CallSpec | TransformSpec | ControlSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ class Variable:
         id: Global id.
         producer: The node that makes it; None for an external variable.
         consumers: Nodes that read it, in order of submission, without repeats.
+        captors: Control nodes whose instances to come may read it, or might have.
         value: The text, when READY.
         partial: Text generated so far, in the pieces it came in.
         partial_reasoning: The same of the reasoning before it.
@@ -53,6 +54,7 @@ class Variable:
     id: VariableId
     producer: NodeId | None = None
     consumers: list[NodeId] = field(default_factory=list)
+    captors: list[NodeId] = field(default_factory=list)
     state: VariableState = VariableState.EMPTY
     value: str | None = None
     partial: list[str] = field(default_factory=list)
