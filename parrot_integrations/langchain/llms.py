@@ -150,8 +150,7 @@ class ParrotLLM(ParrotFields, BaseLLM):
 
     @property
     def _identifying_params(self) -> Mapping[str, Any]:
-        """Everything that decides on the output: LangChain's caches use it as the key."""
-        return {"base_url": self.base_url, **self._output_params()}
+        return self._cache_key()
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)

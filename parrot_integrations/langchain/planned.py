@@ -129,6 +129,12 @@ class PlannedChatModel(ParrotFields, BaseChatModel):
         chat = to_messages(messages)
         return [ModelCall(options, messages=chat) for options in spec.variants()]
 
+    def _output_params(self) -> dict[str, Any]:
+        params = super()._output_params()
+        if self.chat_template_kwargs:
+            params["chat_template_kwargs"] = self.chat_template_kwargs
+        return params
+
     def _planned(
         self,
         inputs: Sequence[LanguageModelInput],
