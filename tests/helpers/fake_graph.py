@@ -49,7 +49,7 @@ class FakeSession:
     id: str
     generate: Callable[[str], str]
     held: set[str]
-    details: Callable[[CallNode], dict[str, Any]] = lambda _node: {}  # noqa: E731 - a default
+    details: Callable[[CallNode], dict[str, Any]] = lambda _node: {}
     variables: dict[str, FakeVariable] = field(default_factory=dict)
     waiting: dict[str, Node] = field(default_factory=dict)
 

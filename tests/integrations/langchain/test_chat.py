@@ -208,7 +208,7 @@ def test_misspelled_fields_and_parameters_are_errors(chat: ChatParrot) -> None:
 def test_no_server_is_known() -> None:
     with pytest.raises(P.NotConfigured, match="PARROT_BASE_URL"):
         ChatParrot().invoke("a")
-    found = ChatParrot().batch(["a", "b"], return_exceptions=True)
+    found: list[Any] = ChatParrot().batch(["a", "b"], return_exceptions=True)
     assert [type(error) for error in found] == [P.NotConfigured] * 2
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.exceptions import ContextOverflowError
@@ -43,9 +45,9 @@ async def test_the_async_methods_do_the_same(llm: ParrotLLM, fake: FakeParrot) -
 
 def test_a_stream_tells_the_callbacks(llm: ParrotLLM) -> None:
     class Heard(BaseCallbackHandler):
-        tokens: list[str] = []  # noqa: RUF012 - one test
+        tokens: list[object] = []  # noqa: RUF012 - one test
 
-        def on_llm_new_token(self, token: str, **_: object) -> None:
+        def on_llm_new_token(self, token: object, **_: object) -> None:
             self.tokens.append(token)
 
     assert "".join(llm.stream("a b", {"callbacks": [Heard()]})) == "<a b>"
@@ -73,7 +75,7 @@ def test_errors_are_langchain_s(llm: ParrotLLM, fake: FakeParrot) -> None:
 def test_ten_thousand_prompts_are_a_few_submits_and_stay_in_order(
     llm: ParrotLLM, fake: FakeParrot
 ) -> None:
-    prompts = [f"p{i}" for i in range(10_000)]
+    prompts: list[Any] = [f"p{i}" for i in range(10_000)]
     assert llm.batch(prompts) == [f"<{prompt}>" for prompt in prompts]
     assert len(fake.submits) == 10
     assert max(len(submit.nodes) for submit in fake.submits) <= 1_000

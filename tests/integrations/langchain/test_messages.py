@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from langchain_core.messages import (
     AIMessage,
@@ -11,12 +13,12 @@ from langchain_core.messages import (
     FunctionMessage,
     HumanMessage,
     HumanMessageChunk,
-    InvalidToolCall,
     RemoveMessage,
     SystemMessage,
     ToolCall,
     ToolMessage,
 )
+from langchain_core.messages.tool import invalid_tool_call
 
 from parrot_backend.protocol import ToolCall as WireToolCall
 from parrot_integrations.langchain.messages import to_message, to_messages
@@ -33,14 +35,17 @@ from parrot_integrations.planning.calls import ChatMessage as Sent
         (HumanMessage("hi", name=""), Sent("user", "hi")),
         (AIMessage("hello"), Sent("assistant", "hello")),
         (AIMessageChunk(content="hello"), Sent("assistant", "hello")),
-        (ChatMessage("x", role="developer"), Sent("system", "x")),
-        (ChatMessage("x", role="assistant"), Sent("assistant", "x")),
+        (ChatMessage(content="x", role="developer"), Sent("system", "x")),
+        (ChatMessage(content="x", role="assistant"), Sent("assistant", "x")),
         (ToolMessage("4", tool_call_id="c1"), Sent("tool", "4", tool_call_id="c1")),
         (
             ToolMessage("no such city", tool_call_id="c1", status="error", name="weather"),
             Sent("tool", "no such city", name="weather", tool_call_id="c1"),
         ),
-        (FunctionMessage("4", name="add"), Sent("tool", "4", name="add", tool_call_id="add")),
+        (
+            FunctionMessage(content="4", name="add"),
+            Sent("tool", "4", name="add", tool_call_id="add"),
+        ),
     ],
 )
 def test_a_message_keeps_role_text_and_name(message: BaseMessage, sent: Sent) -> None:
@@ -54,13 +59,17 @@ def test_a_text_passes_through_unchanged(text: str) -> None:
 
 
 def test_text_blocks_are_joined() -> None:
-    blocks = ["a", {"type": "text", "text": "b"}, {"type": "text", "text": "c"}]
+    blocks: list[str | dict[Any, Any]] = [
+        "a",
+        {"type": "text", "text": "b"},
+        {"type": "text", "text": "c"},
+    ]
     assert to_message(HumanMessage(blocks)).content == "abc"
     assert to_message(ToolMessage(blocks, tool_call_id="c")).content == "abc"
 
 
 def test_blocks_of_a_reply_that_are_not_its_text_are_left_out() -> None:
-    blocks = [
+    blocks: list[str | dict[Any, Any]] = [
         {"type": "reasoning", "reasoning": "hm"},
         {"type": "text", "text": "I call."},
         {"type": "tool_use", "id": "c1", "name": "add", "input": {"a": 1}},
@@ -73,7 +82,7 @@ def test_blocks_of_a_reply_that_are_not_its_text_are_left_out() -> None:
 
 def test_tool_calls_keep_what_the_model_wrote() -> None:
     valid = ToolCall(name="find", args={"name": "你好"}, id=None)
-    broken = InvalidToolCall(name="find", args='{"na', id="c2", error="cut")
+    broken = invalid_tool_call(name="find", args='{"na', id="c2", error="cut")
     message = AIMessage("", tool_calls=[valid], invalid_tool_calls=[broken])
     assert to_message(message).tool_calls == (
         WireToolCall(id="call_0", name="find", arguments='{"name": "你好"}'),
@@ -88,7 +97,7 @@ def test_tool_calls_keep_what_the_model_wrote() -> None:
         (HumanMessage([{"type": "audio", "base64": "x"}]), "'audio'; .* text only"),
         (HumanMessage([{"type": "reasoning", "reasoning": "x"}]), "reasoning"),
         (ToolMessage([{"type": "image", "url": "x"}], tool_call_id="c"), "ToolMessage .* 'image'"),
-        (ChatMessage("x", role="narrator"), "role 'narrator'; known are"),
+        (ChatMessage(content="x", role="narrator"), "role 'narrator'; known are"),
         (RemoveMessage(id="1"), "RemoveMessage cannot be sent"),
     ],
 )

@@ -69,7 +69,7 @@ def test_tools_are_bound_called_and_answered(chat: ChatParrot, fake: FakeParrot)
     assert node.tool_choice == NamedTool(name="add")
     assert not node.parallel_tool_calls
     answer = add.invoke(asked.tool_calls[0])
-    model.invoke(["1 + 2?", asked, answer])  # type: ignore[list-item]
+    model.invoke(["1 + 2?", asked, answer])
     messages = last_node(fake).messages
     assert messages is not None
     assert [(m.role, m.tool_call_id) for m in messages[1:3]] == [("assistant", None), ("tool", "c")]
