@@ -63,6 +63,8 @@ def test_tool_calls_are_parsed_and_broken_ones_told_apart() -> None:
         ("c4", "[1]"),
     ]
     assert message.response_metadata["finish_reason"] == "tool_calls"
+    cut = to_ai_message(view(tool_calls=CALLS, finish_reason="length"), None)
+    assert cut.response_metadata["finish_reason"] == "length"
 
 
 def test_a_streamed_reply_adds_up_to_the_whole_one() -> None:
