@@ -67,16 +67,8 @@ class TestChatParrotIntegration(ChatModelIntegrationTests):
         super().test_agent_loop(model)
 
     @pytest.mark.xfail(reason="wants the Chinese name of the question in the arguments")
-    def test_unicode_tool_call_integration(
-        self,
-        model: BaseChatModel,
-        *,
-        tool_choice: str | None = None,
-        force_tool_call: bool = True,
-    ) -> None:
-        super().test_unicode_tool_call_integration(
-            model, tool_choice=tool_choice, force_tool_call=force_tool_call
-        )
+    def test_unicode_tool_call_integration(self, model: BaseChatModel, **how: Any) -> None:
+        super().test_unicode_tool_call_integration(model, **how)
 
     @pytest.mark.xfail(reason="json_mode admits any object, and the keys are only in the question")
     def test_json_mode(self, model: BaseChatModel) -> None:
