@@ -3,7 +3,8 @@
 Claim: a single call is at most 2 ms slower than the same chat completion with the ``openai`` client
 on vLLM's own OpenAI server, although LangChain and Parrot's coordination lie in between. Both
 servers drive the very same engine in one process; the contenders take turns, every prompt is new,
-and every call generates the same number of tokens. ``ChatOpenAI`` shows LangChain's own part.
+and every call generates the same number of tokens. ``ChatOpenAI`` shows LangChain's own part, and
+``submit``, Parrot's client without LangChain, the server's.
 
     python -m benchmarks.bench_langchain_call [--count 200] [--tokens 1 16] [--repeat 5]
         [--model PATH] [--save]
@@ -18,12 +19,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from langchain_core.messages import HumanMessage
 from langchain_openai import ChatOpenAI
 from openai import OpenAI
 
 from benchmarks.common import Cell, append_rows, cells, percentile, spread
 from parrot_backend.demo.host_process import HostInfo, start_host
+from parrot_integrations import ParrotClient
 from parrot_integrations.langchain import ChatParrot
+from parrot_integrations.planning.submits import Terms, to_request
 
 GOAL_MS = 2.0
 _WARM_UP_CALLS = 30
@@ -53,10 +57,23 @@ def callers(host: HostInfo) -> dict[str, Caller]:
     def call_chat_openai(question: str, tokens: int) -> object:
         return chat_openai.invoke(question, max_tokens=tokens, extra_body={"ignore_eos": True})
 
+    client = ParrotClient(host.parrot_url)
+
+    def call_submit(question: str, tokens: int) -> object:
+        (call,) = chat_parrot.to_model_calls(
+            [HumanMessage(question)], max_tokens=tokens, ignore_eos=True
+        )
+        return client.submit(to_request([call], Terms()))
+
     def call_chat_parrot(question: str, tokens: int) -> object:
         return chat_parrot.invoke(question, max_tokens=tokens, ignore_eos=True)
 
-    return {"openai": call_openai, "chat_openai": call_chat_openai, "chat_parrot": call_chat_parrot}
+    return {
+        "openai": call_openai,
+        "chat_openai": call_chat_openai,
+        "submit": call_submit,
+        "chat_parrot": call_chat_parrot,
+    }
 
 
 def time_calls(
