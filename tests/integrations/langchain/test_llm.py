@@ -85,3 +85,22 @@ def test_what_a_model_says_of_itself(llm: ParrotLLM) -> None:
     assert llm._llm_type == "parrot-llm"
     params = llm._get_ls_params()
     assert (params["ls_provider"], params["ls_model_name"]) == ("parrot", "default")
+
+
+async def test_the_prompts_of_a_batch_fail_each_for_itself(
+    llm: ParrotLLM, fake: FakeParrot
+) -> None:
+    def generate(prompt: str) -> str:
+        if prompt == "bad":
+            raise ValueError("prompt_too_long")
+        return prompt
+
+    fake.generate = generate
+    found: list[Any] = llm.batch(["a", "bad", "b"], return_exceptions=True)
+    assert (found[0], found[2]) == ("a", "b")
+    assert isinstance(found[1], ContextOverflowError)
+    found = await llm.abatch(["a", "bad", "b"], return_exceptions=True)
+    assert (found[0], found[2]) == ("a", "b")
+    assert [len(submit.nodes) for submit in fake.submits] == [3, 3]
+    with pytest.raises(ContextOverflowError):
+        llm.batch(["a", "bad", "b"])
