@@ -126,6 +126,19 @@ def spread(row: Row, name: str) -> str:
     return f"{median:.3g} [{low:.3g}, {high:.3g}]"
 
 
+def langchain_table(rows: list[Row]) -> str:
+    """Return the benchmark of single calls: milliseconds of each way, and what ours adds."""
+    names = {
+        "openai_p50_ms": "`openai`, vLLM's server",
+        "chat_openai_p50_ms": "`ChatOpenAI`, vLLM's server",
+        "submit_p50_ms": "`ParrotClient.submit`",
+        "chat_parrot_p50_ms": "`ChatParrot`",
+        "added_ms": "added to `openai`",
+    }
+    lines = [[row["max_tokens"], *(spread(row, name) for name in names)] for row in rows]
+    return table(("tokens", *names.values()), lines)
+
+
 def times_less(row: Row, base: Row, name: str) -> str:
     """Return how many times less a value is than in the row to compare with."""
     if not row[f"{name}_median"] or not base[f"{name}_median"]:
@@ -232,6 +245,9 @@ def main() -> None:
     replace(page, "map_reduce", map_reduce_table(map_reduce) + source(map_reduce[0], "map_reduce"))
     replace(page, "scheduler", scheduler_table(scheduler) + source(scheduler[0], "scheduler"))
     replace(page, "server", server_table(server) + source(server, "server"))
+    langchain = newest("langchain_call")
+    text = langchain_table(langchain) + source(langchain[0], "langchain_call")
+    replace(page, "langchain_call", text)
     plugin = ROOT / "docs" / "vllm_plugin.md"
     for name, shape in PLUGIN_TABLES.items():
         rows = newest(name)

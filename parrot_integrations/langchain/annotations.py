@@ -10,7 +10,7 @@ model.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -137,13 +137,18 @@ async def abegin_with_config(
     config: RunnableConfig | None, chunks: AsyncIterator[T]
 ) -> AsyncIterator[T]:
     """Take the first step of a stream with the metadata of a config: it sends the call then."""
-    with with_config(config):
-        first = await anext(chunks, _END)
-    if first is _END:
-        return
-    yield first
-    async for chunk in chunks:
-        yield chunk
+    try:
+        with with_config(config):
+            first = await anext(chunks, _END)
+        if first is _END:
+            return
+        yield first
+        async for chunk in chunks:
+            yield chunk
+    finally:
+        # A stream that is left early gives its call up now, not when it is collected.
+        if isinstance(chunks, AsyncGenerator):
+            await chunks.aclose()
 
 
 def metadata_of(run_manager: BaseRunManager | None) -> Mapping[str, Any] | None:

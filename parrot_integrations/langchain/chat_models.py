@@ -158,10 +158,7 @@ class ChatParrot(PlannedChatModel):
 
     @property
     def _identifying_params(self) -> Mapping[str, Any]:
-        """Everything that decides on the output: LangChain's caches use it as the key."""
-        kwargs = self.chat_template_kwargs
-        more = {"chat_template_kwargs": kwargs} if kwargs else {}
-        return {"base_url": self.base_url, **self._output_params(), **more}
+        return self._cache_key()
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)

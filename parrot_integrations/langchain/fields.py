@@ -114,6 +114,14 @@ class ParrotFields(BaseModel):
         values = {name: getattr(self, name) for name in OUTPUT_NAMES}
         return {name: value for name, value in values.items() if value is not None}
 
+    def _cache_key(self) -> dict[str, Any]:
+        """Return what LangChain's caches tell models apart by: all that decides on the output."""
+        params = self._output_params()
+        if "stop" in params:
+            # LangChain puts the call's own stop texts, even if there are none, under "stop".
+            params["stop_sequences"] = params.pop("stop")
+        return {"base_url": self.base_url, **params}
+
     def _read_call(self, stop: Sequence[str] | None, kwargs: Mapping[str, Any]) -> CallSpec:
         return read_call({**self._output_params(), "timeout": self.timeout}, stop, kwargs)
 

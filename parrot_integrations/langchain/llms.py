@@ -9,15 +9,15 @@ from typing import Any
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseLLM, LangSmithParams, LanguageModelInput
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig
 from pydantic import ConfigDict
 
 from parrot_backend.protocol import VariableView
 from parrot_integrations.errors import ParrotError
 from parrot_integrations.langchain.annotations import for_batch, metadata_of
 from parrot_integrations.langchain.errors import langchain_errors
-from parrot_integrations.langchain.fields import ParrotFields
 from parrot_integrations.langchain.options import CallSpec
+from parrot_integrations.langchain.planned import PlannedBatches
 from parrot_integrations.langchain.results import (
     DEFAULT_MODEL,
     PROVIDER,
@@ -33,7 +33,7 @@ from parrot_integrations.planning.submits import Outcome
 _CHAT_ONLY = frozenset({"tools", "tool_choice", "parallel_tool_calls", "chat_template_kwargs"})
 
 
-class ParrotLLM(ParrotFields, BaseLLM):
+class ParrotLLM(PlannedBatches, BaseLLM):
     """A text model on a Parrot server: the prompt goes to the model as it is.
 
         llm = ParrotLLM(base_url="http://127.0.0.1:8642", max_tokens=32)
@@ -65,8 +65,13 @@ class ParrotLLM(ParrotFields, BaseLLM):
         **kwargs: Any,
     ) -> list[str]:
         """Return the texts for prompts, in order; they are sent in one submit."""
-        with for_batch():
-            return super().batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
+        if not return_exceptions:
+            with for_batch():
+                return super().batch(inputs, config, **kwargs)
+        # LangChain's own way makes one failure that of all prompts. Here each is invoked by itself
+        # and finds its reply in the batch's submit.
+        with for_batch(), self._planned(inputs, config, kwargs):
+            return Runnable.batch(self, inputs, config, return_exceptions=True, **kwargs)
 
     async def abatch(
         self,
@@ -77,10 +82,13 @@ class ParrotLLM(ParrotFields, BaseLLM):
         **kwargs: Any,
     ) -> list[str]:
         """Return the texts for prompts, in order; they are sent in one submit."""
-        with for_batch():
-            return await super().abatch(
-                inputs, config, return_exceptions=return_exceptions, **kwargs
-            )
+        if not return_exceptions:
+            with for_batch():
+                return await super().abatch(inputs, config, **kwargs)
+        # LangChain's own way makes one failure that of all prompts. Here each is invoked by itself
+        # and finds its reply in the batch's submit.
+        with for_batch(), self._planned(inputs, config, kwargs):
+            return await Runnable.abatch(self, inputs, config, return_exceptions=True, **kwargs)
 
     def _generate(
         self,
@@ -150,14 +158,19 @@ class ParrotLLM(ParrotFields, BaseLLM):
 
     @property
     def _identifying_params(self) -> Mapping[str, Any]:
-        """Everything that decides on the output: LangChain's caches use it as the key."""
-        return {"base_url": self.base_url, **self._output_params()}
+        return self._cache_key()
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)
         params["ls_provider"] = PROVIDER
         params.setdefault("ls_model_name", DEFAULT_MODEL)
         return params
+
+    def _foresee(
+        self, given: LanguageModelInput, stop: Sequence[str] | None, kwargs: Mapping[str, Any]
+    ) -> tuple[CallSpec, list[ModelCall]]:
+        spec = self._read_text_call(stop, kwargs)
+        return spec, _calls(self._convert_input(given).to_string(), spec)
 
     def _read_text_call(
         self,

@@ -113,7 +113,7 @@ def read_call(
     merged = {**defaults, **given}
     if stop is not None:
         merged["stop"] = stop
-    n = merged.get("n") or 1
+    n = 1 if merged.get("n") is None else merged["n"]
     if not isinstance(n, int) or n < 1:
         raise ValueError(f"n is a positive whole number, not {n!r}")
     tools = to_tools(given.get("tools") or ())

@@ -33,7 +33,59 @@ from parrot_integrations.planning.calls import ModelCall
 from parrot_integrations.planning.submits import Terms
 
 
-class PlannedChatModel(ParrotFields, BaseChatModel):
+class PlannedBatches(ParrotFields):
+    """A model that can tell which calls an input will make, and so plan a batch of them."""
+
+    def _foresee(
+        self, given: LanguageModelInput, stop: Sequence[str] | None, kwargs: Mapping[str, Any]
+    ) -> tuple[CallSpec, list[ModelCall]]:
+        """Return the calls that an input will make."""
+        raise NotImplementedError
+
+    def _planned(
+        self,
+        inputs: Sequence[LanguageModelInput],
+        config: RunnableConfig | Sequence[RunnableConfig] | None,
+        kwargs: Mapping[str, Any],
+    ) -> AbstractContextManager[None]:
+        """Plan a batch, unless some of its calls may not be made, or not all at once."""
+        configs = config if isinstance(config, Sequence) else [config] * len(inputs)
+        is_limited = any((found or {}).get("max_concurrency") for found in configs)
+        is_limited = is_limited or getattr(self, "rate_limiter", None) is not None
+        if len(inputs) < 2 or is_limited or self._has_cache():
+            return nullcontext()
+        try:
+            connection = self.connection
+        except NotConfigured:
+            # Each input gets the error for itself.
+            return nullcontext()
+        return planned_batch(self._foreseen(inputs, configs, kwargs), connection)
+
+    def _has_cache(self) -> bool:
+        cache = getattr(self, "cache", None)
+        return cache is not False and (isinstance(cache, BaseCache) or get_llm_cache() is not None)
+
+    def _foreseen(
+        self,
+        inputs: Sequence[LanguageModelInput],
+        configs: Sequence[RunnableConfig | None],
+        kwargs: Mapping[str, Any],
+    ) -> list[tuple[ModelCall, Terms]]:
+        """Return the calls that the inputs will make; one with an error tells that itself."""
+        foreseen: list[tuple[ModelCall, Terms]] = []
+        options = dict(kwargs)
+        stop = options.pop("stop", None)
+        for given, config in zip(inputs, configs, strict=False):
+            try:
+                spec, calls = self._foresee(given, stop, options)
+                terms = self._terms(spec, ensure_config(config).get("metadata"))
+            except (ValueError, NotImplementedError):
+                continue
+            foreseen += [(call, terms) for call in calls]
+        return foreseen
+
+
+class PlannedChatModel(PlannedBatches, BaseChatModel):
     """What ``ChatParrot`` does before LangChain's own machinery."""
 
     chat_template_kwargs: dict[str, Scalar] = Field(default_factory=dict)
@@ -129,45 +181,14 @@ class PlannedChatModel(ParrotFields, BaseChatModel):
         chat = to_messages(messages)
         return [ModelCall(options, messages=chat) for options in spec.variants()]
 
-    def _planned(
-        self,
-        inputs: Sequence[LanguageModelInput],
-        config: RunnableConfig | Sequence[RunnableConfig] | None,
-        kwargs: Mapping[str, Any],
-    ) -> AbstractContextManager[None]:
-        """Plan a batch, unless some of its calls may not be made, or not all at once."""
-        configs = config if isinstance(config, Sequence) else [config] * len(inputs)
-        is_limited = any((found or {}).get("max_concurrency") for found in configs)
-        if len(inputs) < 2 or is_limited or self.rate_limiter or self._has_cache():
-            return nullcontext()
-        try:
-            connection = self.connection
-        except NotConfigured:
-            # Each input gets the error for itself.
-            return nullcontext()
-        return planned_batch(self._foreseen(inputs, configs, kwargs), connection)
+    def _foresee(
+        self, given: LanguageModelInput, stop: Sequence[str] | None, kwargs: Mapping[str, Any]
+    ) -> tuple[CallSpec, list[ModelCall]]:
+        spec = self._read_call(stop, kwargs)
+        return spec, self._calls(self._convert_input(given).to_messages(), spec)
 
-    def _has_cache(self) -> bool:
-        return self.cache is not False and (
-            isinstance(self.cache, BaseCache) or get_llm_cache() is not None
-        )
-
-    def _foreseen(
-        self,
-        inputs: Sequence[LanguageModelInput],
-        configs: Sequence[RunnableConfig | None],
-        kwargs: Mapping[str, Any],
-    ) -> list[tuple[ModelCall, Terms]]:
-        """Return the calls that the inputs will make; one with an error tells that itself."""
-        foreseen: list[tuple[ModelCall, Terms]] = []
-        options = dict(kwargs)
-        stop = options.pop("stop", None)
-        for given, config in zip(inputs, configs, strict=False):
-            try:
-                spec = self._read_call(stop, options)
-                calls = self._calls(self._convert_input(given).to_messages(), spec)
-                terms = self._terms(spec, ensure_config(config).get("metadata"))
-            except (ValueError, NotImplementedError):
-                continue
-            foreseen += [(call, terms) for call in calls]
-        return foreseen
+    def _output_params(self) -> dict[str, Any]:
+        params = super()._output_params()
+        if self.chat_template_kwargs:
+            params["chat_template_kwargs"] = self.chat_template_kwargs
+        return params

@@ -63,7 +63,7 @@ def response_metadata(view: VariableView, model: str | None) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "model_name": model or DEFAULT_MODEL,
         "model_provider": PROVIDER,
-        "finish_reason": "tool_calls" if view.tool_calls else view.finish_reason,
+        "finish_reason": _finish_reason(view),
         "session_id": view.id.partition(".")[0],
         "variable_id": view.id,
     }
@@ -88,6 +88,12 @@ def to_logprob(token: TokenLogprob) -> dict[str, Any]:
     """Return a token's probability in the form of OpenAI's API."""
     top = [_entry(other.token, other.logprob) for other in token.top]
     return {**_entry(token.token, token.logprob), "top_logprobs": top}
+
+
+def _finish_reason(view: VariableView) -> str | None:
+    """Return why the reply ended, with OpenAI's word for one that ends in order with tool calls."""
+    is_in_order = view.finish_reason in (None, "stop")
+    return "tool_calls" if view.tool_calls and is_in_order else view.finish_reason
 
 
 def _entry(token: str, logprob: float) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class FakeSession:
     held: set[str]
     details: Callable[[CallNode], dict[str, Any]] = lambda _node: {}
     variables: dict[str, FakeVariable] = field(default_factory=dict)
-    waiting: list[Node] = field(default_factory=list)
+    waiting: dict[str, Node] = field(default_factory=dict)
 
     def add(self, body: SubmitRequest) -> None:
         for declared in body.variables:
@@ -62,22 +62,22 @@ class FakeSession:
             assert isinstance(node, CallNode | TransformNode), "the fake knows no control flow"
             for name in outputs_of(node):
                 self._declare(name)
-            self.waiting.append(node)
+            self.waiting[node.name] = node
         self.evaluate()
 
     def evaluate(self) -> None:
         """Carry out what has all its inputs, until nothing more can be."""
-        for node in list(self.waiting):
-            inputs = [self.variables[name].view.state for name in inputs_of(node)]
-            if node not in self.waiting or any(state != "ready" for state in inputs):
-                continue
-            self.waiting.remove(node)
-            if isinstance(node, TransformNode):
-                ops = "".join(f"|{transform.op}" for transform in node.transforms)
-                self.settle(node.output, value=self._text(segments_of(node), {}) + ops)
-            else:
-                self._call(node)
-            self.evaluate()
+        while ready := [node for node in self.waiting.values() if self._has_inputs(node)]:
+            for node in ready:
+                del self.waiting[node.name]
+                if isinstance(node, TransformNode):
+                    ops = "".join(f"|{transform.op}" for transform in node.transforms)
+                    self.settle(node.output, value=self._text(segments_of(node), {}) + ops)
+                else:
+                    self._call(node)
+
+    def _has_inputs(self, node: Node) -> bool:
+        return all(self.variables[name].view.state == "ready" for name in inputs_of(node))
 
     def settle(
         self,
@@ -98,7 +98,7 @@ class FakeSession:
         if self.variables[name].is_settled:
             return
         self.settle(name, state=state, error=cause)
-        for node in self.waiting:
+        for node in self.waiting.values():
             if name in inputs_of(node):
                 for output in outputs_of(node):
                     path = (*cause.path, output)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -186,7 +187,9 @@ class FakeParrot:
             yield self._streamed(session_id, names)
             return
         variables = self.sessions[session_id].variables
-        while body.wait and not all(variables[name].is_settled for name in names):
+        ticks = math.inf if body.timeout_s is None else body.timeout_s / TICK_S
+        while body.wait and ticks > 0 and not all(variables[n].is_settled for n in names):
+            ticks -= 1
             yield None
         yield model_reply(self._submit_reply(session_id, names))
 
