@@ -427,17 +427,36 @@ def test_waiter_of_an_instance_streams() -> None:
 # --- deduction and foresight ---------------------------------------------------------------------
 
 
-def test_paths_grow_with_the_instances() -> None:
+def test_paths_count_what_is_to_come() -> None:
+    inner = make_branch(
+        "k", (make_condition("z"), make_body("v", "v: z")), otherwise=make_body("z")
+    )
     driver = play(
         make_step("a"),
-        make_map("m", "x", make_body("z", "y: item a", "z: y")),
+        make_map("m", "x", make_body("k", "y: item a", "z: y", inner)),
         make_step("r", "m"),
         x=None,
     )
     before = driver.request("a").remaining
     driver.set("x", "[1]")
-    assert (before, driver.request("a").remaining) == (2, 4)
-    assert driver.request("r").depth > driver.request("m:0:z").depth
+    driver.finish("a")
+    driver.finish("m:0:y")
+    remaining = driver.request("m:0:z").remaining
+    driver.finish("m:0:z")
+    assert (before, remaining) == (6, 4)
+    assert driver.request("m:0:k:0:v").remaining == 3
+    assert driver.request("r").depth > driver.request("m:0:k:0:v").depth
+
+
+def test_paths_grow_with_the_rounds() -> None:
+    loop = make_loop("m", {"p": ("x", "y")}, make_body("y", "y: p a"), NEVER)
+    driver = play(make_step("a"), loop, make_step("r", "m"))
+    depth = driver.request("r").depth
+    assert driver.request("a").remaining == 3
+    driver.finish("a")
+    driver.finish("m:0:y")
+    assert driver.request("m:1:y").remaining == 2
+    assert driver.request("r").depth == depth + 1
 
 
 def test_prompt_that_waits_for_a_map_is_filled_when_its_last_calls_run() -> None:
