@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from parrot_integrations.planning.calls import ModelCall
 from parrot_integrations.planning.clients import Connection
-from parrot_integrations.planning.context import in_force
+from parrot_integrations.planning.context import current_plan, in_force
 from parrot_integrations.planning.direct import replies_to
 from parrot_integrations.planning.groups import GroupReply
 from parrot_integrations.planning.reply import Reply
@@ -31,6 +31,7 @@ class BatchPlan:
 
     def __init__(self, calls: Iterable[tuple[ModelCall, Terms]], connection: Connection) -> None:
         self._endpoint = connection.settings
+        self._outer = current_plan.get()
         self._lock = threading.Lock()
         self._replies: defaultdict[Hashable, deque[Reply]] = defaultdict(deque)
         for terms, alike in _by_terms(calls):
@@ -41,7 +42,10 @@ class BatchPlan:
         """Return the reply to a call that nobody has claimed yet."""
         with self._lock:
             replies = self._replies.get(_key(call))
-            return replies.popleft() if replies and endpoint == self._endpoint else None
+            if replies and endpoint == self._endpoint:
+                return replies.popleft()
+        # For example the second try of a call: a plan around the batch may have that.
+        return None if self._outer is None else self._outer.claim(call, endpoint=endpoint)
 
     def give_up(self) -> None:
         """Drop what nobody reads any more."""

@@ -99,6 +99,18 @@ class ParrotFields(BaseModel):
         settings = self.settings if own is None else own.settings
         return Connection(settings, self.client, self.async_client)
 
+    def to_terms(self, config_metadata: Mapping[str, Any] | None = None, **kwargs: Any) -> Terms:
+        """Return how a call would be sent, apart from what it generates.
+
+        Args:
+            config_metadata: ``config["metadata"]`` of the run.
+            kwargs: Parameters of the call.
+
+        Raises:
+            ValueError: A parameter is unknown or wrong.
+        """
+        return self._terms(self._read_call(None, kwargs), config_metadata)
+
     @property
     def lc_secrets(self) -> dict[str, str]:
         """Names of the environment variables that hold secret fields."""

@@ -67,7 +67,8 @@ def structured(
         llm = model.bind(response_format=_format_of(form), **traced, **bound)
         parser = _text_parser(schema)
     else:
-        llm = model.bind(response_format={"type": "json_object"}, **bound)
+        traced = {} if schema is None else traced
+        llm = model.bind(response_format={"type": "json_object"}, **traced, **bound)
         parser = _text_parser(schema)
     return _with_raw(llm, parser) if include_raw else llm | parser
 

@@ -18,6 +18,7 @@ from parrot_integrations.langchain.annotations import (
     read_metadata,
     to_criteria,
 )
+from parrot_integrations.planning.submits import Terms
 from tests.helpers.fake_parrot import FakeParrot
 
 CONFIG: Any = {
@@ -140,6 +141,13 @@ def test_the_closest_wish_wins(client: P.ParrotClient, fake: FakeParrot) -> None
     assert [submit.app for submit in fake.submits] == ["model", "scope", "config", "call"]
     kinds = [s.outputs[0].criteria.kind for s in fake.submits if s.outputs[0].criteria]
     assert kinds == ["throughput", "latency", "latency", "throughput"]
+
+
+def test_a_planner_learns_how_a_call_would_be_sent(client: P.ParrotClient) -> None:
+    chat = ChatParrot(client=client, app="model", timeout=3)
+    with parrot_session(stage="a"):
+        terms = chat.to_terms({"parrot_perf": "throughput", "user": 7}, timeout=2)
+    assert terms == Terms("model", {"stage": "a", "user": 7}, P.THROUGHPUT, 2)
 
 
 def test_a_stream_does_not_leak_its_config(chat: ChatParrot, fake: FakeParrot) -> None:

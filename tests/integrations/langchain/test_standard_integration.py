@@ -32,7 +32,7 @@ class TestChatParrotIntegration(ChatModelIntegrationTests):
     def chat_model_params(self) -> dict[str, Any]:
         # What is constrained by a schema ends sooner or later, if the tokens are not always the
         # same likeliest ones and there is room.
-        return {"base_url": self.url, "max_tokens": 1_500, "temperature": 1.0, "seed": 3}
+        return {"base_url": self.url, "max_tokens": 800, "temperature": 1.0, "seed": 3}
 
     @property
     def supports_model_override(self) -> bool:
