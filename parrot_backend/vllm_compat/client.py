@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import fields
 from multiprocessing.context import BaseContext
 from typing import Any, Protocol
@@ -142,7 +142,7 @@ async def generate(
     cache_salt: str | None,
     hints: dict[str, Any] | None = None,
     constraint: Constraint = UNCONSTRAINED,
-) -> AsyncIterator[Step]:
+) -> AsyncGenerator[Step]:
     """Run a request; to cancel it aborts it.
 
     Args:
@@ -172,8 +172,9 @@ async def generate(
             priority=priority,
             **constraint.reasoning,
         )
-        async for output in outputs:
-            yield step_of(output, sampling.logprobs)
+        async with aclosing(outputs):
+            async for output in outputs:
+                yield step_of(output, sampling.logprobs)
     except EngineDeadError as exc:
         raise CoreDead(str(exc)) from exc
     except EngineGenerateError as exc:

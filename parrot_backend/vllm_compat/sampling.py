@@ -33,7 +33,8 @@ def sampling_params(
         presence_penalty=sampling.presence_penalty,
         frequency_penalty=sampling.frequency_penalty,
         repetition_penalty=sampling.repetition_penalty,
-        ignore_eos=sampling.ignore_eos,
+        # What has a form ends where that ends; vLLM would go on with anything.
+        ignore_eos=sampling.ignore_eos and constraint.structured is None,
         logprobs=sampling.logprobs,
         structured_outputs=constraint.structured,
         skip_special_tokens=constraint.skips_special_tokens,

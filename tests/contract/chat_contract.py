@@ -139,6 +139,11 @@ class ChatContract:
         attempt = await driver.run("may I?", response_format=wanted)
         assert attempt.finished.text in ("yes, of course", "no")
 
+    async def test_a_form_ends_where_it_ends(self, driver: EngineDriver):
+        wanted = ResponseFormat("choice", '["left", "right"]')
+        attempt = await driver.run("where?", response_format=wanted, ignore_eos=True)
+        assert attempt.finished.text in ("left", "right")
+
     async def test_a_pattern_is_matched(self, driver: EngineDriver):
         attempt = await driver.run("say it", response_format=ResponseFormat("regex", "fine"))
         assert attempt.finished.text == "fine"

@@ -41,7 +41,7 @@ class VllmConfig:
         latency_capacity_tokens: See ``EngineInfo``. Beyond this the time per token of the paper's
             13B model on an A100 rises steeply (Source: paper, figure 10).
         enforce_eager: Run without compiled graphs. None: on CPUs, where compiling takes longer
-            than it saves.
+            than it saves. The first engine of a process decides for all, on CPUs.
         seed: Seed of sampling without a seed of its own.
         cpu_threads: Threads that compute, on CPUs. None: one core is left for everything else,
             because threads that wait for a busy core cost more than they bring. The first engine

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -119,10 +120,12 @@ class Generation:
         if request.after is not None:
             staged = self._splices.add(request.attempt, request.after)
             steps = self._once_released(staged, steps, reply)
-        async for step in steps:
-            self._resend_update(request.attempt)
-            for output in reply.add(step):
-                self._say(request, output)
+        # Should the parser fail, vLLM must not go on generating for nobody.
+        async with aclosing(steps):
+            async for step in steps:
+                self._resend_update(request.attempt)
+                for output in reply.add(step):
+                    self._say(request, output)
 
     def _refusal(self, request: EngineRequest) -> RequestFailed | None:
         """Return why a request cannot be served here, for what is asked of its tools."""
@@ -171,14 +174,15 @@ class Generation:
         return encode()
 
     async def _once_released(
-        self, staged: StagedRequest, steps: AsyncIterator[Step], reply: Reply
-    ) -> AsyncIterator[Step]:
+        self, staged: StagedRequest, steps: AsyncGenerator[Step], reply: Reply
+    ) -> AsyncGenerator[Step]:
         """Yield the steps of a staged request after the end of the one before has been told."""
         try:
-            async for step in steps:
-                if not reply.has_begun:
-                    reply.lengthen_prompt(await staged.gap_tokens)
-                yield step
+            async with aclosing(steps):
+                async for step in steps:
+                    if not reply.has_begun:
+                        reply.lengthen_prompt(await staged.gap_tokens)
+                    yield step
         finally:
             self._splices.remove(staged)
 

@@ -65,9 +65,14 @@ def prewarm(config: VllmConfig) -> None:
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     multiprocessing.set_forkserver_preload([*CORE_MODULES, *PLUGIN_MODULES])
     num_threads = config.cpu_threads or max(1, _num_processors() - 1)
+    # vLLM compiles some helpers of the sampler in any case, when they are first needed: the first
+    # request for log probabilities would stop the whole engine for 16 s.
+    is_eager = "0" if config.enforce_eager is False else "1"
     with (
         _environment(
-            OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", str(num_threads)), TMPDIR=_scratch()
+            OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", str(num_threads)),
+            TMPDIR=_scratch(),
+            TORCHDYNAMO_DISABLE=os.environ.get("TORCHDYNAMO_DISABLE", is_eager),
         ),
         _ctrl_c_ignored(),
     ):
