@@ -31,7 +31,7 @@ from parrot_backend.errors import RequestError
 #: Edges cost time, too; these are some tenths of a second.
 MAX_REFERENCES_PER_SUBMIT = 50_000
 
-#: Edges, and items of lists, that the control nodes of a session may add; these are some seconds.
+#: Edges that the control nodes of a session may add; these are some seconds.
 MAX_GROWN_REFERENCES = 500_000
 
 #: Most text that the values of one session may hold together.
@@ -61,7 +61,8 @@ class SessionGraph:
         variables: By id, in order of submission.
         nodes: By id, in order of arrival.
         text_chars: Length of all values together.
-        grown_references: What counts towards ``MAX_GROWN_REFERENCES``.
+        num_instances: Instances of bodies that were made.
+        num_grown_references: What counts towards ``MAX_GROWN_REFERENCES``.
     """
 
     def __init__(self, session: SessionId) -> None:
@@ -69,7 +70,8 @@ class SessionGraph:
         self.variables: dict[VariableId, Variable] = {}
         self.nodes: dict[NodeId, Node] = {}
         self.text_chars = 0
-        self.grown_references = 0
+        self.num_instances = 0
+        self.num_grown_references = 0
         self._node_names: set[str] = set()
 
     def plan(self, submission: GraphSubmitted, max_nodes: int) -> GraphDelta:

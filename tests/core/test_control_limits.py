@@ -223,12 +223,20 @@ def test_loop_that_comes_to_too_much_fails() -> None:
 
 
 def test_references_of_instances_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parrot_backend.core.propagation.MAX_GROWN_REFERENCES", 5)
-    assert graph_module.MAX_GROWN_REFERENCES > 5
+    monkeypatch.setattr("parrot_backend.core.propagation.MAX_GROWN_REFERENCES", 2)
     driver = play(in_map(BODY))
     failure = driver.answer("w").failure
     assert failure is not None
     assert (failure.code, "references" in failure.message) == ("graph_too_large", True)
+
+
+def test_instances_without_nodes_are_bounded() -> None:
+    inner = make_map("k", "x", make_body("part"), item="part")
+    driver = play(in_map(make_body("k", inner)), config=CoreConfig(max_nodes_per_session=8))
+    failure = driver.answer("w").failure
+    assert failure is not None
+    assert (failure.code, failure.path) == ("graph_too_large", ("m:1:k", "m"))
+    assert "instances" in failure.message
 
 
 def test_items_are_text_of_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
