@@ -55,7 +55,8 @@ class VllmConfig:
             to the model.
         compact_json: JSON that is asked for has no white space between its tokens. Without this,
             weak models may write white space without end; with it, schemas that vLLM's backend
-            xgrammar does not know are refused.
+            xgrammar does not know are refused. Calls of tools keep their white space: vLLM has no
+            such setting for them.
         close_timeout_s: Processes that have not ended after this are killed.
     """
 
