@@ -149,6 +149,15 @@ class AnswerWaiter:
 
 
 @dataclass(frozen=True, slots=True)
+class FollowInstance:
+    """Whoever is told of ``waiter`` is told of another, too: an output in an instance of a body."""
+
+    waiter: WaiterId
+    follower: WaiterId
+    variable: VariableId
+
+
+@dataclass(frozen=True, slots=True)
 class StreamText:
     """More text for a waiter that streams, or more of the reasoning before it."""
 
@@ -189,6 +198,7 @@ Command = (
     | RetainPrefix
     | ReleasePrefixes
     | AnswerWaiter
+    | FollowInstance
     | StreamText
     | ResetStream
     | CloseEngine

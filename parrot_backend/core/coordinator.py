@@ -208,6 +208,10 @@ class Coordinator:
             variable = session.graph.variables[own_id]
             if wanted.criteria is not None:
                 changed |= session.annotate(variable, wanted.criteria)
+            if wanted.waiter is not None and wanted.instances:
+                self._progress.following.begin(
+                    session, variable, wanted.waiter, is_streaming=wanted.stream
+                )
             if wanted.waiter is not None:
                 self._progress.attach(variable, wanted.waiter, is_streaming=wanted.stream)
         if changed:
@@ -242,6 +246,7 @@ class Coordinator:
             return
         session, variable = left
         session.touched_s = now_s
+        self._progress.following.leave(session, variable, event.waiter)
         if not event.cancel or variable.waiters:
             return
         session.annotations.pop(variable.id, None)

@@ -56,13 +56,15 @@ NodeSpec = CallSpec | TransformSpec | ControlSpec
 class Wanted:
     """A variable the user will get, and who waits for it (None: nobody yet).
 
-    Without criteria it is only reported: nothing is deduced from it.
+    Without criteria it is only reported: nothing is deduced from it. With ``instances``, what calls
+    make in instances of the control node that makes it is reported, too.
     """
 
     variable: VariableId
     criteria: Criteria | None
     waiter: WaiterId | None = None
     stream: bool = False
+    instances: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from parrot_backend.core.deduction import deduce_objectives
 from parrot_backend.core.effects import Effects, Limits
 from parrot_backend.core.events import RequestFailed, RequestFinished, TokensGenerated
 from parrot_backend.core.fleet import Fleet
+from parrot_backend.core.following import Following
 from parrot_backend.core.foresight import requests_fed_by
 from parrot_backend.core.ids import EngineId, VariableId, WaiterId
 from parrot_backend.core.nodes import Node, NodeState, Request
@@ -31,6 +32,7 @@ class Progress:
     """Moves requests and variables on, and answers who waits for them.
 
     Attributes:
+        following: Streams that report instances.
         num_unfinished: Requests of all sessions that have not ended.
     """
 
@@ -42,6 +44,7 @@ class Progress:
         self._fleet = fleet
         self._emit = emit
         self._waiting_for: dict[WaiterId, VariableId] = {}
+        self.following = Following(emit, self.attach)
         self.num_unfinished = 0
         self._num_requests = 0
 
@@ -213,6 +216,7 @@ class Progress:
         """
         for variable in effects.settled:
             session.annotations.pop(variable.id, None)  # it has all that was wished for it
+        self.following.report(session, effects.added)
         if effects.added:
             self.take_in(session, effects.added, effects.lengthened.values())
             requests = [node for node in effects.added if isinstance(node, Request)]
@@ -228,6 +232,7 @@ class Progress:
             for waiter in variable.waiters:
                 self._answer(variable, waiter)
             variable.waiters.clear()
+            self.following.end(session, variable)
             if variable.state is VariableState.READY:
                 self.expect(session, session.graph.consumers(variable))
         for request in effects.ready:

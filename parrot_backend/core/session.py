@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from parrot_backend.core.criteria import Criteria, CriteriaKind
 from parrot_backend.core.graph import SessionGraph
-from parrot_backend.core.ids import SessionId, VariableId, name_of
+from parrot_backend.core.ids import NodeId, SessionId, VariableId, WaiterId, name_of
 from parrot_backend.core.variable import Variable
 from parrot_backend.errors import RequestError
 
@@ -19,6 +19,7 @@ class Session:
 
     Attributes:
         annotations: What the user wants of which variable, in order of first mention.
+        followers: Who is told of instances of a control node, and whether they stream.
         order: Position among all sessions of the server.
         submit_keys: Tenant and idempotency key of each submit that had one.
         num_deduced: Requests that the last deduction went over.
@@ -36,6 +37,7 @@ class Session:
     touched_s: float
     graph: SessionGraph
     annotations: dict[VariableId, Criteria] = field(default_factory=dict)
+    followers: dict[NodeId, dict[WaiterId, bool]] = field(default_factory=dict)
     submit_keys: list[tuple[str, str]] = field(default_factory=list)
     num_deduced: int = 0
     num_undeduced: int = 0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from parrot_backend.protocol.base import MAX_NAME_CHARS, Name, Reference, Scalar, WireModel
 from parrot_backend.protocol.nodes import WireNode
@@ -32,11 +32,14 @@ class WantedOutput(WireModel):
     Attributes:
         criteria: How urgent it is; None only reports it, and says nothing of urgency.
         tokens: Whether a stream tells the text while it is generated, or only the value.
+        instances: The variable is the output of a control node: the stream also reports what calls
+            make in instances of its bodies, as soon as there are any.
     """
 
     variable: Reference
     criteria: WireCriteria | None = WireCriteria()
     tokens: bool = True
+    instances: bool = False
 
 
 class SubmitRequest(WireModel):
@@ -70,6 +73,12 @@ class SubmitRequest(WireModel):
     timeout_s: float | None = Field(default=None, gt=0)
     close: bool = False
     on_disconnect: Literal["continue", "cancel"] = "continue"
+
+    @model_validator(mode="after")
+    def _instances_are_streamed(self) -> Self:
+        if not self.stream and any(output.instances for output in self.outputs):
+            raise ValueError("instances are reported by streams only")
+        return self
 
 
 class SetVariableRequest(WireModel):

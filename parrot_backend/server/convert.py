@@ -98,6 +98,7 @@ def _wanted(body: wire.SubmitRequest, context: SubmitContext) -> tuple[Wanted, .
             None if output.criteria is None else criteria_to_core(output.criteria, context.now_s),
             context.waiter_of.get(output.variable),
             body.stream and output.tokens,
+            output.instances,
         )
         for output in body.outputs
     )

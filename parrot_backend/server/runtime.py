@@ -20,6 +20,7 @@ from parrot_backend.core.commands import (
     CloseEngine,
     Command,
     FillPrefix,
+    FollowInstance,
     ReleasePrefixes,
     ResetStream,
     RetainPrefix,
@@ -42,7 +43,14 @@ from parrot_backend.core.events import (
     TimerFired,
     WaiterLeft,
 )
-from parrot_backend.core.ids import AttemptId, NodeId, WaiterId, session_of
+from parrot_backend.core.ids import (
+    AttemptId,
+    NodeId,
+    VariableId,
+    WaiterId,
+    name_of,
+    session_of,
+)
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.sampling import Sampling
 from parrot_backend.core.variable import Variable
@@ -164,6 +172,8 @@ class Runtime:
                 self._observer.waiter_answered(command)
                 self._deliver(command)
                 self._inboxes.pop(command.waiter, None)
+            case FollowInstance(waiter, follower, variable):
+                self._follow(waiter, follower, variable)
             case StreamText() | ResetStream():
                 self._deliver(command)
             case CloseEngine(engine, reason):
@@ -177,6 +187,12 @@ class Runtime:
         inbox = self._inboxes.get(message.waiter)
         if inbox is not None:
             inbox.put(message)
+
+    def _follow(self, waiter: WaiterId, follower: WaiterId, variable: VariableId) -> None:
+        inbox = self._inboxes.get(waiter)
+        if inbox is not None:
+            inbox.open[follower] = name_of(variable)
+            self._inboxes[follower] = inbox
 
     def _set_timer(self, timer: Timer, at_s: float) -> None:
         self._drop_timer(timer)

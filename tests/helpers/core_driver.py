@@ -20,6 +20,7 @@ from parrot_backend.core.commands import (
     CloseEngine,
     Command,
     FillPrefix,
+    FollowInstance,
     ReleasePrefixes,
     ResetStream,
     RetainPrefix,
@@ -52,7 +53,15 @@ from parrot_backend.core.events import (
     WaiterLeft,
     Wanted,
 )
-from parrot_backend.core.ids import AttemptId, EngineId, NodeId, SessionId, WaiterId, name_of
+from parrot_backend.core.ids import (
+    AttemptId,
+    EngineId,
+    NodeId,
+    SessionId,
+    VariableId,
+    WaiterId,
+    name_of,
+)
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.prefix import PrefixBoundary
 from parrot_backend.core.prompt import PartKind, PromptPart
@@ -164,6 +173,7 @@ class CoreDriver:
         self.ended: list[AttemptId] = []
         self.aborted: list[AttemptId] = []
         self.answers: dict[WaiterId, AnswerWaiter] = {}
+        self.followed: dict[WaiterId, tuple[WaiterId, VariableId]] = {}
         self.streamed: dict[WaiterId, str] = {}
         self.num_resets: dict[WaiterId, int] = {}
         self.closed_engines: list[EngineId] = []
@@ -491,6 +501,10 @@ class CoreDriver:
             case AnswerWaiter(waiter):
                 assert waiter not in self.answers, f"{waiter} is answered twice"
                 self.answers[waiter] = command
+            case FollowInstance(waiter, follower, variable):
+                assert waiter not in self.answers, f"{waiter} follows after its answer"
+                assert follower not in self.followed
+                self.followed[follower] = (waiter, variable)
             case StreamText(waiter, text):
                 assert waiter not in self.answers, f"{waiter} gets text after its answer"
                 self.streamed[waiter] = self.streamed.get(waiter, "") + text
