@@ -32,6 +32,7 @@ def trace_chat(tracer: Tracer, model: ChatParrot, value: Any, kwargs: Mapping[st
         CannotPlan: It is not known what the model will be asked.
     """
     _check_input(model, value)
+    tracer.use(model)
     options = dict(kwargs)
     stop = options.pop("stop", None)
     try:
@@ -53,6 +54,7 @@ def trace_prompted(tracer: Tracer, model: ParrotLLM, value: Any, kwargs: Mapping
         CannotPlan: It is not known what the model will be asked.
     """
     _check_input(model, value)
+    tracer.use(model)
     options = dict(kwargs)
     stop = options.pop("stop", None)
     try:
@@ -83,6 +85,8 @@ def _check_input(model: ChatParrot | ParrotLLM, value: Any) -> None:
     if _has_cache(model):
         # A reply from the cache would be another text than the one the plan goes on with.
         raise CannotPlan("LangChain's cache of replies is on")
+    if isinstance(model, ChatParrot) and model.rate_limiter is not None:
+        raise CannotPlan("LangChain's rate limiter is on")
 
 
 def _has_cache(model: ChatParrot | ParrotLLM) -> bool:

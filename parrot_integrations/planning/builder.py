@@ -60,7 +60,6 @@ class PlannedProgram:
         externals: Variables that the client sets, with what people call them.
         late: Steps of the client between planned calls.
         cuts: Steps that hold calls of models which could not be planned.
-        results: Variables in which the program ends, as far as it is known.
     """
 
     steps: tuple[Step, ...]
@@ -82,6 +81,11 @@ class PlanBuilder:
     _externals: dict[str, str] = field(default_factory=dict)
     _late: list[Note] = field(default_factory=list)
     _cuts: list[Note] = field(default_factory=list)
+
+    @property
+    def num_cuts(self) -> int:
+        """How many steps were left with their calls."""
+        return len(self._cuts)
 
     def program(self) -> PlannedProgram:
         """Return what was recorded."""
