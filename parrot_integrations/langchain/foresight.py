@@ -124,9 +124,7 @@ class Foresight:
         terms = PlanTerms(
             app=annotation.app or (model and model.app) or config.get("run_name") or "",
             metadata=annotation.labels(),
-            criteria=to_criteria(
-                annotation.perf or (model and model.perf) or self.perf or default_perf()
-            ),
+            criteria=to_criteria(perf),
         )
         return Plan(program, tracer.connection, terms)
 

@@ -140,7 +140,7 @@ class Tracer:
 
     @contextmanager
     def covering(self, step: Runnable[Any, Any]) -> Iterator[None]:
-        """Trace something inside; if it is planned, it makes no plan of its own unless left whole."""
+        """Trace something inside; it makes no plan of its own then, unless it was left whole."""
         num_calls, num_cuts = self.builder.num_calls, self.builder.num_cuts
         yield
         if self.builder.num_calls > num_calls or self.builder.num_cuts == num_cuts:

@@ -102,6 +102,10 @@ class PlanSession:
         self.num_sets += 1
         background().run(lambda: self._set(name, value))
 
+    def cancel(self, name: str) -> None:
+        """Give an output up in the background, with all that waits for it."""
+        background().run(lambda: self._cancel(name))
+
     def close(self) -> None:
         """End the session in the background, with all that is unfinished."""
         if self.num_submits:
@@ -119,6 +123,14 @@ class PlanSession:
         except ParrotError as exc:
             _logger.debug("a late-bound value was not set: %s", exc)
             self._outbox.abandon(exc)
+
+    def _cancel(self, name: str) -> None:
+        try:
+            self._slots[name].wait_until(_is_accepted, Deadline(_ACCEPTANCE_S), name)
+            if self.session_id is not None:
+                self._courier.cancel(self.session_id, (name,))
+        except ParrotError as exc:
+            _logger.debug("an output that nobody wants goes on: %s", exc)
 
     def _close(self) -> None:
         try:
