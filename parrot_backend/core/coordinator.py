@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import assert_never
 
+from parrot_backend.core.bodies import calls_of
 from parrot_backend.core.commands import Command, SetTimer
 from parrot_backend.core.config import CoreConfig
-from parrot_backend.core.deduction import deduce_objectives
 from parrot_backend.core.engine_state import EngineState
 from parrot_backend.core.events import (
     CancelRequested,
@@ -38,9 +38,8 @@ from parrot_backend.core.events import (
 from parrot_backend.core.fleet import Fleet
 from parrot_backend.core.graph import GraphDelta
 from parrot_backend.core.ids import EngineId, SessionId, VariableId, name_of, variable_id
-from parrot_backend.core.nodes import NodeState, Request
+from parrot_backend.core.nodes import NodeState
 from parrot_backend.core.progress import Progress
-from parrot_backend.core.propagation import Propagation
 from parrot_backend.core.session import Session
 from parrot_backend.core.session_book import SessionBook
 from parrot_backend.core.variable import Variable
@@ -56,7 +55,6 @@ class Coordinator:
         self._book = SessionBook()
         self._fleet = Fleet(config, self._emit)
         self._progress = Progress(config, self._book, self._fleet, self._emit)
-        self._num_requests = 0
 
     # --- reading ---------------------------------------------------------------------------
 
@@ -170,39 +168,27 @@ class Coordinator:
             return
         session = self._book.prepare(event, now_s)
         delta = session.graph.plan(event, self._config.max_nodes_per_session)
-        self._check(delta)
+        self._check(event, delta)
         self._book.accept(session, event)
         session.touched_s = now_s
         session.is_closed = event.close
         if event.is_new or event.close:
             self._set_session_timer(session)
         lengthened = session.graph.apply(delta, now_s)
-        self._number(session, delta)
-        for node in lengthened:
-            if isinstance(node, Request):
-                self._fleet.scheduler.update(node, lambda: None)
-                self._fleet.update(node)
+        self._progress.take_in(session, delta.nodes, lengthened)
         for wanted in event.wanted:
             if wanted.criteria is not None:
                 session.annotate(session.find(wanted.variable), wanted.criteria)
-        self._deduce(session)
-        propagation = Propagation(session.graph, now_s)
+        self._progress.deduce(session)
+        propagation = self._progress.propagation(session, now_s)
         propagation.admit(delta.nodes)
         self._progress.carry_out(session, propagation.effects, now_s)
-        self._expect(session, delta)
+        self._progress.expect(session, delta.nodes)
         self._want(session, event, now_s)
 
-    def _expect(self, session: Session, delta: GraphDelta) -> None:
-        """Take in the requests that wait for inputs."""
-        for node in delta.nodes:
-            if isinstance(node, Request) and node.state is NodeState.WAITING:
-                self._fleet.expect(session.graph, node)
-                self._fleet.foresight.fill(session.graph, node)
-
-    def _check(self, delta: GraphDelta) -> None:
-        for node in delta.nodes:
-            if isinstance(node, Request):
-                self._fleet.check_model(node.model)
+    def _check(self, event: GraphSubmitted, delta: GraphDelta) -> None:
+        for call in calls_of(event.nodes):
+            self._fleet.check_model(call.model)
         unfinished, limit = self.num_unfinished_calls, self._config.max_unfinished_calls
         if unfinished + delta.num_requests > limit:
             raise CapacityError(
@@ -210,13 +196,6 @@ class Coordinator:
                 f"{unfinished} calls are unfinished and {delta.num_requests} would be added; at "
                 f"most {limit} are taken",
             )
-
-    def _number(self, session: Session, delta: GraphDelta) -> None:
-        for node in delta.nodes:
-            if isinstance(node, Request):
-                node.order, node.session_order = self._num_requests, session.order
-                self._num_requests += 1
-        self._progress.num_unfinished += delta.num_requests
 
     def _want(self, session: Session, event: GraphSubmitted, now_s: float) -> None:
         """Attach a submit's waiters, by name: a repeat comes with another session id."""
@@ -229,13 +208,13 @@ class Coordinator:
             if wanted.waiter is not None:
                 self._progress.attach(variable, wanted.waiter, is_streaming=wanted.stream)
         if changed:
-            self._deduce(session)
+            self._progress.deduce(session)
 
     def _request_value(self, event: ValueRequested, now_s: float) -> None:
         session, variable = self._book.find_variable(event.variable)
         session.touched_s = now_s
         if event.criteria is not None and session.annotate(variable, event.criteria):
-            self._deduce(session)
+            self._progress.deduce(session)
         self._progress.attach(variable, event.waiter, is_streaming=event.stream)
 
     def _set(self, event: VariableSet, now_s: float) -> None:
@@ -250,7 +229,7 @@ class Coordinator:
             )
         session.graph.check_room(len(event.value))
         session.touched_s = now_s
-        propagation = Propagation(session.graph, now_s)
+        propagation = self._progress.propagation(session, now_s)
         propagation.resolve(variable, event.value)
         self._progress.carry_out(session, propagation.effects, now_s)
 
@@ -263,7 +242,7 @@ class Coordinator:
         if not event.cancel or variable.waiters:
             return
         session.annotations.pop(variable.id, None)
-        self._deduce(session)
+        self._progress.deduce(session)
         if not session.is_wanted_downstream(variable):
             self._give_up(session, [variable], "the client went away", now_s)
 
@@ -279,12 +258,12 @@ class Coordinator:
     def _give_up(
         self, session: Session, targets: list[Variable], message: str, now_s: float
     ) -> None:
-        propagation = Propagation(session.graph, now_s)
+        propagation = self._progress.propagation(session, now_s)
         propagation.cancel(targets, session.annotations, message)
         self._progress.carry_out(session, propagation.effects, now_s)
 
     def _end_session(self, session: Session, message: str, now_s: float) -> None:
-        propagation = Propagation(session.graph, now_s)
+        propagation = self._progress.propagation(session, now_s)
         variables = list(session.graph.variables.values())
         for variable in variables:
             if variable.producer is None and not variable.is_settled:
@@ -294,14 +273,6 @@ class Coordinator:
         propagation.cancel(variables, (), message)
         self._progress.carry_out(session, propagation.effects, now_s)
         self._book.forget(session)
-
-    def _deduce(self, session: Session) -> None:
-        for node_id, objective in deduce_objectives(session.graph, session.annotations).items():
-            node = session.graph.nodes[node_id]
-            assert isinstance(node, Request)
-            if node.objective != objective and not node.has_ended:
-                self._fleet.scheduler.set_objective(node, objective)
-                self._fleet.update(node)
 
     # --- timers ----------------------------------------------------------------------------
 

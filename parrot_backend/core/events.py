@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from parrot_backend.core.control_specs import ControlSpec
 from parrot_backend.core.criteria import Criteria
 from parrot_backend.core.ids import (
     AttemptId,
@@ -46,7 +47,7 @@ class TransformSpec:
     output: VariableId
 
 
-NodeSpec = CallSpec | TransformSpec
+NodeSpec = CallSpec | TransformSpec | ControlSpec
 
 
 @dataclass(frozen=True, slots=True)

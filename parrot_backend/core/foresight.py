@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from parrot_backend.core.commands import Command
 from parrot_backend.core.config import CoreConfig
+from parrot_backend.core.control import ControlNode
 from parrot_backend.core.early_fill import EarlyFill, FillCandidate
 from parrot_backend.core.engine_state import EngineState
 from parrot_backend.core.graph import SessionGraph
@@ -149,8 +150,8 @@ def _first_missing(
 ) -> tuple[bool, EngineId | None]:
     """Tell whether the first missing value is on its way, and the engine that makes it.
 
-    It is when a client will set it, and when all requests that make it, perhaps through transforms,
-    are running.
+    It is when a client will set it, and when all requests that make it, perhaps through transforms
+    and control nodes whose last calls are known, are running.
     """
     if position >= len(request.segments):
         return False, None
@@ -165,6 +166,8 @@ def _first_missing(
         if variable.is_settled or variable.producer is None:
             continue
         node = graph.nodes[variable.producer]
+        if isinstance(node, ControlNode) and node.results is None:
+            return False, None  # it will add calls before
         if not isinstance(node, Request):
             further = [used for used in node.inputs if used not in seen]
             pending += further

@@ -1,8 +1,9 @@
 """The DAG of one session: checking what a client submits, and adding it.
 
 ``plan`` checks a whole submission and builds its nodes without touching the graph; ``apply`` adds
-the result. Nodes are kept in topological order, so that walking them backwards visits every reader
-before what it reads.
+the result, and ``grow`` what a control node brings forth when it runs. The ``index`` of a node is
+above those of all that it reads, so that walking by falling index visits every reader before what
+it reads.
 """
 
 from __future__ import annotations
@@ -10,24 +11,34 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from graphlib import CycleError, TopologicalSorter
 
-from parrot_backend.core.events import CallSpec, GraphSubmitted, NodeSpec, TransformSpec
+from parrot_backend.core.bodies import MAX_LEVELS, BodyChecker, Scope, check_names
+from parrot_backend.core.build import (
+    build_nodes,
+    call_name,
+    check_outputs,
+    in_topological_order,
+    outputs_of,
+)
+from parrot_backend.core.control import ControlNode, make_control
+from parrot_backend.core.events import CallSpec, GraphSubmitted, TransformSpec
+from parrot_backend.core.expansion import Expansion
 from parrot_backend.core.ids import NodeId, SessionId, VariableId, name_of, variable_id
-from parrot_backend.core.nodes import Node, Request, TransformNode
-from parrot_backend.core.prompt import InPlace, Input, Output, PromptSegment
-from parrot_backend.core.transforms import check_transform
+from parrot_backend.core.nodes import Node, Request
 from parrot_backend.core.variable import Variable, VariableState
 from parrot_backend.errors import RequestError
-
-#: Each output holds all that stands before it, so a call costs the square of its outputs.
-MAX_OUTPUTS_PER_CALL = 128
 
 #: Edges cost time, too; these are some tenths of a second.
 MAX_REFERENCES_PER_SUBMIT = 50_000
 
+#: Edges, and items of lists, that the control nodes of a session may add; these are some seconds.
+MAX_GROWN_REFERENCES = 500_000
+
 #: Most text that the values of one session may hold together.
 MAX_SESSION_CHARS = 64 * 2**20
+
+#: Of the indexes below that of a control node so many, as bits, are for what it adds.
+_INDEX_BITS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +59,9 @@ class SessionGraph:
 
     Attributes:
         variables: By id, in order of submission.
-        nodes: By id, in topological order.
+        nodes: By id, in order of arrival.
         text_chars: Length of all values together.
+        grown_references: What counts towards ``MAX_GROWN_REFERENCES``.
     """
 
     def __init__(self, session: SessionId) -> None:
@@ -57,6 +69,7 @@ class SessionGraph:
         self.variables: dict[VariableId, Variable] = {}
         self.nodes: dict[NodeId, Node] = {}
         self.text_chars = 0
+        self.grown_references = 0
         self._node_names: set[str] = set()
 
     def plan(self, submission: GraphSubmitted, max_nodes: int) -> GraphDelta:
@@ -68,31 +81,17 @@ class SessionGraph:
                 ``invalid_transform``, ``graph_too_large``, ``session_too_large`` or
                 ``variable_not_set``.
         """
-        self._check_names(submission.nodes)
+        check_names(submission.nodes, self._node_names)
         for spec in submission.nodes:
-            _check_outputs(spec)
-        nodes = [node for spec in submission.nodes for node in self._expand(spec, submission)]
-        if len(self.nodes) + len(nodes) > max_nodes:
-            raise RequestError(
-                "graph_too_large",
-                f"the session would hold {len(self.nodes) + len(nodes)} nodes, {max_nodes} are "
-                "allowed",
-                limit=max_nodes,
-            )
-        references = sum(len(node.inputs) for node in nodes)
-        if references > MAX_REFERENCES_PER_SUBMIT:
-            raise RequestError(
-                "graph_too_large",
-                f"the calls read {references} variables together, {MAX_REFERENCES_PER_SUBMIT} are "
-                "allowed in one submit",
-                limit=MAX_REFERENCES_PER_SUBMIT,
-            )
+            check_outputs(spec)
+        nodes = self._build(submission)
+        self._check_size(nodes, max_nodes)
         variables = self._new_variables(submission, nodes)
         self._check_references(submission, nodes, variables)
         self.check_room(sum(len(v.value) for v in variables.values() if v.value is not None))
         if submission.close:
             self._check_all_set(variables.values())
-        return GraphDelta(tuple(variables.values()), _in_topological_order(nodes))
+        return GraphDelta(tuple(variables.values()), in_topological_order(nodes))
 
     def apply(self, delta: GraphDelta, now_s: float) -> list[Node]:
         """Add a planned delta: variables, nodes, and the links between them.
@@ -104,14 +103,47 @@ class SessionGraph:
             self.variables[variable.id] = variable
             self.text_chars += len(variable.value or "")
         for node in delta.nodes:
-            node.index = len(self.nodes)
-            node.created_s = now_s
-            self.nodes[node.id] = node
-            self._node_names.add(_call_name(node.id))
-            node.depth = 1 + max((p.depth for p in self.predecessors(node)), default=-1)
-            for used in node.inputs:
-                self.variables[used].consumers.append(node.id)
+            self._node_names.add(call_name(node.id))
+            self._add(node, (len(self.nodes) + 1) << (_INDEX_BITS * (MAX_LEVELS + 1)), now_s)
         return self._lengthen_paths(delta.nodes)
+
+    def grow(self, control: ControlNode, expansion: Expansion, now_s: float) -> list[Node]:
+        """Add what a control node brings forth, before it, and let it wait for that.
+
+        Returns:
+            Unfinished nodes that now have a longer way to go than before.
+        """
+        for variable in expansion.variables:
+            self.variables[variable.id] = variable
+            self.text_chars += len(variable.value or "")
+        below = _INDEX_BITS * (MAX_LEVELS + 1 - control.level)
+        first = control.index - (1 << below)
+        for node in expansion.nodes:
+            control.num_placed += 1
+            self._add(node, first + (control.num_placed << (below - _INDEX_BITS)), now_s)
+            control.made.append(node.output)
+        control.follow(expansion.made)
+        self._link(control)
+        self._deepen(control)
+        return self._lengthen_paths([*expansion.nodes, control])
+
+    def _add(self, node: Node, index: int, now_s: float) -> None:
+        node.index = index
+        node.created_s = now_s
+        self.nodes[node.id] = node
+        node.depth = 1 + max((p.depth for p in self.predecessors(node)), default=-1)
+        self._link(node)
+
+    def _link(self, node: Node) -> None:
+        """Let variables know who waits for them, and who may come to read them."""
+        for used in node.inputs:
+            variable = self.variables[used]
+            # What is there has said so already; a node that waits for it now must not hear twice.
+            if not isinstance(node, ControlNode) or not variable.is_settled:
+                variable.consumers.append(node.id)
+        if isinstance(node, ControlNode):
+            for used in node.captures:
+                self.variables[used].captors.append(node.id)
 
     def check_room(self, num_chars: int) -> None:
         """Check that the session may hold so much more text.
@@ -127,8 +159,8 @@ class SessionGraph:
             )
 
     def predecessors(self, node: Node) -> Iterator[Node]:
-        """Yield the producers of a node's inputs, in order of use; may repeat none."""
-        for used in node.inputs:
+        """Yield the producers of what a node reads or may come to read, in order of use."""
+        for used in node.reads:
             producer = self.variables[used].producer
             if producer is not None:
                 yield self.nodes[producer]
@@ -137,6 +169,27 @@ class SessionGraph:
         """Yield the nodes that read a variable, in order of submission."""
         for node in variable.consumers:
             yield self.nodes[node]
+
+    def readers(self, variable: Variable) -> Iterator[Node]:
+        """Yield the nodes that read a variable, or may come to read it."""
+        yield from self.consumers(variable)
+        for node_id in variable.captors:
+            node = self.nodes[node_id]
+            if isinstance(node, ControlNode) and variable.id in node.captures:
+                yield node
+
+    def _deepen(self, node: Node) -> None:
+        """Bring depths up to date from a node on that has got other predecessors."""
+        node.depth = max(node.depth, *(1 + before.depth for before in self.predecessors(node)), 0)
+        heap, seen = [(node.index, node.id)], {node.id}
+        while heap:
+            before = self.nodes[heapq.heappop(heap)[1]]
+            for after in self.readers(self.variables[before.output]):
+                if after.depth <= before.depth:
+                    after.depth = before.depth + 1
+                    if after.id not in seen:
+                        seen.add(after.id)
+                        heapq.heappush(heap, (after.index, after.id))
 
     def _lengthen_paths(self, nodes: Iterable[Node]) -> list[Node]:
         lengthened: dict[NodeId, Node] = {}
@@ -155,50 +208,38 @@ class SessionGraph:
                     heapq.heappush(heap, (-before.index, before.id))
         return list(lengthened.values())
 
-    def _check_names(self, specs: tuple[NodeSpec, ...]) -> None:
-        seen = set[str]()
-        for spec in specs:
-            if spec.name in seen or spec.name in self._node_names:
-                raise RequestError("duplicate_call", f"there is already a call named {spec.name!r}")
-            seen.add(spec.name)
+    def _build(self, submission: GraphSubmitted) -> list[Node]:
+        own = {made for spec in submission.nodes for made in outputs_of(spec)}
+        own.update(variable_id(self.session, spec.name) for spec in submission.variables)
+        scope = Scope(own, Scope(self.variables))
+        checker = BodyChecker(self.session, submission.tenant)
+        nodes: list[Node] = []
+        for spec in submission.nodes:
+            if isinstance(spec, CallSpec | TransformSpec):
+                nodes += build_nodes(spec, self.session, submission.tenant)
+            else:
+                plan = checker.plan(spec, scope)
+                node = NodeId(f"{self.session}.{spec.name}")
+                nodes.append(make_control(plan, node, spec.output, submission.tenant))
+        return nodes
 
-    def _expand(self, spec: NodeSpec, submission: GraphSubmitted) -> list[Node]:
-        if isinstance(spec, TransformSpec):
-            return [self._transform(spec)]
-        return list(self._requests(spec, submission.tenant))
-
-    def _transform(self, spec: TransformSpec) -> TransformNode:
-        for transform in spec.transforms:
-            check_transform(transform)
-        return TransformNode(
-            id=NodeId(f"{self.session}.{spec.name}"),
-            inputs=_inputs_of(spec.segments),
-            output=spec.output,
-            segments=spec.segments,
-            transforms=spec.transforms,
-        )
-
-    def _requests(self, spec: CallSpec, tenant: str) -> Iterator[Request]:
-        before: list[PromptSegment] = []
-        num_outputs = 0
-        for segment in spec.segments:
-            if not isinstance(segment, Output):
-                before.append(segment)
-                continue
-            if not before:
-                raise RequestError("empty_prompt", f"call {spec.name!r} has no prompt")
-            yield Request(
-                id=NodeId(f"{self.session}.{spec.name}#{num_outputs}"),
-                inputs=_inputs_of(before),
-                output=segment.variable,
-                session=self.session,
-                tenant=tenant,
-                model=spec.model,
-                segments=tuple(before),
-                sampling=segment.sampling,
+    def _check_size(self, nodes: list[Node], max_nodes: int) -> None:
+        plans = [node.plan for node in nodes if isinstance(node, ControlNode)]
+        num_nodes = len(self.nodes) + len(nodes)
+        in_bodies = sum(plan.num_nodes for plan in plans)
+        if max(num_nodes, in_bodies) > max_nodes:
+            what = f"the session would hold {num_nodes} nodes, its new bodies {in_bodies}"
+            message = f"{what}; {max_nodes} are allowed"
+            raise RequestError("graph_too_large", message, limit=max_nodes)
+        references = sum(len(node.inputs) for node in nodes)
+        references += sum(plan.num_references for plan in plans)
+        if references > MAX_REFERENCES_PER_SUBMIT:
+            raise RequestError(
+                "graph_too_large",
+                f"the calls read {references} variables together, {MAX_REFERENCES_PER_SUBMIT} are "
+                "allowed in one submit",
+                limit=MAX_REFERENCES_PER_SUBMIT,
             )
-            before.append(InPlace(segment.variable))
-            num_outputs += 1
 
     def _new_variables(
         self, submission: GraphSubmitted, nodes: list[Node]
@@ -225,7 +266,7 @@ class SessionGraph:
         nodes: list[Node],
         variables: dict[VariableId, Variable],
     ) -> None:
-        used = [(node.inputs, f"call {_call_name(node.id)!r}") for node in nodes]
+        used = [(node.inputs, f"call {call_name(node.id)!r}") for node in nodes]
         wanted = tuple(wanted.variable for wanted in submission.wanted)
         for ids, user in [*used, (wanted, "the list of outputs")]:
             for variable in ids:
@@ -255,44 +296,3 @@ def requests_fed_by(graph: SessionGraph, variable: VariableId) -> Iterator[Reque
                 yield node
             else:
                 pending.append(node.output)
-
-
-def _check_outputs(spec: NodeSpec) -> None:
-    if isinstance(spec, TransformSpec):
-        return
-    outputs = sum(isinstance(segment, Output) for segment in spec.segments)
-    if not outputs:
-        message = f"call {spec.name!r} generates nothing: add an output"
-        raise RequestError("template_without_output", message)
-    if outputs > MAX_OUTPUTS_PER_CALL:
-        message = f"call {spec.name!r} has {outputs} outputs, {MAX_OUTPUTS_PER_CALL} are allowed"
-        raise RequestError("graph_too_large", message, limit=MAX_OUTPUTS_PER_CALL)
-
-
-def _inputs_of(segments: Iterable[PromptSegment]) -> tuple[VariableId, ...]:
-    """Return the distinct variables read; check their transforms."""
-    inputs: dict[VariableId, None] = {}
-    for segment in segments:
-        if isinstance(segment, Input):
-            for transform in segment.transforms:
-                check_transform(transform)
-        if isinstance(segment, Input | InPlace):
-            inputs[segment.variable] = None
-    return tuple(inputs)
-
-
-def _in_topological_order(nodes: list[Node]) -> tuple[Node, ...]:
-    producer = {node.output: node.id for node in nodes}
-    by_id = {node.id: node for node in nodes}
-    sorter: TopologicalSorter[NodeId] = TopologicalSorter(
-        {node.id: [producer[used] for used in node.inputs if used in producer] for node in nodes}
-    )
-    try:
-        return tuple(by_id[node] for node in sorter.static_order())
-    except CycleError as exc:
-        names = " -> ".join(_call_name(node) for node in reversed(exc.args[1]))
-        raise RequestError("cycle_in_graph", f"the calls wait for each other: {names}") from exc
-
-
-def _call_name(node: NodeId) -> str:
-    return name_of(node).partition("#")[0]

@@ -1,4 +1,4 @@
-"""Nodes of a session's graph: LLM requests and text transforms.
+"""Nodes of a session's graph: LLM requests and text transforms; ``control.py`` adds control nodes.
 
 A call with several outputs becomes one request per output. Each request reads the earlier outputs
 of its call as ordinary inputs, so nothing downstream needs to know that they came from one prompt.
@@ -6,6 +6,7 @@ of its call as ordinary inputs, so nothing downstream needs to know that they ca
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -44,13 +45,13 @@ NODE_TRANSITIONS: dict[NodeState, frozenset[NodeState]] = {
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """What requests and transforms have in common.
+    """What requests, transforms and control nodes have in common.
 
     Attributes:
         id: Global id.
         inputs: Distinct variables it reads, in order of first use.
         output: The variable it makes.
-        index: Position in its session's topological order.
+        index: Rises in its session's topological order; there are gaps.
         missing: Inputs that are not READY yet.
         depth: Longest path from a node without producers among its inputs, in nodes.
         remaining: Longest path to a node nobody reads, in nodes, itself not counted.
@@ -67,6 +68,11 @@ class Node:
     created_s: float = 0.0
     ready_s: float | None = None
     finished_s: float | None = None
+
+    @property
+    def reads(self) -> Collection[VariableId]:
+        """Distinct variables it reads, or may come to read."""
+        return self.inputs
 
     @property
     def has_ended(self) -> bool:

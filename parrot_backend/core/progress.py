@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import islice
 
 from parrot_backend.core.commands import AnswerWaiter, Command, ResetStream, StreamText
 from parrot_backend.core.config import CoreConfig
+from parrot_backend.core.deduction import deduce_objectives
+from parrot_backend.core.effects import Effects, Limits
 from parrot_backend.core.events import RequestFailed, RequestFinished, TokensGenerated
 from parrot_backend.core.fleet import Fleet
 from parrot_backend.core.graph import requests_fed_by
 from parrot_backend.core.ids import EngineId, VariableId, WaiterId
-from parrot_backend.core.nodes import NodeState, Request
-from parrot_backend.core.propagation import Effects, Propagation
+from parrot_backend.core.nodes import Node, NodeState, Request
+from parrot_backend.core.propagation import Propagation
 from parrot_backend.core.session import Session
 from parrot_backend.core.session_book import SessionBook
 from parrot_backend.core.variable import Variable, VariableState
 
 #: Of a value that thousands wait for, only so many consumers are looked at when it is being made.
 _MAX_FILLS_CONSIDERED = 64
+
+#: A deduction may go over so many requests for each new one; some tens of microseconds.
+_DEDUCED_PER_NEW = 16
 
 
 class Progress:
@@ -37,6 +43,7 @@ class Progress:
         self._emit = emit
         self._waiting_for: dict[WaiterId, VariableId] = {}
         self.num_unfinished = 0
+        self._num_requests = 0
 
     # --- engine events ---------------------------------------------------------------------
 
@@ -71,7 +78,7 @@ class Progress:
         continuation = self._fleet.learn(request, event.text)
         session = self._book.find(request.session)
         session.touched_s = now_s
-        propagation = Propagation(session.graph, now_s)
+        propagation = self.propagation(session, now_s)
         propagation.resolve(
             self._output_of(request),
             event.text,
@@ -80,7 +87,7 @@ class Progress:
             finish_reason=event.finish_reason,
         )
         with self._fleet.splicing.going_on(event.spliced, continuation):
-            self.carry_out(session, propagation.effects, now_s)
+            self.carry_out(session, propagation.effects, now_s, request)
         for node in session.graph.consumers(self._output_of(request)):
             if isinstance(node, Request) and node.attempt in event.spliced:
                 self.look_ahead(node)
@@ -112,7 +119,7 @@ class Progress:
     def fail(self, request: Request, code: str, message: str, now_s: float) -> None:
         """Fail a request's variable and all that depends on it."""
         session = self._book.find(request.session)
-        propagation = Propagation(session.graph, now_s)
+        propagation = self.propagation(session, now_s)
         propagation.fail(self._output_of(request), code, message)
         self.carry_out(session, propagation.effects, now_s)
 
@@ -141,8 +148,74 @@ class Progress:
 
     # --- acting ----------------------------------------------------------------------------
 
-    def carry_out(self, session: Session, effects: Effects, now_s: float) -> None:
-        """Turn what a propagation did into aborts, answers and queue entries."""
+    def propagation(self, session: Session, now_s: float) -> Propagation:
+        """Return a propagation through a session's graph, to be carried out."""
+        requests = self._config.max_unfinished_calls - self.num_unfinished
+        limits = Limits(self._config.max_nodes_per_session, requests)
+        return Propagation(session.graph, now_s, limits, session.annotations)
+
+    def take_in(self, session: Session, nodes: Iterable[Node], lengthened: Iterable[Node]) -> None:
+        """Count and number the requests among new nodes, and tell what their coming changes."""
+        for node in nodes:
+            if isinstance(node, Request):
+                node.order, node.session_order = self._num_requests, session.order
+                self._num_requests += 1
+                self.num_unfinished += 1
+        for node in lengthened:
+            if isinstance(node, Request):
+                self._fleet.scheduler.update(node, lambda: None)
+                self._fleet.update(node)
+
+    def deduce(self, session: Session) -> None:
+        """Give the requests of a session the objectives that follow from what is wanted."""
+        objectives = deduce_objectives(session.graph, session.annotations)
+        session.num_deduced, session.num_undeduced = len(objectives), 0
+        for node_id, objective in objectives.items():
+            node = session.graph.nodes[node_id]
+            assert isinstance(node, Request)
+            if node.objective != objective and not node.has_ended:
+                self._fleet.scheduler.set_objective(node, objective)
+                self._fleet.update(node)
+
+    def expect(self, session: Session, nodes: Iterable[Node]) -> None:
+        """Take in the requests among new nodes that wait for inputs."""
+        for node in nodes:
+            if isinstance(node, Request) and node.state is NodeState.WAITING:
+                self._fleet.expect(session.graph, node)
+                self._fleet.foresight.fill(session.graph, node)
+
+    def _deduce_for(self, session: Session, added: list[Request], cause: Request | None) -> None:
+        """Give new requests objectives: deduced, or for the time being those of their cause.
+
+        A deduction goes over the whole session. Thousands of loops that each begin another round
+        would make that the square of their number, so it must have something to go over.
+        """
+        session.num_undeduced += len(added)
+        cost = session.num_deduced + session.num_undeduced
+        if cause is None or session.num_undeduced * _DEDUCED_PER_NEW >= cost:
+            self.deduce(session)
+            return
+        for request in added:
+            request.objective = replace(cause.objective, tpot_s=None)
+
+    def carry_out(
+        self, session: Session, effects: Effects, now_s: float, cause: Request | None = None
+    ) -> None:
+        """Turn what a propagation did into aborts, answers and queue entries.
+
+        Args:
+            session: Where it happened.
+            effects: What it did.
+            now_s: The time.
+            cause: The request whose end began it.
+        """
+        if effects.added:
+            self.take_in(session, effects.added, effects.lengthened.values())
+        for variable in effects.settled:
+            session.annotations.pop(variable.id, None)  # it has all that was wished for it
+        if effects.added:
+            requests = [node for node in effects.added if isinstance(node, Request)]
+            self._deduce_for(session, requests, cause)
         for request in effects.stopped:
             self._fleet.stop(request)
         for variable in effects.settled:
@@ -151,13 +224,15 @@ class Progress:
                 self.num_unfinished -= isinstance(node, Request)
                 self._fleet.foresight.forget(node.id)
                 self._fleet.splicing.drop(node.id)
-            session.annotations.pop(variable.id, None)  # it has all that was wished for it
             for waiter in variable.waiters:
                 self._answer(variable, waiter)
             variable.waiters.clear()
-            self._expect_consumers(session, variable)
+            if variable.state is VariableState.READY:
+                self.expect(session, session.graph.consumers(variable))
         for request in effects.ready:
-            self._fleet.enqueue(request, now_s)
+            if not request.has_ended:
+                self._fleet.enqueue(request, now_s)
+        self.expect(session, effects.added)
 
     def look_ahead(self, request: Request) -> None:
         """A request runs now: prompts that wait for its output may be filled meanwhile."""
@@ -165,14 +240,6 @@ class Progress:
         self._fleet.splicing.look_ahead(graph, request, self._fleet.scheduler.engines)
         for consumer in islice(requests_fed_by(graph, request.output), _MAX_FILLS_CONSIDERED):
             self._fleet.foresight.fill(graph, consumer)
-
-    def _expect_consumers(self, session: Session, variable: Variable) -> None:
-        if variable.state is not VariableState.READY:
-            return
-        for node in session.graph.consumers(variable):
-            if isinstance(node, Request) and node.state is NodeState.WAITING:
-                self._fleet.expect(session.graph, node)
-                self._fleet.foresight.fill(session.graph, node)
 
     def attach(self, variable: Variable, waiter: WaiterId, *, is_streaming: bool) -> None:
         """Let somebody wait for a variable; a settled one is answered at once."""

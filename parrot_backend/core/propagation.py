@@ -1,17 +1,21 @@
-"""How values, failures and cancellations travel through a session's graph.
+"""How values, failures and cancellations travel through a session's graph, and how it grows.
 
-All walks use a work list, so that the length of a chain is no limit. A propagation changes the
-graph and collects in :class:`Effects` what the coordinator must act on.
+All walks use work lists, so that the length of a chain is no limit, nor the depth of what control
+nodes bring forth. A propagation changes the graph and collects in :class:`Effects` what the
+coordinator must act on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
 
+from parrot_backend.core.control import ControlNode, Instance
+from parrot_backend.core.effects import UNLIMITED, Effects, Limits
 from parrot_backend.core.events import RequestUsage
-from parrot_backend.core.graph import SessionGraph
-from parrot_backend.core.ids import VariableId
+from parrot_backend.core.expansion import Cost, cost_of, expand
+from parrot_backend.core.graph import MAX_GROWN_REFERENCES, SessionGraph
+from parrot_backend.core.ids import VariableId, name_of
 from parrot_backend.core.nodes import Node, NodeState, Request, TransformNode
 from parrot_backend.core.prompt import PromptPart
 from parrot_backend.core.resolution import resolve
@@ -22,42 +26,41 @@ from parrot_backend.core.transforms import (
     apply_transforms,
 )
 from parrot_backend.core.variable import Variable, VariableState
-from parrot_backend.errors import Failure, RequestError
-
-
-@dataclass(slots=True)
-class Effects:
-    """What a propagation did.
-
-    Attributes:
-        ready: Requests whose inputs are all there, with their prompts resolved.
-        settled: Variables that got a value, failed or were cancelled.
-        stopped: Requests that were queued or running and must not go on.
-    """
-
-    ready: list[Request] = field(default_factory=list)
-    settled: list[Variable] = field(default_factory=list)
-    stopped: list[Request] = field(default_factory=list)
+from parrot_backend.errors import CapacityError, Failure, ParrotError, RequestError
 
 
 class Propagation:
-    """One walk through one graph at one time; use it, then read ``effects``."""
+    """One walk through one graph at one time; use it, then read ``effects``.
 
-    def __init__(self, graph: SessionGraph, now_s: float) -> None:
+    Args:
+        graph: The graph; it is changed.
+        now_s: The time.
+        limits: How far control nodes may make it grow.
+        wanted: Variables somebody wants for their own sake: a failure of what they were made for
+            does not cancel them.
+    """
+
+    def __init__(
+        self,
+        graph: SessionGraph,
+        now_s: float,
+        limits: Limits = UNLIMITED,
+        wanted: Collection[VariableId] = (),
+    ) -> None:
         self._graph = graph
         self._now_s = now_s
+        self._limits = limits
+        self._wanted = wanted
+        self._num_requests = 0
+        self._arrivals: deque[Node] = deque()
+        self._values: list[tuple[Variable, str]] = []
+        self._given_up: list[ControlNode] = []
         self.effects = Effects()
 
     def admit(self, nodes: Iterable[Node]) -> None:
         """Bring new nodes, given in topological order, to the state their inputs call for."""
-        for node in nodes:
-            inputs = [self._graph.variables[used] for used in node.inputs]
-            broken = next((v for v in inputs if v.failure is not None), None)
-            node.missing = sum(v.state is not VariableState.READY for v in inputs)
-            if broken is not None and broken.failure is not None:
-                self._settle_badly(self._graph.variables[node.output], broken.state, broken.failure)
-            elif node.missing == 0 and node.state is NodeState.WAITING:
-                self._activate(node)
+        self._arrivals.extend(nodes)
+        self._run()
 
     def resolve(
         self,
@@ -72,25 +75,14 @@ class Propagation:
         variable.token_ids, variable.usage = token_ids, usage
         variable.finish_reason = finish_reason
         if variable.producer is None or isinstance(self._graph.nodes[variable.producer], Request):
-            self._graph.text_chars += len(text)  # that of a transform is counted already
-        values = [(variable, text)]
-        while values:
-            settled, value = values.pop()
-            settled.move(VariableState.READY)
-            settled.value = value
-            settled.partial.clear()
-            self.effects.settled.append(settled)
-            for node in self._graph.consumers(settled):
-                node.missing -= 1
-                if node.missing == 0 and node.state is NodeState.WAITING:
-                    computed = self._activate_once(node)
-                    if computed is not None:
-                        values.append((self._graph.variables[node.output], computed))
+            self._graph.text_chars += len(text)  # others are counted when they are computed
+        self._values.append((variable, text))
+        self._run()
 
     def fail(self, variable: Variable, code: str, message: str) -> None:
         """Fail a variable and, with the path to each, everything that depends on it."""
-        failure = Failure(code, message, variable.name, (variable.name,))
-        self._settle_badly(variable, VariableState.FAILED, failure)
+        self._fail(variable, code, message)
+        self._run()
 
     def cancel(
         self, targets: Iterable[Variable], keep: Collection[VariableId], message: str
@@ -103,20 +95,58 @@ class Propagation:
                 means.
             message: Why, for people.
         """
-        first = len(self.effects.settled)
+        position = len(self.effects.settled)
         for variable in targets:
             if not variable.is_settled:
-                failure = Failure("cancelled", message, variable.name, (variable.name,))
-                self._settle_badly(variable, VariableState.CANCELLED, failure)
-        # The list grows while it is walked: cancelled producers free their own inputs.
-        for cancelled in _growing(self.effects.settled, first):
+                self._cancel(variable, message)
+        # The list grows while it is walked: cancelled producers free what they read.
+        while self._given_up or position < len(self.effects.settled):
+            if self._given_up:
+                self._release(self._given_up.pop(), keep)
+                continue
+            cancelled = self.effects.settled[position]
+            position += 1
             if cancelled.producer is None:
                 continue
-            for used in self._graph.nodes[cancelled.producer].inputs:
+            for used in self._graph.nodes[cancelled.producer].reads:
                 needed = self._graph.variables[used]
                 if self._is_unneeded(needed, keep):
-                    failure = Failure("cancelled", message, needed.name, (needed.name,))
-                    self._settle_badly(needed, VariableState.CANCELLED, failure)
+                    self._cancel(needed, message)
+
+    # --- the work lists --------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            if self._values:
+                self._give(*self._values.pop())
+            elif self._given_up:
+                self._release(self._given_up.pop(), self._wanted)
+            elif self._arrivals:
+                self._look_at(self._arrivals.popleft())
+            else:
+                return
+
+    def _give(self, variable: Variable, value: str) -> None:
+        variable.move(VariableState.READY)
+        variable.value = value
+        variable.partial.clear()
+        self.effects.settled.append(variable)
+        for node in list(self._graph.consumers(variable)):  # an instance may add itself
+            node.missing -= 1
+            if node.missing == 0 and node.state is NodeState.WAITING:
+                self._activate(node)
+
+    def _look_at(self, node: Node) -> None:
+        """Take in a node that is new, or waits for something new."""
+        inputs = [self._graph.variables[used] for used in node.inputs]
+        broken = next((v for v in inputs if v.failure is not None), None)
+        node.missing = sum(v.state is not VariableState.READY for v in inputs)
+        if broken is not None and broken.failure is not None:
+            self._settle_badly(self._graph.variables[node.output], broken.state, broken.failure)
+        elif node.missing == 0 and node.state is NodeState.WAITING:
+            self._activate(node)
+
+    # --- failures --------------------------------------------------------------------------
 
     def _is_unneeded(self, variable: Variable, keep: Collection[VariableId]) -> bool:
         return (
@@ -124,8 +154,30 @@ class Propagation:
             and variable.producer is not None
             and variable.id not in keep
             and not variable.waiters
-            and all(node.has_ended for node in self._graph.consumers(variable))
+            and all(node.has_ended for node in self._graph.readers(variable))
         )
+
+    def _release(self, control: ControlNode, keep: Collection[VariableId]) -> None:
+        """Cancel what the instances of a control node without a value made for it alone."""
+        message = f"{name_of(control.output)} will have no value"
+        pending: list[Iterator[VariableId]] = [reversed(control.made)]
+        while pending:
+            made = next(pending[-1], None)
+            if made is None:
+                pending.pop()
+            elif self._is_unneeded(self._graph.variables[made], keep):
+                self._cancel(self._graph.variables[made], message)
+                # What an inner one has made may read what comes next.
+                pending += [reversed(inner.made) for inner in self._given_up]
+                self._given_up.clear()
+
+    def _fail(self, variable: Variable, code: str, message: str) -> None:
+        failure = Failure(code, message, variable.name, (variable.name,))
+        self._settle_badly(variable, VariableState.FAILED, failure)
+
+    def _cancel(self, variable: Variable, message: str) -> None:
+        failure = Failure("cancelled", message, variable.name, (variable.name,))
+        self._settle_badly(variable, VariableState.CANCELLED, failure)
 
     def _settle_badly(self, variable: Variable, state: VariableState, failure: Failure) -> None:
         node_state = NodeState.FAILED if state is VariableState.FAILED else NodeState.CANCELLED
@@ -151,52 +203,83 @@ class Propagation:
             return
         if isinstance(node, Request) and node.state is not NodeState.WAITING:
             self.effects.stopped.append(node)
+        if isinstance(node, ControlNode):
+            self._given_up.append(node)
         node.move(state)
         node.finished_s = self._now_s
 
-    def _activate(self, node: Node) -> None:
-        value = self._activate_once(node)
-        if value is not None:
-            self.resolve(self._graph.variables[node.output], value)
+    # --- starting --------------------------------------------------------------------------
 
-    def _activate_once(self, node: Node) -> str | None:
-        """Start a node whose inputs are all there; return the value if it was a transform."""
-        node.ready_s = self._now_s
+    def _activate(self, node: Node) -> None:
+        """Start a node whose inputs are all there, or let it go on."""
+        if node.ready_s is None:
+            node.ready_s = self._now_s
+        output = self._graph.variables[node.output]
         try:
-            if isinstance(node, TransformNode):
-                value = apply_transforms(
-                    _joined(resolve(node.segments, self._graph.variables)), node.transforms
-                )
-                self._graph.check_room(len(value))
-                self._graph.text_chars += len(value)
-                node.move(NodeState.FINISHED)
-                node.finished_s = self._now_s
-                return value
-            assert isinstance(node, Request)
-            node.parts = resolve(node.segments, self._graph.variables)
-        except (TransformError, RequestError) as exc:
-            self.fail(self._graph.variables[node.output], "transform_failed", str(exc))
-            return None
-        chars = sum(len(part.text) for part in node.parts)
+            if isinstance(node, ControlNode):
+                self._advance(node)
+            elif isinstance(node, TransformNode):
+                self._finish(node, apply_transforms(self._joined(node), node.transforms))
+            else:
+                assert isinstance(node, Request)
+                self._make_ready(node)
+        except TransformError as exc:
+            self._fail(output, "transform_failed", str(exc))
+        except ParrotError as exc:
+            # A call or a transform that breaks a limit has a text that is too long.
+            code = exc.code if isinstance(node, ControlNode) else "transform_failed"
+            self._fail(output, code, exc.message)
+
+    def _make_ready(self, request: Request) -> None:
+        request.parts = resolve(request.segments, self._graph.variables)
+        chars = sum(len(part.text) for part in request.parts)
         if chars > MAX_PROMPT_CHARS:
             message = f"the prompt has {chars} characters"
-            self.fail(self._graph.variables[node.output], "prompt_too_long", message)
-            return None
-        node.move(NodeState.READY)
-        self.effects.ready.append(node)
-        return None
+            self._fail(self._graph.variables[request.output], "prompt_too_long", message)
+            return
+        request.move(NodeState.READY)
+        self.effects.ready.append(request)
 
+    def _finish(self, node: Node, value: str) -> None:
+        self._graph.check_room(len(value))
+        self._graph.text_chars += len(value)
+        node.move(NodeState.FINISHED)
+        node.finished_s = self._now_s
+        self._values.append((self._graph.variables[node.output], value))
 
-def _joined(parts: Iterable[PromptPart]) -> str:
-    texts = [part.text for part in parts]
-    if sum(map(len, texts)) > MAX_VALUE_CHARS:
-        raise TransformError(f"the text would be longer than {MAX_VALUE_CHARS} characters")
-    return "".join(texts)
+    def _joined(self, node: TransformNode) -> str:
+        parts: Iterable[PromptPart] = resolve(node.segments, self._graph.variables)
+        texts = [part.text for part in parts]
+        if sum(map(len, texts)) > MAX_VALUE_CHARS:
+            raise TransformError(f"the text would be longer than {MAX_VALUE_CHARS} characters")
+        return "".join(texts)
 
+    # --- control nodes ---------------------------------------------------------------------
 
-def _growing(items: list[Variable], start: int) -> Iterable[Variable]:
-    """Iterate over a list from ``start``, seeing what is appended meanwhile."""
-    position = start
-    while position < len(items):
-        yield items[position]
-        position += 1
+    def _advance(self, control: ControlNode) -> None:
+        if control.results is not None:
+            self._finish(control, control.value(self._graph.variables))
+            return
+        instances: tuple[Instance, ...] = control.due(self._graph.variables)
+        cost = cost_of(instances)
+        self._check_limits(cost)
+        self._graph.grown_references += cost.references
+        self._num_requests += cost.requests
+        expansion = expand(control, instances)
+        for node in self._graph.grow(control, expansion, self._now_s):
+            self.effects.lengthened[node.id] = node
+        self.effects.added += expansion.nodes
+        self._arrivals.extend(expansion.nodes)
+        self._arrivals.append(control)
+
+    def _check_limits(self, cost: Cost) -> None:
+        for number, limit, what in (
+            (len(self._graph.nodes) + cost.nodes, self._limits.nodes, "nodes"),
+            (self._graph.grown_references + cost.references, MAX_GROWN_REFERENCES, "references"),
+        ):
+            if number > limit:
+                message = f"the session would hold {number} {what}, {limit} are allowed"
+                raise RequestError("graph_too_large", message)
+        if self._num_requests + cost.requests > self._limits.requests:
+            raise CapacityError("saturated", f"{cost.requests} more calls would be too many")
+        self._graph.check_room(cost.chars)

@@ -21,6 +21,8 @@ class Session:
         annotations: What the user wants of which variable, in order of first mention.
         order: Position among all sessions of the server.
         submit_keys: Tenant and idempotency key of each submit that had one.
+        num_deduced: Requests that the last deduction went over.
+        num_undeduced: Requests that control nodes brought forth since.
         is_closed: Nothing may be added or set any more.
         touched_s: Time of the last event that concerned it.
     """
@@ -35,6 +37,8 @@ class Session:
     graph: SessionGraph
     annotations: dict[VariableId, Criteria] = field(default_factory=dict)
     submit_keys: list[tuple[str, str]] = field(default_factory=list)
+    num_deduced: int = 0
+    num_undeduced: int = 0
     is_closed: bool = False
 
     def find(self, variable: VariableId) -> Variable:
@@ -53,7 +57,7 @@ class Session:
         seen = {variable.id}
         stack = [variable]
         while stack:
-            for node in self.graph.consumers(stack.pop()):
+            for node in self.graph.readers(stack.pop()):
                 if node.output in seen:
                     continue
                 seen.add(node.output)

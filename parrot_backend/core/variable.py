@@ -40,6 +40,7 @@ class Variable:
         id: Global id.
         producer: The node that makes it; None for an external variable.
         consumers: Nodes that read it, in order of submission, without repeats.
+        captors: Control nodes whose instances to come may read it, or might have.
         value: The text, when READY.
         partial: Text generated so far, in the pieces it came in.
         token_ids: Tokens of a generated value, if the engine told them.
@@ -50,6 +51,7 @@ class Variable:
     id: VariableId
     producer: NodeId | None = None
     consumers: list[NodeId] = field(default_factory=list)
+    captors: list[NodeId] = field(default_factory=list)
     state: VariableState = VariableState.EMPTY
     value: str | None = None
     partial: list[str] = field(default_factory=list)

@@ -1,8 +1,9 @@
 """A session's timeline as Chrome trace events, which Perfetto opens. Pure.
 
 Times are microseconds since the session was opened. Process 1 is the session itself: how long each
-call was queued, and its transforms. Each engine is a process of its own; calls that ran there at
-the same time lie in different lanes (threads), because slices of one thread must nest.
+call was queued, its transforms, and its maps, branches and loops from their first instance to their
+value. Each engine is a process of its own; calls that ran there at the same time lie in different
+lanes (threads), because slices of one thread must nest.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from parrot_backend.core.control import ControlNode
 from parrot_backend.core.ids import name_of
 from parrot_backend.core.nodes import Node, NodeState, Request
 from parrot_backend.core.session import Session
@@ -39,7 +41,7 @@ def session_to_trace(session: Session, now_s: float) -> dict[str, Any]:
     nodes = list(session.graph.nodes.values())
     requests = [node for node in nodes if isinstance(node, Request)]
     own = [_queued(r, now_s) for r in requests if r.ready_s is not None]
-    own += [_computed(node) for node in nodes if _is_computed(node)]
+    own += [_computed(node, now_s) for node in nodes if _is_computed(node)]
     events = list(_process(_SESSION_PID, f"session {session.id}", own, session.created_s))
     engines = dict.fromkeys(r.engine for r in requests if r.engine is not None)
     for pid, engine in enumerate(engines, start=_SESSION_PID + 1):
@@ -87,13 +89,18 @@ def _queued(request: Request, now_s: float) -> _Slice:
 
 
 def _is_computed(node: Node) -> bool:
+    if isinstance(node, ControlNode):
+        return node.ready_s is not None
     return not isinstance(node, Request) and node.finished_s is not None
 
 
-def _computed(node: Node) -> _Slice:
-    assert node.finished_s is not None
-    begin_s = _first(node.ready_s, node.finished_s)
-    return _Slice(name_of(node.id), "transform", begin_s, node.finished_s)
+def _computed(node: Node, now_s: float) -> _Slice:
+    end_s = _first(node.finished_s, now_s)
+    begin_s = _first(node.ready_s, end_s)
+    if not isinstance(node, ControlNode):
+        return _Slice(name_of(node.id), "transform", begin_s, end_s)
+    args = {"state": node.state.value, "nodes": node.num_placed, "output": name_of(node.output)}
+    return _Slice(name_of(node.id), node.kind, begin_s, end_s, args)
 
 
 def _ran(request: Request, now_s: float) -> _Slice:

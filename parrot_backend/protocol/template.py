@@ -9,6 +9,8 @@ from parrot_backend.protocol.prompts import InputSegment, OutputSegment, TextSeg
 # Each class excludes what follows it, so that no text makes the search backtrack.
 _PLACEHOLDER = re.compile(r"\{\{(?P<kind>[^{}:]*):(?P<name>[^{}]*)\}\}")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_\-]{0,127}\Z")
+# An input may be of an instance of a body: see ``base.Reference``.
+_REFERENCE = re.compile(r"(?=.{1,1024}\Z)[A-Za-z0-9_][A-Za-z0-9_\-]*(:[A-Za-z0-9_\-]+)+\Z")
 
 
 class TemplateError(ValueError):
@@ -43,7 +45,7 @@ def parse_template(template: str) -> tuple[TextSegment | InputSegment | OutputSe
                 "unknown_placeholder",
                 f"placeholder {match[0]!r}: use {{{{input:name}}}} or {{{{output:name}}}}",
             )
-        if not _NAME.match(name):
+        if not _NAME.match(name) and not (kind == "input" and _REFERENCE.match(name)):
             raise TemplateError("template_syntax", f"placeholder {match[0]!r}: not a valid name")
         if match.start() > position:
             segments.append(TextSegment(text=template[position : match.start()]))

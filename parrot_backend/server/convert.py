@@ -27,6 +27,7 @@ from parrot_backend.core.ids import SessionId, WaiterId, variable_id
 from parrot_backend.core.prompt import Input, Output, Role, Segment, Text
 from parrot_backend.core.sampling import Sampling
 from parrot_backend.errors import RequestError
+from parrot_backend.server.convert_control import ControlConverter
 
 #: Fields that say how to answer, not what to run: a repeat may differ in them.
 _NOT_IN_DIGEST = {"idempotency_key", "wait", "stream", "timeout_s", "on_disconnect"}
@@ -104,7 +105,10 @@ def _wanted(body: wire.SubmitRequest, context: SubmitContext) -> tuple[Wanted, .
 def _node(node: wire.WireNode, session: SessionId) -> NodeSpec:
     where = f"call {node.name!r}"
     if isinstance(node, wire.MapNode | wire.BranchNode | wire.LoopNode):
-        raise RequestError("unsupported", f"{node.kind} {node.name!r}: not served yet")
+        converter = ControlConverter(
+            session, lambda inner: _node(inner, session), lambda read: _input(read, session)
+        )
+        return converter.convert(node)
     if isinstance(node, wire.TransformNode):
         return _transform_node(node, session)
     if node.messages is not None:
@@ -166,12 +170,16 @@ def _segment(
         case wire.TextSegment():
             return Text(segment.text)
         case wire.InputSegment():
-            transforms = tuple(_transform(transform) for transform in segment.transforms)
-            return Input(variable_id(session, segment.variable), transforms)
+            return _input(segment, session)
         case wire.OutputSegment():
             own = sampling if segment.sampling is None else segment.sampling
             return Output(variable_id(session, segment.variable), _sampling(own))
     assert_never(segment)
+
+
+def _input(segment: wire.InputSegment, session: SessionId) -> Input:
+    transforms = tuple(_transform(transform) for transform in segment.transforms)
+    return Input(variable_id(session, segment.variable), transforms)
 
 
 def _sampling(sampling: wire.Sampling) -> Sampling:

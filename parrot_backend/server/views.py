@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from parrot_backend import protocol as wire
 from parrot_backend.core.commands import AnswerWaiter
+from parrot_backend.core.control import ControlNode
 from parrot_backend.core.events import EngineInfo, RequestUsage
 from parrot_backend.core.ids import name_of
 from parrot_backend.core.nodes import Node, Request
@@ -41,7 +42,8 @@ def answer_to_view(answer: AnswerWaiter) -> wire.VariableView:
 
 
 def session_to_view(session: Session, now_s: float) -> wire.SessionView:
-    """Return a session with its whole graph."""
+    """Return a session with its whole graph, nodes in topological order."""
+    nodes = sorted(session.graph.nodes.values(), key=lambda node: node.index)
     return wire.SessionView(
         id=session.id,
         app=session.app,
@@ -49,7 +51,7 @@ def session_to_view(session: Session, now_s: float) -> wire.SessionView:
         state="closed" if session.is_closed else "open",
         age_s=now_s - session.created_s,
         variables=tuple(variable_to_view(v) for v in session.graph.variables.values()),
-        nodes=tuple(node_to_view(n, session.created_s) for n in session.graph.nodes.values()),
+        nodes=tuple(node_to_view(node, session.created_s) for node in nodes),
     )
 
 
@@ -69,6 +71,10 @@ def node_to_view(node: Node, opened_s: float) -> wire.NodeView:
         ready_s=since_opening(node.ready_s),
         finished_s=since_opening(node.finished_s),
     )
+    if isinstance(node, ControlNode):
+        is_at_work = node.ready_s is not None and not node.has_ended
+        state = "running" if is_at_work else node.state.value
+        return common.model_copy(update={"kind": node.kind, "state": state})
     if not isinstance(node, Request):
         return common
     return common.model_copy(

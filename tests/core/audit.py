@@ -16,9 +16,9 @@ from typing import Any
 
 from parrot_backend.core.commands import AnswerWaiter, Command, StageRequest, StartRequest
 from parrot_backend.core.config import CoreConfig
+from parrot_backend.core.control import ControlNode
 from parrot_backend.core.coordinator import Coordinator
 from parrot_backend.core.events import (
-    CallSpec,
     EngineInfo,
     Event,
     GraphSubmitted,
@@ -30,7 +30,6 @@ from parrot_backend.core.foresight import Foresight
 from parrot_backend.core.ids import (
     AttemptId,
     NodeId,
-    SessionId,
     VariableId,
     WaiterId,
     name_of,
@@ -48,9 +47,11 @@ from parrot_backend.core.prompt import (
     Segment,
     Text,
 )
+from parrot_backend.core.session import Session
 from parrot_backend.core.splicing import Splicing
 from parrot_backend.core.transforms import TransformError, apply_transforms
 from parrot_backend.core.variable import Variable, VariableState
+from tests.core.declared import Declared
 from tests.helpers.core_driver import (
     Behaviour,
     CoreDriver,
@@ -92,7 +93,7 @@ class Audit:
     """Checks the core after each event and remembers what must not change."""
 
     def __init__(self) -> None:
-        self._declared: dict[NodeId, tuple[tuple[Segment, ...], int]] = {}
+        self._declared = Declared()
         self._settled: dict[VariableId, tuple[object, ...]] = {}
         self._waiting: dict[WaiterId, tuple[VariableId, bool]] = {}
         self._first_seen: dict[NodeId, None] = {}
@@ -111,6 +112,8 @@ class Audit:
                 self._check_answer(core, command)
         check_engines(driver)
         check_counts(core)
+        for session in core.sessions:
+            check_graph(session, driver.config.max_nodes_per_session)
         for node in nodes_of(core):
             check_node(core, node, driver)
         for variable in variables_of(core):
@@ -125,9 +128,8 @@ class Audit:
             home = event.session
             if event.idempotency_key is not None:
                 home = core.session_of_key(event.tenant, event.idempotency_key) or home
-            for spec in event.nodes:
-                if isinstance(spec, CallSpec) and home == event.session:
-                    self._declare(event.session, spec)
+            if home == event.session:
+                self._declared.add(home, event.nodes)
             for wanted in event.wanted:
                 if wanted.waiter is not None:
                     variable = variable_id(home, name_of(wanted.variable))
@@ -137,15 +139,9 @@ class Audit:
         elif isinstance(event, WaiterLeft):
             self._waiting.pop(event.waiter, None)
 
-    def _declare(self, session: SessionId, spec: CallSpec) -> None:
-        places = [i for i, s in enumerate(spec.segments) if isinstance(s, Output)]
-        for step, place in enumerate(places):
-            node = NodeId(f"{session}.{spec.name}#{step}")
-            self._declared[node] = spec.segments, place
-
     def _check_prompt(self, core: Coordinator, start: StartRequest) -> None:
         """(h): all inputs are there, and the parts are the declared segments with values."""
-        segments, place = self._declared[start.node]
+        segments, place = self._declared.request(start.node)
         expected = tuple(_resolved(core, segment) for segment in segments[:place])
         assert start.parts == expected
         output = segments[place]
@@ -154,7 +150,7 @@ class Audit:
 
     def _check_staged_prompt(self, core: Coordinator, stage: StageRequest) -> None:
         """(o): all is as it will start, but for the gap, where the output of another goes."""
-        segments, place = self._declared[early_node(stage.attempt)]
+        segments, place = self._declared.request(early_node(stage.attempt))
         parts, gap = stage.parts, segments[stage.gap]
         assert len(parts) == place
         assert isinstance(gap, Output)
@@ -369,6 +365,34 @@ def check_node(core: Coordinator, node: Node, driver: CoreDriver) -> None:
         if node.attempt is not None and is_running:
             assert driver.running[node.attempt].start.parts == node.parts
             assert driver.running[node.attempt].start.engine == node.engine
+
+
+def check_graph(session: Session, max_nodes: int) -> None:
+    """(p): the order is topological, and instances lie where their names say."""
+    graph = session.graph
+    assert len(graph.nodes) <= max_nodes
+    assert len({node.index for node in graph.nodes.values()}) == len(graph.nodes)
+    assert graph.text_chars >= sum(len(v.value) for v in graph.variables.values() if v.value)
+    for node in graph.nodes.values():
+        for before in graph.predecessors(node):
+            assert before.index < node.index
+            assert before.depth < node.depth
+            assert before.remaining > node.remaining or before.has_ended
+        if not isinstance(node, ControlNode):
+            continue
+        made = [v for v in graph.variables.values() if v.id.startswith(f"{node.output}:")]
+        if node.ready_s is None:
+            assert made == []
+        if node.has_ended:
+            assert node.state is not NodeState.FINISHED or not node.captures
+            continue
+        for used in node.reads:
+            assert node in list(graph.readers(graph.variables[used]))
+        for variable in node.made:
+            producer = graph.variables[variable].producer
+            assert producer is not None
+            assert producer.startswith(f"{node.id}:")
+            assert graph.nodes[producer].index < node.index
 
 
 def nodes_of(core: Coordinator) -> Iterator[Node]:

@@ -16,6 +16,17 @@ from hypothesis import strategies as st
 
 from parrot_backend.core.commands import AbortRequest, AnswerWaiter
 from parrot_backend.core.config import CoreConfig, EarlyFillConfig, SchedulerConfig
+from parrot_backend.core.control import ControlNode
+from parrot_backend.core.control_specs import (
+    BodySpec,
+    BranchSpec,
+    CaseSpec,
+    Condition,
+    ControlSpec,
+    LoopSpec,
+    LoopVariable,
+    MapSpec,
+)
 from parrot_backend.core.criteria import Criteria, CriteriaKind
 from parrot_backend.core.events import (
     CallSpec,
@@ -50,7 +61,7 @@ from parrot_backend.core.prompt import Input, Output, Role, Segment, Text
 from parrot_backend.core.sampling import Sampling
 from parrot_backend.core.session import Session
 from parrot_backend.core.step_time import StepTimeModel
-from parrot_backend.core.transforms import JsonField, Split, Strip, Transform
+from parrot_backend.core.transforms import JsonField, Split, SplitList, Strip, Transform
 from parrot_backend.core.variable import Variable
 from parrot_backend.errors import ParrotError
 from tests.core.audit import (
@@ -61,6 +72,7 @@ from tests.core.audit import (
     snapshot,
     splicing_of,
 )
+from tests.core.declared import made_by
 from tests.helpers.builders import make_engine
 from tests.helpers.core_driver import CoreDriver, finished, of_type
 
@@ -229,6 +241,9 @@ class Chaos:
             Input(readable[-1 - (chosen // (3 + i)) % len(readable)], pick_transforms(chosen + i))
             for i in range(min(len(readable), chosen % 3))
         ]
+        if chosen % 6 in (1, 4) and chosen % 5 == 2 and readable:
+            control = self._control(session, readable, chosen)
+            return control, [control.output]
         outputs = [variable_id(session, self._name("v")) for _ in range((1, 1, 2, 3)[chosen % 4])]
         if chosen % 5 == 0:
             name, content = self._name("t"), _content(inputs)
@@ -241,6 +256,57 @@ class Chaos:
             segments += [Text(f" and {i} ")] * (chosen % 2)
         model = (None, *self._models)[chosen % (1 + len(self._models))]
         return CallSpec(self._name("c"), tuple(segments), model), outputs
+
+    def _control(
+        self, session: SessionId, readable: list[VariableId], chosen: int, level: int = 0
+    ) -> ControlSpec:
+        """Return a control node; bodies may hold others."""
+        name, output = self._name("k"), variable_id(session, self._name("v"))
+        asked = readable[-1 - chosen % 5 % len(readable)]
+        condition = Condition(
+            Input(asked, pick_transforms(chosen // 3)), "contains", "plain", negate=chosen % 2 == 0
+        )
+        match chosen // 8 % 3:
+            case 0:
+                split = SplitList(("l", " ", ",")[chosen % 3])
+                item = variable_id(session, self._name("p"))
+                body = self._body(session, readable, [item], chosen // 2, level)
+                items = Input(asked, (split,) if chosen % 11 else ())
+                return MapSpec(name, items, item, body, output, max_items=1 + chosen % 4)
+            case 1:
+                cases = tuple(
+                    CaseSpec(condition, self._body(session, readable, [], chosen // (2 + i), level))
+                    for i in range(1 + chosen % 2)
+                )
+                other = self._body(session, readable, [], chosen // 5, level)
+                return BranchSpec(name, cases, other, output)
+        item = variable_id(session, self._name("p"))
+        body = self._body(session, readable, [item], chosen // 2, level)
+        makes = [v for spec in body.nodes for v in made_by(spec)]
+        variable = LoopVariable(item, asked, [item, *makes][chosen % (1 + len(makes))])
+        until = Condition(Input([item, *makes][-1]), "contains", "plain", negate=chosen % 4 == 1)
+        return LoopSpec(name, (variable,), body, until, 1 + chosen % 3, output)
+
+    def _body(
+        self,
+        session: SessionId,
+        readable: list[VariableId],
+        own: list[VariableId],
+        chosen: int,
+        level: int,
+    ) -> BodySpec:
+        readable, nodes = [*readable, *own], list[NodeSpec]()
+        for i in range(chosen % 3):
+            if level < 2 and (chosen + i) % 4 == 0:
+                control = self._control(session, readable, chosen // 2 + i, level + 1)
+                nodes.append(control)
+                readable.append(control.output)
+                continue
+            number = 5 * (1 + (chosen + i) % 11) + chosen % 2  # no control node by itself
+            node, outputs = self._node(session, readable, number)
+            nodes.append(node)
+            readable += outputs
+        return BodySpec(tuple(nodes[::-1]), readable[-1 - chosen % 2 % len(readable)])
 
     def _repeat(self, a: int, b: int, c: int) -> None:
         first = pick(self._keyed, a)
@@ -568,15 +634,21 @@ def given_up(session: Session, targets: Iterable[Variable]) -> set[VariableId]:
             for node in graph.nodes.values()
             if not node.has_ended and any(used in lost for used in node.inputs)
         }
+        made = {
+            variable
+            for node in graph.nodes.values()
+            if isinstance(node, ControlNode) and node.output in lost
+            for variable in node.made
+        }
         for variable in graph.variables.values():
-            readers = [node for node in graph.nodes.values() if variable.id in node.inputs]
+            readers = [node for node in graph.nodes.values() if variable.id in node.reads]
             is_needed = (
                 variable.is_settled
                 or variable.producer is None
                 or variable.waiters
                 or variable.id in session.annotations
                 or any(not node.has_ended and node.output not in lost for node in readers)
-                or not any(node.output in lost for node in readers)
+                or not (variable.id in made or any(node.output in lost for node in readers))
             )
             if not is_needed:
                 more.add(variable.id)

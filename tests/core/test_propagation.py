@@ -6,12 +6,13 @@ from collections.abc import Iterable
 
 import pytest
 
+from parrot_backend.core.effects import Effects
 from parrot_backend.core.events import NodeSpec, RequestUsage
 from parrot_backend.core.graph import SessionGraph
 from parrot_backend.core.ids import VariableId, WaiterId
 from parrot_backend.core.nodes import NodeState, Request
 from parrot_backend.core.prompt import PartKind, PromptPart, Role
-from parrot_backend.core.propagation import Effects, Propagation
+from parrot_backend.core.propagation import Propagation
 from parrot_backend.core.transforms import JsonField, Strip
 from parrot_backend.core.variable import VariableState
 from parrot_backend.errors import Failure

@@ -49,6 +49,7 @@ from tests.core.chaos import SCRIPTS, Chaos, Op
 from tests.core.hypothesis_settings import examples
 from tests.core.random_programs import (
     Program,
+    control_programs,
     expected_objectives,
     inputs_of,
     interpret,
@@ -174,13 +175,34 @@ def submit(driver: CoreDriver, program: Program) -> None:
         driver.get(name, f"w-{name}")
 
 
+def check_values(driver: CoreDriver, program: Program) -> None:
+    """All values are those that a plain interpreter finds, inside instances too."""
+    expected = interpret(program)
+    assert values_of(driver, program) == {name: expected[name] for name in program.variables}
+    has_failed = False
+    for variable in driver.coordinator.session(SESSION).graph.variables.values():
+        assert variable.is_settled
+        has_failed |= variable.failure is not None
+        if variable.value is not None:
+            assert variable.value == expected[variable.name]
+        elif expected[variable.name] is not None:
+            assert variable.state is VariableState.CANCELLED  # what it was made for has failed
+    if not has_failed:
+        assert {name_of(v) for v in driver.coordinator.session(SESSION).graph.variables} == set(
+            expected
+        )
+
+
 def values_of(driver: CoreDriver, program: Program) -> dict[str, str | None]:
     return {name: driver.answers[WaiterId(f"w-{name}")].value for name in program.variables}
 
 
+ANY_PROGRAM = programs() | control_programs()
+
+
 @examples(100)
 @given(
-    programs(),
+    ANY_PROGRAM,
     st.sampled_from(["paper", "fcfs", "least_loaded"]),
     st.lists(st.sampled_from([1, 2, 16]), min_size=1, max_size=3),
 )
@@ -194,12 +216,12 @@ def test_program_gives_the_values_that_a_plain_interpreter_gives(
     )
     submit(driver, program)
     driver.run()
-    assert values_of(driver, program) == interpret(program)
+    check_values(driver, program)
 
 
 @examples(100)
 @given(
-    programs(),
+    ANY_PROGRAM,
     st.lists(st.sampled_from([1, 2, 16]), min_size=1, max_size=3),
     st.lists(st.integers(0, 4), max_size=12),
     st.integers(1, 8),
@@ -236,14 +258,14 @@ def test_what_becomes_of_fills_changes_no_value(
     )
     submit(driver, program)
     driver.run()
-    assert values_of(driver, program) == interpret(program)
+    check_values(driver, program)
     assert driver.fills == {}
     assert not any(driver.kept.values())
 
 
 @examples(100)
 @given(
-    programs(),
+    ANY_PROGRAM,
     st.lists(st.sampled_from([1, 2, 16]), min_size=1, max_size=2),
     st.lists(st.integers(0, 9), max_size=20),
     st.lists(st.booleans(), max_size=8),
@@ -278,12 +300,12 @@ def test_engines_that_go_on_by_themselves_change_no_value(
     )
     submit(driver, program)
     driver.run()
-    assert values_of(driver, program) == interpret(program)
+    check_values(driver, program)
     assert driver.staged == {}
 
 
 @examples(60)
-@given(programs(), st.lists(st.integers(0, 5), min_size=1, max_size=30))
+@given(ANY_PROGRAM, st.lists(st.integers(0, 5), min_size=1, max_size=30))
 def test_bad_luck_changes_no_value(program: Program, luck: list[int]) -> None:
     fate = iter(luck)
 
@@ -303,11 +325,11 @@ def test_bad_luck_changes_no_value(program: Program, luck: list[int]) -> None:
     )
     submit(driver, program)
     driver.run()
-    assert values_of(driver, program) == interpret(program)
+    check_values(driver, program)
 
 
 @examples(60)
-@given(programs(), st.data())
+@given(ANY_PROGRAM, st.data())
 def test_values_do_not_depend_on_how_the_program_was_submitted(
     program: Program, data: st.DataObject
 ) -> None:
@@ -321,7 +343,7 @@ def test_values_do_not_depend_on_how_the_program_was_submitted(
     for name in program.variables:
         driver.get(name, f"w-{name}")
     driver.run()
-    assert values_of(driver, program) == interpret(program)
+    check_values(driver, program)
 
 
 # --- objectives ----------------------------------------------------------------------------------
@@ -423,7 +445,7 @@ def test_only_what_a_latency_variable_needs_is_urgent(program: Program) -> None:
 
 
 @examples(60)
-@given(programs())
+@given(ANY_PROGRAM)
 def test_program_that_is_cancelled_at_once_leaves_nothing_running(program: Program) -> None:
     driver = audited_driver(make_engine())
     submit(driver, program)

@@ -8,6 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from parrot_backend.closed_set import ConditionOp
+from parrot_backend.core.control_specs import (
+    BodySpec,
+    BranchSpec,
+    CaseSpec,
+    Condition,
+    LoopSpec,
+    LoopVariable,
+    MapSpec,
+)
 from parrot_backend.core.criteria import (
     UNANNOTATED,
     Criteria,
@@ -111,6 +121,65 @@ def make_transform(
     """Return a transform node named after its output."""
     parts = tuple(Text(s) if isinstance(s, str) else s for s in segments)
     return TransformSpec(output, parts, transforms, var(output, session))
+
+
+def make_body(result: str, *nodes: NodeSpec | str, session: SessionId = SESSION) -> BodySpec:
+    """Return a body; a line ``"output: input input"`` is a step."""
+    specs = [
+        spec
+        for node in nodes
+        for spec in (make_steps(node, session=session) if isinstance(node, str) else (node,))
+    ]
+    return BodySpec(tuple(specs), var(result, session))
+
+
+def make_map(
+    output: str,
+    items: str | Input,
+    body: BodySpec,
+    *,
+    item: str = "item",
+    max_items: int = 256,
+    session: SessionId = SESSION,
+) -> MapSpec:
+    """Return a map named after its output; a name reads a list value."""
+    read_items = read(items, session=session) if isinstance(items, str) else items
+    return MapSpec(output, read_items, var(item, session), body, var(output, session), max_items)
+
+
+def make_condition(
+    name: str | Input, op: ConditionOp = "contains", text: str = "", **fields: bool
+) -> Condition:
+    """Return a condition on a variable."""
+    return Condition(read(name) if isinstance(name, str) else name, op, text, **fields)
+
+
+def make_branch(
+    output: str,
+    *cases: tuple[Condition, BodySpec],
+    otherwise: BodySpec,
+    session: SessionId = SESSION,
+) -> BranchSpec:
+    """Return a branch named after its output."""
+    specs = tuple(CaseSpec(when, body) for when, body in cases)
+    return BranchSpec(output, specs, otherwise, var(output, session))
+
+
+def make_loop(
+    output: str,
+    variables: dict[str, tuple[str, str]],
+    body: BodySpec,
+    until: Condition,
+    *,
+    max_rounds: int = 4,
+    session: SessionId = SESSION,
+) -> LoopSpec:
+    """Return a loop named after its output; ``variables`` are parameter: (initial, next)."""
+    parameters = tuple(
+        LoopVariable(var(name, session), var(initial, session), var(following, session))
+        for name, (initial, following) in variables.items()
+    )
+    return LoopSpec(output, parameters, body, until, max_rounds, var(output, session))
 
 
 def make_wanted(
