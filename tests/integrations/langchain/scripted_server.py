@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 import uvicorn
@@ -32,8 +33,12 @@ class ScriptedServer:
     """
 
     url: str
-    app: FastAPI
-    requests: list[tuple[str, str]] = field(default_factory=list)
+    app: FastAPI = field(repr=False)
+    requests: list[tuple[str, str]] = field(default_factory=list, repr=False)
+
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
+        """Keep what Hypothesis prints short."""
+        printer.text("server")
 
     @property
     def service(self) -> Service:
@@ -56,6 +61,13 @@ class ScriptedServer:
         deadline_s = time.monotonic() + timeout_s
         while self.service.coordinator.num_unfinished_calls:
             assert time.monotonic() < deadline_s, "calls are left on the server"
+            time.sleep(0.005)
+
+    def wait_until_empty(self, timeout_s: float = 5.0) -> None:
+        """Wait until no session is open."""
+        deadline_s = time.monotonic() + timeout_s
+        while any(not session.is_closed for session in list(self.service.coordinator.sessions)):
+            assert time.monotonic() < deadline_s, "sessions are left on the server"
             time.sleep(0.005)
 
 
