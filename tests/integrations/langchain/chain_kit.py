@@ -14,6 +14,7 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import (
     ConfigurableField,
     Runnable,
+    RunnableBinding,
     RunnableConfig,
     RunnableGenerator,
     RunnableLambda,
@@ -110,7 +111,7 @@ class Kit:
         )
 
     def nested(self, chain: Runnable[Any, Any]) -> Runnable[Any, Any]:
-        return as_parrot(chain) if self.is_planned else chain
+        return as_parrot(chain) if self.is_planned else RunnableBinding(bound=chain)
 
 
 class CountingRetriever(BaseRetriever):

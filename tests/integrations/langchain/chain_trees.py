@@ -141,7 +141,7 @@ def _history(kit: Kit, is_traceable: bool) -> Chain:
 def _few_shot(kit: Kit) -> Chain:
     example = PromptTemplate.from_template("{q} -> {a}")
     prompt = FewShotPromptTemplate(
-        examples=[{"q": "1", "a": "<one>"}, {"q": "2", "a": "{two}"}],
+        examples=[{"q": "1", "a": "<one>"}, {"q": "2", "a": "two"}],
         example_prompt=example,
         suffix="{x} ->",
         input_variables=["x"],

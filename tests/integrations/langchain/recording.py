@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,8 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
 from langchain_core.messages import BaseMessage
 from langchain_core.prompt_values import PromptValue
+
+_VARIABLE = re.compile(r"; [^ ;\]]+\]")
 
 
 def plain(value: Any) -> Any:
@@ -34,7 +37,8 @@ def plain(value: Any) -> Any:
 
 
 def failure(error: BaseException) -> tuple[str, str]:
-    return (type(error).__name__, str(error))
+    # The name of the variable in a message is that of the plan, or numbers the calls of a batch.
+    return (type(error).__name__, _VARIABLE.sub("]", str(error)))
 
 
 class Recorder(BaseCallbackHandler):

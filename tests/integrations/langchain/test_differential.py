@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -83,17 +84,23 @@ def settle(server: ScriptedServer) -> None:
 
 
 def check(server: ScriptedServer, tree: Tree, entry: str, given: list[str], config: dict[str, Any]) -> None:
+    t0 = time.time()
     plainly = run(tree, server, entry, given, config, is_planned=False)
     server.wait_until_idle()
+    t1 = time.time()
     with watch_plans() as plans:
         planned = run(tree, server, entry, given, config, is_planned=True)
     for plan in plans:
         note(str(plan.report()))
+    t2 = time.time()
     settle(server)
+    if time.time() - t0 > 0.5: print("SLOW", t1-t0, t2-t1, time.time()-t2, entry, tree, str(given)[:100])
     assert planned.result == plainly.result
     # What runs at the same time as a step that fails may or may not be reached.
     if not plainly.has_failed:
-        assert planned.events == plainly.events
+        if entry not in BATCHES or not tree.has("retry", "fallbacks"):
+            # LangChain's batches of these two do not run their parts as `invoke` does.
+            assert planned.events == plainly.events
         assert planned.effects == plainly.effects
 
 
