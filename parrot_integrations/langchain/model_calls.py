@@ -15,7 +15,6 @@ from parrot_integrations.langchain.llms import ParrotLLM
 from parrot_integrations.langchain.symbolic import (
     GeneratedMessage,
     HostValue,
-    SymbolicList,
     generated_message,
 )
 from parrot_integrations.planning.calls import ModelCall
@@ -72,8 +71,8 @@ def _record(tracer: Tracer, model: ChatParrot | ParrotLLM, calls: list[ModelCall
 
 
 def _check_input(model: ChatParrot | ParrotLLM, value: Any) -> None:
-    if isinstance(value, HostValue | SymbolicList):
-        raise CannotPlan("its prompt is made on the client")
+    if isinstance(value, HostValue):
+        raise CannotPlan(f"its prompt is made by {value.where}: {value.why}")
     if isinstance(value, GeneratedMessage) or not isinstance(
         value, str | PromptValue | list | tuple
     ):

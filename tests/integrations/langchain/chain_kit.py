@@ -27,7 +27,7 @@ from tests.integrations.langchain.recording import plain
 FAILING = "FAIL-THIS"
 
 
-class StepFailed(Exception):
+class StepFailed(Exception):  # noqa: N818 - as its message
     pass
 
 

@@ -101,7 +101,10 @@ def _ask(kit: Kit, form: str, text: str, model: str) -> Chain:
     if model == "llm":
         return _prompt(form, text) | kit.llm()
     if model == "system":
-        messages = [("system", "Be <brief> & {{x}}" if form == "f-string" else "Be."), ("human", text)]
+        messages = [
+            ("system", "Be <brief> & {{x}}" if form == "f-string" else "Be."),
+            ("human", text),
+        ]
         prompt: Chain = ChatPromptTemplate.from_messages(messages, template_format=form)  # type: ignore[arg-type]
     else:
         prompt = ChatPromptTemplate.from_template(text, template_format=form)
@@ -109,7 +112,9 @@ def _ask(kit: Kit, form: str, text: str, model: str) -> Chain:
     if model == "stop":
         chat = kit.chat().bind(stop=["e"])
     elif model == "bound":
-        chat = kit.chat().bind(max_tokens=3).with_config(tags=["t"], metadata={"m": 1}, run_name="r")
+        chat = (
+            kit.chat().bind(max_tokens=3).with_config(tags=["t"], metadata={"m": 1}, run_name="r")
+        )
     elif model == "fields":
         chat = kit.configurable()
     elif model == "alternatives":
@@ -160,7 +165,9 @@ def _partial(kit: Kit) -> Chain:
 
 def _retry(kit: Kit, inner: Chain, num_times: int) -> Chain:
     return (inner | kit.failing(f"fails{num_times}", num_times)).with_retry(
-        stop_after_attempt=3, wait_exponential_jitter=False, exponential_jitter_params={"initial": 0}
+        stop_after_attempt=3,
+        wait_exponential_jitter=False,
+        exponential_jitter_params={"initial": 0},
     )
 
 
@@ -190,7 +197,9 @@ def _map(kit: Kit, source: str, inner: Chain) -> Chain:
     elif source == "lines":
         start = split_lines()
     elif source == "json":
-        start = kit.traceable("brackets", lambda text: f'say ["{text}", 2, "\\u00e9"] so') | json_list()
+        start = (
+            kit.traceable("brackets", lambda text: f'say ["{text}", 2, "\\u00e9"] so') | json_list()
+        )
     else:
         start = split_list(" ")
     return start | inner.map() | joined
@@ -214,7 +223,9 @@ def _two(kit: Kit, one: Chain, other: Chain) -> Chain:
 def _assign(kit: Kit, one: Chain, other: Chain) -> Chain:
     parts: Chain = RunnableParallel(a=one, x=RunnablePassthrough())
     added = RunnablePassthrough.assign(b=itemgetter("a") | other)
-    return parts | added | RunnablePick(["a", "b"]) | kit.step("both", lambda d: f"{d['a']}+{d['b']}")
+    return (
+        parts | added | RunnablePick(["a", "b"]) | kit.step("both", lambda d: f"{d['a']}+{d['b']}")
+    )
 
 
 def _json(kit: Kit) -> Chain:
@@ -284,7 +295,9 @@ def _leaves() -> st.SearchStrategy[Tree]:
         _asks(),
         _asks(),
         _asks(),
-        st.builds(lambda kind, name: Tree(kind, (name,)), st.sampled_from(["python", "pure"]), functions),
+        st.builds(
+            lambda kind, name: Tree(kind, (name,)), st.sampled_from(["python", "pure"]), functions
+        ),
         st.sampled_from([Tree(k) for k in ("few_shot", "partial", "json", "commas", "passing")]),
         st.sampled_from([Tree(k) for k in ("generator", "retriever", "custom", "raising")]),
         st.builds(lambda flag: Tree("history", (flag,)), st.booleans()),
@@ -324,8 +337,10 @@ def trees() -> st.SearchStrategy[Tree]:
 def inputs() -> st.SearchStrategy[str]:
     """Texts that a template engine, a server or a planner might trip over."""
     awkward = [
-        "bees", "", " ", "<&\"'>", "{x} {{x}} {0}", "{{input:x}}{{output:y}}", "\ue000 \ue001", "\x00\x07\x1f",
-        "\n", "a\r\nb\u2028c", "\ue00012345:0:x:12345\ue001", "%s %(x)s $x", "&amp;&#x27;&#39;&lt;", "- one\n2. two\n",
+        "bees", "", " ", "<&\"'>", "{x} {{x}} {0}", "{{input:x}}{{output:y}}",
+        "\ue000 \ue001", "\x00\x07\x1f",
+        "\n", "a\r\nb\u2028c", "\ue00012345:0:x:12345\ue001", "%s %(x)s $x",
+        "&amp;&#x27;&#39;&lt;", "- one\n2. two\n",
         '["a", 1, {"b": null}]', "\U0001f99c\u0301 \u202e", "word " * 400, "x" * 70_000, FAILING,
         "{% if x %}", "<|user|> <|im_start|>", "[INST]",
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Every way into a runnable, each as a function of a chain and its inputs that returns one value."""
+"""Every way into a runnable, as a function of a chain and its inputs that returns one value."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig
+
 from tests.integrations.langchain.recording import plain
 
 Chain = Runnable[Any, Any]

@@ -84,7 +84,9 @@ class Recorder(BaseCallbackHandler):
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **about: Any) -> None:
         self._note("chain error", run_id, failure(error))
 
-    def on_chat_model_start(self, serialized: Any, messages: Any, *, run_id: UUID, **about: Any) -> None:
+    def on_chat_model_start(
+        self, serialized: Any, messages: Any, *, run_id: UUID, **about: Any
+    ) -> None:
         self._begin("chat", messages, run_id, about)
 
     def on_llm_start(self, serialized: Any, prompts: Any, *, run_id: UUID, **about: Any) -> None:
@@ -99,7 +101,9 @@ class Recorder(BaseCallbackHandler):
     def on_retry(self, retry_state: Any, *, run_id: UUID, **about: Any) -> None:
         self._note("retry", run_id, None)
 
-    def on_retriever_start(self, serialized: Any, query: str, *, run_id: UUID, **about: Any) -> None:
+    def on_retriever_start(
+        self, serialized: Any, query: str, *, run_id: UUID, **about: Any
+    ) -> None:
         self._begin("retriever", query, run_id, about)
 
     def on_retriever_end(self, documents: Any, *, run_id: UUID, **about: Any) -> None:

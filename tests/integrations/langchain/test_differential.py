@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -54,7 +53,13 @@ class Outcome:
 
 
 def run(
-    tree: Tree, server: ScriptedServer, entry: str, given: list[str], config: dict[str, Any], *, is_planned: bool
+    tree: Tree,
+    server: ScriptedServer,
+    entry: str,
+    given: list[str],
+    config: dict[str, Any],
+    *,
+    is_planned: bool,
 ) -> Outcome:
     kit = Kit(server.url, is_planned)
     chain = tree.build(kit)
@@ -64,10 +69,12 @@ def run(
     full: Any = {**config, "callbacks": [recorder]}
     try:
         result, has_failed = plain(ENTRIES[entry](chain, given, full)), False
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001 - errors are compared, too
         result, has_failed = failure(exc), True
     if entry in BATCHES and not has_failed:
-        has_failed = any(isinstance(item, tuple) and item[0].endswith(("Error", "Failed")) for item in result)
+        has_failed = any(
+            isinstance(item, tuple) and item[0].endswith(("Error", "Failed")) for item in result
+        )
     return Outcome(result, has_failed, recorder.events, kit.effects)
 
 
@@ -83,18 +90,16 @@ def settle(server: ScriptedServer) -> None:
             assert not thread.is_alive()
 
 
-def check(server: ScriptedServer, tree: Tree, entry: str, given: list[str], config: dict[str, Any]) -> None:
-    t0 = time.time()
+def check(
+    server: ScriptedServer, tree: Tree, entry: str, given: list[str], config: dict[str, Any]
+) -> None:
     plainly = run(tree, server, entry, given, config, is_planned=False)
     server.wait_until_idle()
-    t1 = time.time()
     with watch_plans() as plans:
         planned = run(tree, server, entry, given, config, is_planned=True)
     for plan in plans:
         note(str(plan.report()))
-    t2 = time.time()
     settle(server)
-    if time.time() - t0 > 0.5: print("SLOW", t1-t0, t2-t1, time.time()-t2, entry, tree, str(given)[:100])
     assert planned.result == plainly.result
     # What runs at the same time as a step that fails may or may not be reached.
     if not plainly.has_failed:
