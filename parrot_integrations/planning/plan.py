@@ -90,7 +90,8 @@ class Plan:
         """
         with self._lock:
             match = None
-            if not self._is_closed and self._is_mine(endpoint):
+            # A call that is refused because nothing is said in it would not be, with a value there.
+            if not self._is_closed and any(call.texts) and self._is_mine(endpoint):
                 match = self._mirror.find(call)
             if match is None:
                 return None

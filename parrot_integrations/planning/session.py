@@ -18,7 +18,7 @@ from parrot_backend.protocol import (
 )
 from parrot_integrations.couriers import Courier
 from parrot_integrations.deadline import Deadline
-from parrot_integrations.errors import ParrotError
+from parrot_integrations.errors import ParrotError, ProgramError
 from parrot_integrations.graph import GraphDelta
 from parrot_integrations.outbox import Outbox
 from parrot_integrations.planning.background import background
@@ -120,9 +120,12 @@ class PlanSession:
             known = self._slots[name].wait_until(_is_accepted, Deadline(_ACCEPTANCE_S), name)
             if known.id is not None:
                 self._courier.set_variable(known.id, value)
-        except ParrotError as exc:
-            _logger.debug("a late-bound value was not set: %s", exc)
-            self._outbox.abandon(exc)
+        except Exception as exc:
+            # Whatever it is: calls that wait for the value must be told that it does not come.
+            _logger.debug("a late-bound value was not set", exc_info=True)
+            self._outbox.abandon(
+                exc if isinstance(exc, ParrotError) else ProgramError("not_set", str(exc))
+            )
 
     def _cancel(self, name: str) -> None:
         try:

@@ -86,7 +86,7 @@ class _Recording:
 
 @contextmanager
 def scripted_server(
-    config: ScriptedConfig | None = None, **settings: object
+    config: ScriptedConfig | None = None, *, port: int = 0, **settings: object
 ) -> Iterator[ScriptedServer]:
     """Run a server until the block ends."""
     engine_config = config or ScriptedConfig()
@@ -96,7 +96,7 @@ def scripted_server(
     server = uvicorn.Server(
         uvicorn.Config(_Recording(app, requests), log_config=None, timeout_graceful_shutdown=2)
     )
-    sock = socket.create_server(("127.0.0.1", 0))
+    sock = socket.create_server(("127.0.0.1", port))
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
     thread.start()
