@@ -105,10 +105,9 @@ class Kit:
         return self.chat().configurable_fields(max_tokens=spec)
 
     def alternatives(self) -> Runnable[Any, Any]:
+        others: dict[str, Any] = {"long": self.chat(max_tokens=12), "raw": self.llm()}
         spec = ConfigurableField(id="which")
-        return self.chat().configurable_alternatives(
-            spec, default_key="short", long=self.chat(max_tokens=12), raw=self.llm()
-        )
+        return self.chat().configurable_alternatives(spec, default_key="short", **others)
 
     def nested(self, chain: Runnable[Any, Any]) -> Runnable[Any, Any]:
         return as_parrot(chain) if self.is_planned else RunnableBinding(bound=chain)

@@ -14,9 +14,6 @@ from tests.integrations.langchain.recording import plain
 Chain = Runnable[Any, Any]
 Enter = Callable[[Chain, list[str], RunnableConfig], Any]
 
-#: The version of the events is that of the stable interface.
-_V2 = "v2"
-
 
 def _sum(chunks: list[Any]) -> Any:
     total = chunks[0] if chunks else None
@@ -86,7 +83,7 @@ def _events(chain: Chain, inputs: list[str], config: RunnableConfig) -> Any:
     async def run() -> Any:
         seen: Counter[str] = Counter()
         last = None
-        async for event in chain.astream_events(inputs[0], config, version=_V2):
+        async for event in chain.astream_events(inputs[0], config, version="v2"):
             if not event["event"].endswith("_stream"):
                 seen[repr((event["event"], event["name"], sorted(event["tags"])))] += 1
             last = event

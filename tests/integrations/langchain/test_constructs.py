@@ -59,6 +59,18 @@ Chain = Runnable[Any, Any]
 text = StrOutputParser()
 
 
+def chat_prompt(template: str) -> Any:
+    return ChatPromptTemplate.from_template(template)
+
+
+def routed(runnables: dict[str, Chain]) -> Any:
+    return RouterRunnable(runnables=runnables)
+
+
+def prompt(template: str, template_format: Any = "f-string") -> Any:
+    return PromptTemplate.from_template(template, template_format=template_format)
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[ScriptedServer]:
     with scripted_server() as server:
@@ -72,15 +84,16 @@ class Parts:
     url: str
 
     @property
-    def chat(self) -> ChatParrot:
+    def chat(self) -> Any:
         return ChatParrot(base_url=self.url, temperature=0, max_tokens=6)
 
     @property
-    def llm(self) -> ParrotLLM:
+    def llm(self) -> Any:
         return ParrotLLM(base_url=self.url, temperature=0, max_tokens=6)
 
     def ask(self, template: str) -> Chain:
-        return ChatPromptTemplate.from_template(template) | self.chat | text
+        chain: Chain = ChatPromptTemplate.from_template(template) | self.chat | text
+        return chain
 
 
 @dataclass(frozen=True)
@@ -124,10 +137,10 @@ class _Kept(BaseChatMessageHistory):
 
 def _history(parts: Parts) -> Chain:
     kept = _Kept(messages=[])
-    prompt = ChatPromptTemplate([MessagesPlaceholder("past"), ("human", "{q}")])
+    past = ChatPromptTemplate([MessagesPlaceholder("past"), ("human", "{q}")])
     with pytest.warns(LangChainDeprecationWarning):
         return RunnableWithMessageHistory(
-            prompt | parts.chat | text,
+            past | parts.chat | text,
             lambda session_id: kept,
             input_messages_key="q",
             history_messages_key="past",
@@ -379,7 +392,7 @@ ROWS = [
         "bind and with_config",
         lambda p: (
             p.ask("A {x}")
-            | ChatPromptTemplate.from_template("B {x}")
+            | chat_prompt("B {x}")
             | p.chat.bind(stop=["e"], max_tokens=4).with_config(tags=["t"])
             | text
         ),
@@ -390,7 +403,7 @@ ROWS = [
         "configurable fields",
         lambda p: (
             p.ask("A {x}")
-            | ChatPromptTemplate.from_template("B {x}")
+            | chat_prompt("B {x}")
             | p.chat.configurable_fields(max_tokens=ConfigurableField("size"))
             | text
         ),
@@ -402,7 +415,7 @@ ROWS = [
         "configurable alternatives",
         lambda p: (
             p.ask("A {x}")
-            | ChatPromptTemplate.from_template("B {x}")
+            | chat_prompt("B {x}")
             | p.chat.configurable_alternatives(ConfigurableField("which"), raw=p.llm)
             | text
         ),
@@ -488,9 +501,7 @@ ROWS = [
     ),
     Row(
         "router",
-        lambda p: (
-            RouterRunnable(runnables={"a": p.ask("A {x}"), "b": p.ask("B {x}")}) | p.ask("C {x}")
-        ),
+        lambda p: routed(runnables={"a": p.ask("A {x}"), "b": p.ask("B {x}")}) | p.ask("C {x}"),
         2,
         used=2,
         value={"key": "b", "input": "bees"},
@@ -501,7 +512,7 @@ ROWS = [
             RunnableParallel(
                 key=p.ask("K {x}") | RunnableLambda(lambda _: "a"), input=RunnablePassthrough()
             )
-            | RouterRunnable(runnables={"a": p.ask("A {x}")})
+            | routed(runnables={"a": p.ask("A {x}")})
             | p.ask("C {x}")
         ),
         3,
@@ -524,13 +535,13 @@ ROWS = [
     ),
     Row(
         "f-string prompt",
-        lambda p: p.ask("A {x}") | PromptTemplate.from_template("<{x}> {{}} {x}") | p.llm,
+        lambda p: p.ask("A {x}") | prompt("<{x}> {{}} {x}") | p.llm,
         2,
         used=2,
     ),
     Row(
         "f-string with a format",
-        lambda p: p.ask("A {x}") | PromptTemplate.from_template("{x:>99}") | p.llm | p.ask("B {x}"),
+        lambda p: p.ask("A {x}") | prompt("{x:>99}") | p.llm | p.ask("B {x}"),
         3,
         planned=2,
         sets=1,
@@ -539,7 +550,7 @@ ROWS = [
     ),
     Row(
         "f-string with a conversion",
-        lambda p: p.ask("A {x}") | PromptTemplate.from_template("{x!r}") | p.llm,
+        lambda p: p.ask("A {x}") | prompt("{x!r}") | p.llm,
         2,
         planned=2,
         used=1,
@@ -547,11 +558,7 @@ ROWS = [
     ),
     Row(
         "mustache",
-        lambda p: (
-            p.ask("A {x}")
-            | PromptTemplate.from_template("{{x}} {{{x}}}", template_format="mustache")
-            | p.llm
-        ),
+        lambda p: p.ask("A {x}") | prompt("{{x}} {{{x}}}", template_format="mustache") | p.llm,
         2,
         used=2,
     ),
@@ -559,10 +566,7 @@ ROWS = [
         "mustache section",
         # A chat model's text can be called, and LangChain's Mustache does so in sections.
         lambda p: (
-            PromptTemplate.from_template("A {x}")
-            | p.llm
-            | PromptTemplate.from_template("{{#x}}yes{{/x}}", template_format="mustache")
-            | p.llm
+            prompt("A {x}") | p.llm | prompt("{{#x}}yes{{/x}}", template_format="mustache") | p.llm
         ),
         2,
         planned=2,
@@ -572,20 +576,14 @@ ROWS = [
     Row(
         "jinja2",
         lambda p: (
-            p.ask("A {x}")
-            | PromptTemplate.from_template("{{x}} {{x|e}} {{x ~ '!'}}", template_format="jinja2")
-            | p.llm
+            p.ask("A {x}") | prompt("{{x}} {{x|e}} {{x ~ '!'}}", template_format="jinja2") | p.llm
         ),
         2,
         used=2,
     ),
     Row(
         "jinja2 filter",
-        lambda p: (
-            p.ask("A {x}")
-            | PromptTemplate.from_template("{{x|upper}}", template_format="jinja2")
-            | p.llm
-        ),
+        lambda p: p.ask("A {x}") | prompt("{{x|upper}}", template_format="jinja2") | p.llm,
         2,
         planned=2,
         used=1,
@@ -594,9 +592,7 @@ ROWS = [
     Row(
         "jinja2 condition",
         lambda p: (
-            p.ask("A {x}")
-            | PromptTemplate.from_template("{% if x %}y{% endif %}", template_format="jinja2")
-            | p.llm
+            p.ask("A {x}") | prompt("{% if x %}y{% endif %}", template_format="jinja2") | p.llm
         ),
         2,
         planned=2,
@@ -606,10 +602,7 @@ ROWS = [
     Row(
         "function in a prompt",
         lambda p: (
-            p.ask("A {x}")
-            | ChatPromptTemplate.from_template("{now} {x}").partial(now=lambda: "noon")
-            | p.chat
-            | text
+            p.ask("A {x}") | chat_prompt("{now} {x}").partial(now=lambda: "noon") | p.chat | text
         ),
         2,
         sets=1,
@@ -632,9 +625,7 @@ ROWS = [
         "placeholder for a generated message",
         lambda p: (
             RunnableParallel(
-                h=ChatPromptTemplate.from_template("A {x}")
-                | p.chat
-                | RunnableLambda(traceable_step(lambda m: [m]))
+                h=chat_prompt("A {x}") | p.chat | RunnableLambda(traceable_step(lambda m: [m]))
             )
             | ChatPromptTemplate([MessagesPlaceholder("h"), ("human", "and?")])
             | p.chat
@@ -656,12 +647,7 @@ ROWS = [
     ),
     Row(
         "completion model",
-        lambda p: (
-            PromptTemplate.from_template("A {x}")
-            | p.llm
-            | PromptTemplate.from_template("B {x}")
-            | p.llm
-        ),
+        lambda p: prompt("A {x}") | p.llm | prompt("B {x}") | p.llm,
         2,
         used=2,
     ),
@@ -690,10 +676,10 @@ ROWS = [
     Row(
         "message in a text",
         lambda p: (
-            ChatPromptTemplate.from_template("A {x}")
+            chat_prompt("A {x}")
             | p.chat
             | RunnableLambda(lambda m: AIMessage(m.content, id="1"))
-            | ChatPromptTemplate.from_template("B {x}")
+            | chat_prompt("B {x}")
             | p.chat
             | text
         ),
@@ -706,7 +692,7 @@ ROWS = [
         "model with a rate limiter",
         lambda p: (
             p.ask("A {x}")
-            | ChatPromptTemplate.from_template("B {x}")
+            | chat_prompt("B {x}")
             | p.chat.model_copy(
                 update={
                     "rate_limiter": InMemoryRateLimiter(
@@ -725,7 +711,7 @@ ROWS = [
         "model with a cache",
         lambda p: (
             p.ask("A {x}")
-            | ChatPromptTemplate.from_template("B {x}")
+            | chat_prompt("B {x}")
             | p.chat.model_copy(update={"cache": InMemoryCache()})
             | text
         ),
@@ -737,7 +723,7 @@ ROWS = [
     Row(
         "tools",
         lambda p: (
-            ChatPromptTemplate.from_template("A {x}")
+            chat_prompt("A {x}")
             | p.chat.bind_tools(
                 [
                     {

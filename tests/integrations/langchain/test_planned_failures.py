@@ -59,7 +59,7 @@ def outcome(chain: Chain, value: Any = "bees", config: Any = None) -> Any:
         return failure(exc)
 
 
-def prompt(template: str) -> ChatPromptTemplate:
+def prompt(template: str) -> Any:
     return ChatPromptTemplate.from_template(template)
 
 
@@ -100,7 +100,7 @@ LONG = "B {x} " + "long " * 300
         lambda url: ask(url, "A {y}"),
         lambda url: ask(url, "A {x}") | prompt("B {x} {y}") | ChatParrot(base_url=url),
         lambda url: (
-            ParrotLLM(base_url=url, temperature=0)
+            (RunnableLambda(str) | ParrotLLM(base_url=url, temperature=0))
             | prompt("{x}")
             | ChatParrot(base_url=url, n=2, temperature=0, max_tokens=3)
             | StrOutputParser()
@@ -164,8 +164,7 @@ def test_a_model_that_changes_after_planning_is_asked_anew(server: ScriptedServe
         chat.temperature = 0.5
         return value
 
-    prompt = ChatPromptTemplate.from_template
-    chain = (
+    chain: Chain = (
         prompt("A {x}")
         | chat
         | StrOutputParser()
@@ -196,7 +195,7 @@ def test_a_partial_that_depends_on_a_clock_is_run_once(server: ScriptedServer) -
 def test_a_text_that_cannot_be_sent(server: ScriptedServer, value: str) -> None:
     chain = ask(server.url, "A {x}") | ask(server.url, "B {x}")
     assert outcome(as_parrot(chain), value) == outcome(chain, value)
-    late = RunnableLambda(lambda x: value) | ask(server.url, "B {x}")
+    late: Chain = RunnableLambda(lambda x: value) | ask(server.url, "B {x}")
     chain = ask(server.url, "A {x}") | late
     assert outcome(as_parrot(chain)) == outcome(chain)
 

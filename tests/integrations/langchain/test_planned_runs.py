@@ -115,8 +115,10 @@ def test_a_batch_is_one_submit(server: ScriptedServer) -> None:
 def test_a_batch_has_no_barrier_between_steps(slow: ScriptedServer) -> None:
     model = ChatParrot(base_url=slow.url, temperature=0, ignore_eos=True)
     sized = model.configurable_fields(max_tokens=ConfigurableField("size"))
-    prompt = ChatPromptTemplate.from_template
-    steps = prompt("A {x}") | sized | StrOutputParser() | prompt("B {x}") | model.bind(max_tokens=2)
+    prompt: Any = ChatPromptTemplate.from_template
+    steps: Chain = (
+        prompt("A {x}") | sized | StrOutputParser() | prompt("B {x}") | model.bind(max_tokens=2)
+    )
     configs: Any = [{"configurable": {"size": size}} for size in (60, 2, 2)]
     begun, ended = time.monotonic(), dict[int, float]()
     for index, _ in as_parrot(steps).batch_as_completed(["long", "b", "c"], configs):
@@ -248,7 +250,7 @@ def test_a_timeout_of_the_model_holds_for_planned_calls(slow: ScriptedServer) ->
 
 
 def test_the_annotation_of_a_scope_reaches_the_session(server: ScriptedServer) -> None:
-    seen = []
+    seen: list[Any] = []
     sessions = server.service.coordinator.sessions
 
     def look(value: Any) -> Any:
