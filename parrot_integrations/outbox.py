@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, MutableMapping
 
 from parrot_backend.protocol import (
     StreamReset,
@@ -40,7 +40,7 @@ class Outbox:
         has_ended: The server has forgotten the session.
     """
 
-    def __init__(self, slots: Mapping[str, Slot], courier: Courier) -> None:
+    def __init__(self, slots: MutableMapping[str, Slot], courier: Courier) -> None:
         self.session_id: str | None = None
         self.has_ended = False
         self._slots = slots
@@ -51,6 +51,9 @@ class Outbox:
         self._reporter: dict[str, Shipment] = {}
         self._told: dict[str, WireCriteria | None] = {}
         self._refused: dict[str, ParrotError] = {}
+        #: Reports what comes into being in instances of control nodes; and why no more comes.
+        self._follower: Shipment | None = None
+        self._unfollowed: ParrotError | None = None
 
     def unheard(self, names: Iterable[str], criteria: WireCriteria) -> list[str]:
         """Return the variables of which more must be asked to get them with these criteria."""
@@ -68,6 +71,8 @@ class Outbox:
         """Put a shipment at the end of the queue; :meth:`pump` sends it."""
         with self._lock:
             self._queue.append(shipment)
+            if shipment.followed:
+                self._follower = shipment
             for name, criteria in shipment.wanted.items():
                 self._reporter[name] = shipment
                 self._told[name] = criteria
@@ -125,11 +130,26 @@ class Outbox:
                 if self._reports(shipment, name):
                     del self._reporter[name]
                     self._slots[name].lose(error or _incomplete())
+            if shipment is self._follower:
+                self._unfollow(error or _incomplete())
+
+    def instance(self, name: str) -> Slot:
+        """Return the place of an output in an instance of a control node that is followed."""
+        with self._lock:
+            slot = self._slots.get(name)
+            if slot is None:
+                slot = self._slots[name] = Slot()
+                if self.session_id is not None:
+                    slot.accept(f"{self.session_id}.{name}")
+                if self._unfollowed is not None:
+                    slot.lose(self._unfollowed)
+            return slot
 
     def abandon(self, error: ParrotError) -> None:
         """Answer everybody who still waits, because nothing more will be sent or read."""
         with self._lock:
             self._queue.clear()
+            self._unfollowed = error
             for slot in tuple(self._slots.values()):
                 slot.lose(error)
 
@@ -167,6 +187,12 @@ class Outbox:
         if is_settled(view):
             self._slot(view.name).settle(view)
 
+    def _unfollow(self, error: ParrotError) -> None:
+        self._follower, self._unfollowed = None, error
+        for name, slot in self._slots.items():
+            if _is_instance(name):
+                slot.lose(error)
+
     def _not_delivered(self, shipment: Shipment, error: ParrotError) -> None:
         if isinstance(error, RequestRejected):
             self._refuse(shipment, error)
@@ -185,13 +211,21 @@ class Outbox:
         self._refused |= dict.fromkeys(shipment.new_names, error)
 
     def _reports(self, shipment: Shipment, variable: str) -> bool:
-        return self._reporter.get(_name(variable)) is shipment
+        name = _name(variable)
+        return self._reporter.get(name, self._follower if _is_instance(name) else None) is shipment
 
     def _slot(self, variable: str) -> Slot:
-        slot = self._slots.get(_name(variable))
+        name = _name(variable)
+        if _is_instance(name) and self._follower is not None:
+            return self.instance(name)
+        slot = self._slots.get(name)
         if slot is None:
             raise ServerFailed("bad_reply", f"the server speaks of {variable!r}, unknown here")
         return slot
+
+
+def _is_instance(name: str) -> bool:
+    return ":" in name
 
 
 def _name(variable: str) -> str:

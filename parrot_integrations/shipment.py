@@ -27,6 +27,7 @@ class Shipment:
         wanted: The variables to report, and how urgent each is; None only reports it.
         on_disconnect: What becomes of the work when this client goes away.
         tokens: Whether texts are told while they are generated.
+        followed: Outputs of control nodes whose instances are reported, too.
         session_id: Set when it is sent; None opens a session.
         is_running: A reader is at work on it.
     """
@@ -38,6 +39,7 @@ class Shipment:
     session_id: str | None = None
     on_disconnect: Literal["continue", "cancel"] = "continue"
     tokens: bool = True
+    followed: frozenset[str] = frozenset()
     is_running: bool = False
     _key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
@@ -61,7 +63,12 @@ class Shipment:
             variables=() if self.delta is None else self.delta.variables,
             nodes=() if self.delta is None else self.delta.nodes,
             outputs=tuple(
-                WantedOutput(variable=name, criteria=criteria, tokens=self.tokens)
+                WantedOutput(
+                    variable=name,
+                    criteria=criteria,
+                    tokens=self.tokens,
+                    instances=name in self.followed,
+                )
                 for name, criteria in self.wanted.items()
             ),
             stream=True,

@@ -25,8 +25,9 @@ from parrot_integrations.langchain.flow import (
     split_lines,
     split_list,
 )
+from parrot_integrations.langchain.foresight import watch_plans
 from parrot_integrations.langchain.llms import ParrotLLM
-from parrot_integrations.langchain.runnable import ParrotRunnable, as_parrot, watch_plans
+from parrot_integrations.langchain.runnable import ParrotRunnable, as_parrot
 
 __all__ = [
     "ChatParrot",

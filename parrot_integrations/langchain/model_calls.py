@@ -15,7 +15,6 @@ from parrot_integrations.langchain.llms import ParrotLLM
 from parrot_integrations.langchain.symbolic import (
     GeneratedMessage,
     HostValue,
-    SymbolicList,
     generated_message,
 )
 from parrot_integrations.planning.calls import ModelCall
@@ -32,6 +31,7 @@ def trace_chat(tracer: Tracer, model: ChatParrot, value: Any, kwargs: Mapping[st
         CannotPlan: It is not known what the model will be asked.
     """
     _check_input(model, value)
+    tracer.use(model)
     options = dict(kwargs)
     stop = options.pop("stop", None)
     try:
@@ -53,6 +53,7 @@ def trace_prompted(tracer: Tracer, model: ParrotLLM, value: Any, kwargs: Mapping
         CannotPlan: It is not known what the model will be asked.
     """
     _check_input(model, value)
+    tracer.use(model)
     options = dict(kwargs)
     stop = options.pop("stop", None)
     try:
@@ -70,8 +71,8 @@ def _record(tracer: Tracer, model: ChatParrot | ParrotLLM, calls: list[ModelCall
 
 
 def _check_input(model: ChatParrot | ParrotLLM, value: Any) -> None:
-    if isinstance(value, HostValue | SymbolicList):
-        raise CannotPlan("its prompt is made on the client")
+    if isinstance(value, HostValue):
+        raise CannotPlan(f"its prompt is made by {value.where}: {value.why}")
     if isinstance(value, GeneratedMessage) or not isinstance(
         value, str | PromptValue | list | tuple
     ):
@@ -83,6 +84,8 @@ def _check_input(model: ChatParrot | ParrotLLM, value: Any) -> None:
     if _has_cache(model):
         # A reply from the cache would be another text than the one the plan goes on with.
         raise CannotPlan("LangChain's cache of replies is on")
+    if isinstance(model, ChatParrot) and model.rate_limiter is not None:
+        raise CannotPlan("LangChain's rate limiter is on")
 
 
 def _has_cache(model: ChatParrot | ParrotLLM) -> bool:

@@ -9,47 +9,27 @@ are its own. Only its calls of Parrot's models find their replies under way alre
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any, Literal, TypeVar
+from contextlib import aclosing
+from typing import Any, Literal
 
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.base import RunnableBindingBase
-from langchain_core.runnables.config import get_config_list
 from langchain_core.runnables.utils import Input, Output
 
-# LangChain's models look for it, too, to decide whether they stream.
-from langchain_core.tracers._streaming import _StreamingCallbackHandler
-
-from parrot_integrations.errors import ProgramError
-from parrot_integrations.langchain.annotations import current_annotation, to_criteria
-from parrot_integrations.langchain.tracer import Tracer
-from parrot_integrations.planning.builder import PlanBuilder
-from parrot_integrations.planning.context import current_plan, in_force
-from parrot_integrations.planning.plan import Plan, PlanTerms
+from parrot_integrations.langchain.annotations import for_batch
+from parrot_integrations.langchain.foresight import Foresight, Run
+from parrot_integrations.langchain.streams import (
+    Begin,
+    added,
+    again,
+    aplanned,
+    planned,
+    planned_block,
+)
+from parrot_integrations.planning.context import current_plan
+from parrot_integrations.planning.plan import Plan
 from parrot_integrations.planning.plans import Plans
-
-_logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-#: Bounds of one plan; a larger batch is several. The server takes 10,000 nodes and 8 MiB.
-_MAX_CALLS, _MAX_CHARS = 1_000, 2 * 2**20
-
-_watched: ContextVar[list[Plan] | None] = ContextVar("parrot_watched_plans", default=None)
-
-
-@contextmanager
-def watch_plans() -> Iterator[list[Plan]]:
-    """Collect the plans that are made in a block, for their reports."""
-    plans: list[Plan] = []
-    token = _watched.set(plans)
-    try:
-        yield plans
-    finally:
-        _watched.reset(token)
 
 
 class ParrotRunnable(RunnableBindingBase[Input, Output]):
@@ -66,54 +46,65 @@ class ParrotRunnable(RunnableBindingBase[Input, Output]):
 
         Its ``report()`` and ``to_mermaid()`` say which steps are planned, and why others are not.
         """
-        configs = [self._merge_configs(config)]
-        return self._trace([input], configs, kwargs, "latency", streams=False).plans[0]
+        plans = Plans()
+        self._foresight().make(self._runs([input], config, kwargs), plans, lambda plan: None)
+        return plans.plans[0]
 
     # --- entry points ----------------------------------------------------------------------
 
     def invoke(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Output:
         """Run it, planned."""
-        with self._in_force([input], config, kwargs):
+        with planned_block(self._begin([input], config, kwargs)):
             return super().invoke(input, config, **kwargs)
 
     async def ainvoke(
         self, input: Input, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Output:
         """Run it, planned."""
-        with self._in_force([input], config, kwargs):
+        with planned_block(self._begin([input], config, kwargs)):
             return await super().ainvoke(input, config, **kwargs)
 
     def stream(
         self, input: Input, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[Output]:
         """Run it, planned, and yield what its last steps yield."""
-        plans = self._start([input], config, kwargs, streams=True)
-        return _steps(plans, super().stream(input, config, **kwargs))
+        items = super().stream(input, config, **kwargs)
+        yield from planned(self._begin([input], config, kwargs, streams=True), items)
 
     def astream(
         self, input: Input, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Output]:
         """Run it, planned, and yield what its last steps yield."""
-        return self._asteps([input], config, kwargs, super().astream(input, config, **kwargs))
+        items = super().astream(input, config, **kwargs)
+        return aplanned(self._begin([input], config, kwargs, streams=True), items)
 
     def transform(
         self, input: Iterator[Input], config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[Output]:
         """Run it, planned, as a step of a stream: a plan needs the whole input first."""
+        if self._is_covered():
+            yield from super().transform(input, config, **kwargs)
+            return
         chunks = list(input)
-        inputs = [_added(chunks)] if chunks else []
-        plans = self._start(inputs, config, kwargs, streams=True)
-        yield from _steps(plans, super().transform(iter(chunks), config, **kwargs))
+        inputs = [added(chunks)] if chunks else []
+        begin = self._begin(inputs, config, kwargs, streams=True)
+        yield from planned(begin, super().transform(iter(chunks), config, **kwargs))
 
     async def atransform(
         self, input: AsyncIterator[Input], config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Output]:
         """Run it, planned, as a step of a stream: a plan needs the whole input first."""
-        chunks = [chunk async for chunk in input]
-        inputs = [_added(chunks)] if chunks else []
-        outputs = super().atransform(_again(chunks), config, **kwargs)
-        async for output in self._asteps(inputs, config, kwargs, outputs):
-            yield output
+        if self._is_covered():
+            begin: Begin = _nothing
+            items = super().atransform(input, config, **kwargs)
+        else:
+            chunks = [chunk async for chunk in input]
+            inputs = [added(chunks)] if chunks else []
+            begin = self._begin(inputs, config, kwargs, streams=True)
+            items = super().atransform(again(chunks), config, **kwargs)
+        async with aclosing(aplanned(begin, items)) as steps:
+            async for item in steps:
+                yield item
 
     def batch(
         self,
@@ -124,7 +115,7 @@ class ParrotRunnable(RunnableBindingBase[Input, Output]):
         **kwargs: Any,
     ) -> list[Output]:
         """Run it for each input; all are planned together, and none waits for another."""
-        with self._in_force(inputs, config, kwargs, "throughput"):
+        with for_batch(), planned_block(self._begin_batch(inputs, config, kwargs)):
             return Runnable.batch(
                 self, inputs, config, return_exceptions=return_exceptions, **kwargs
             )
@@ -138,7 +129,7 @@ class ParrotRunnable(RunnableBindingBase[Input, Output]):
         **kwargs: Any,
     ) -> list[Output]:
         """Run it for each input; all are planned together, and none waits for another."""
-        with self._in_force(inputs, config, kwargs, "throughput"):
+        with for_batch(), planned_block(self._begin_batch(inputs, config, kwargs)):
             return await Runnable.abatch(
                 self, inputs, config, return_exceptions=return_exceptions, **kwargs
             )
@@ -152,11 +143,10 @@ class ParrotRunnable(RunnableBindingBase[Input, Output]):
         **kwargs: Any,
     ) -> Iterator[tuple[int, Output | Exception]]:
         """Run it for each input, planned together; yield results as they come."""
-        plans = self._start(inputs, config, kwargs, "throughput", streams=False)
         results = Runnable.batch_as_completed(
             self, inputs, config, return_exceptions=return_exceptions, **kwargs
         )
-        return _steps(plans, results)
+        return planned(self._begin_batch(inputs, config, kwargs), results)
 
     def abatch_as_completed(  # type: ignore[override]
         self,
@@ -170,7 +160,7 @@ class ParrotRunnable(RunnableBindingBase[Input, Output]):
         results = Runnable.abatch_as_completed(
             self, inputs, config, return_exceptions=return_exceptions, **kwargs
         )
-        return self._asteps(inputs, config, kwargs, results, "throughput")
+        return aplanned(self._begin_batch(inputs, config, kwargs), results)
 
     def astream_events(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
         """Run it, planned, and yield its events.
@@ -182,110 +172,43 @@ class ParrotRunnable(RunnableBindingBase[Input, Output]):
         if {**self.kwargs, **kwargs}.get("version") == "v3":
             return events
         given = {key: item for key, item in kwargs.items() if key not in _EVENT_ARGUMENTS}
-        return self._asteps([input], config, given, events)
+        return aplanned(self._begin([input], config, given, streams=True), events)
 
     # --- plans -----------------------------------------------------------------------------
 
-    @contextmanager
-    def _in_force(
-        self, inputs: Sequence[Any], config: Any, kwargs: Mapping[str, Any], perf: str = "latency"
-    ) -> Iterator[None]:
-        plans = self._start(inputs, config, kwargs, perf, streams=False)
-        if plans is None:
-            yield
-            return
-        try:
-            with in_force(plans):
-                yield
-        finally:
-            plans.close()
-
-    def _start(
+    def _begin(
         self,
         inputs: Sequence[Any],
         config: Any,
         kwargs: Mapping[str, Any],
-        perf: str = "latency",
         *,
-        streams: bool,
-    ) -> Plans | None:
-        """Make and submit plans; None if this runnable is part of a plan in force."""
+        streams: bool = False,
+    ) -> Begin:
+        return lambda: self._foresight(streams=streams).begin(self._runs(inputs, config, kwargs))
+
+    def _begin_batch(self, inputs: Sequence[Any], config: Any, kwargs: Mapping[str, Any]) -> Begin:
+        runs = self._runs(inputs, config, kwargs)
+        if any((run.config or {}).get("max_concurrency") for run in runs):
+            # Each input is planned when its turn comes.
+            return _nothing
+        return lambda: self._foresight("throughput").begin(runs)
+
+    def _runs(self, inputs: Sequence[Any], config: Any, kwargs: Mapping[str, Any]) -> list[Run]:
+        configs = list(config) if isinstance(config, Sequence) else [config] * len(inputs)
+        if len(configs) != len(inputs):
+            return []  # the run will say so
+        merged = {**self.kwargs, **kwargs}
+        return [
+            Run(value, self._merge_configs(one), merged)
+            for value, one in zip(inputs, configs, strict=True)
+        ]
+
+    def _foresight(self, perf: str | None = None, *, streams: bool = False) -> Foresight:
+        return Foresight(self.bound, id(self), self.strict, perf, streams)
+
+    def _is_covered(self) -> bool:
         outer = current_plan.get()
-        if isinstance(outer, Plans) and outer.covers(id(self)):
-            return None
-        configs = [self._merge_configs(one) for one in get_config_list(config, len(inputs))]
-        try:
-            plans = self._trace(inputs, configs, kwargs, perf, streams=streams)
-        except ProgramError:
-            raise
-        except Exception:
-            # A defect of the tracer must not keep the program from running: it runs unplanned.
-            _logger.warning("a chain could not be planned", exc_info=True)
-            return None
-        watched = _watched.get()
-        if watched is not None:
-            watched.extend(plans.plans)
-        plans.start()
-        return plans
-
-    def _trace(
-        self,
-        inputs: Sequence[Any],
-        configs: Sequence[RunnableConfig],
-        kwargs: Mapping[str, Any],
-        perf: str,
-        *,
-        streams: bool,
-    ) -> Plans:
-        plans = Plans(covered={id(self)}, outer=current_plan.get())
-        tracer = Tracer(PlanBuilder())
-        chars = 0
-        for position, (value, config) in enumerate(zip(inputs, configs, strict=True)):
-            tracer.trace(self.bound, value, config, {**self.kwargs, **kwargs})
-            chars += _size(value)
-            is_full = tracer.builder.num_calls >= _MAX_CALLS or chars >= _MAX_CHARS
-            if is_full or position == len(inputs) - 1:
-                plans.add(self._plan_of(tracer, config, perf, streams), tracer.covered)
-                tracer, chars = Tracer(PlanBuilder()), 0
-        return plans
-
-    def _plan_of(self, tracer: Tracer, config: RunnableConfig, perf: str, streams: bool) -> Plan:
-        program = tracer.builder.program()
-        if self.strict and (program.cuts or program.late):
-            note = (*program.cuts, *program.late)[0]
-            raise ProgramError(
-                "not_planned", f"{note.where} cannot be planned: {note.why} (strict=True)"
-            )
-        annotation = current_annotation(config.get("metadata") or {})
-        terms = PlanTerms(
-            app=annotation.app or config.get("run_name") or "",
-            metadata=annotation.labels(),
-            criteria=to_criteria(annotation.perf or perf),
-            tokens=streams or tracer.streams or _is_streamed(config),
-        )
-        return Plan(program, tracer.connection, terms)
-
-    async def _asteps(
-        self,
-        inputs: Sequence[Any],
-        config: Any,
-        kwargs: Mapping[str, Any],
-        items: AsyncIterator[T],
-        perf: str = "latency",
-    ) -> AsyncIterator[T]:
-        plans = self._start(inputs, config, kwargs, perf, streams=perf == "latency")
-        try:
-            while True:
-                with in_force(plans or current_plan.get()):
-                    item = await anext(items, _END)
-                if item is _END:
-                    return
-                yield item
-        finally:
-            if hasattr(items, "aclose"):
-                await items.aclose()
-            if plans is not None:
-                plans.close()
+        return isinstance(outer, Plans) and outer.covers(id(self))
 
 
 def as_parrot(
@@ -301,66 +224,12 @@ def as_parrot(
     return ParrotRunnable(bound=runnable, strict=strict)
 
 
-_END: Any = object()
-
+#: What ``astream_events`` takes for itself.
 _EVENT_ARGUMENTS = frozenset(
-    {
-        "version",
-        "include_names",
-        "include_types",
-        "include_tags",
-        "exclude_names",
-        "exclude_types",
-        "exclude_tags",
-    }
+    {"version"}
+    | {f"{verb}_{what}" for verb in ("include", "exclude") for what in ("names", "types", "tags")}
 )
 
 
-def _is_streamed(config: RunnableConfig) -> bool:
-    """Tell whether something above reads what models stream, whatever the entry point."""
-    callbacks = config.get("callbacks")
-    handlers = callbacks if isinstance(callbacks, list) else getattr(callbacks, "handlers", ())
-    return any(isinstance(handler, _StreamingCallbackHandler) for handler in handlers or ())
-
-
-def _steps(plans: Plans | None, items: Iterator[T]) -> Iterator[T]:
-    """Yield items, with the plans in force while each is made, but not in between."""
-    try:
-        while True:
-            with in_force(plans or current_plan.get()):
-                item = next(items, _END)
-            if item is _END:
-                return
-            yield item
-    finally:
-        if hasattr(items, "close"):
-            items.close()
-        if plans is not None:
-            plans.close()
-
-
-async def _again(chunks: Sequence[T]) -> AsyncIterator[T]:
-    for chunk in chunks:
-        yield chunk
-
-
-def _added(chunks: Sequence[Any]) -> Any:
-    """Return the sum of chunks; like LangChain, the last one where they do not add up."""
-    total = chunks[0]
-    for chunk in chunks[1:]:
-        try:
-            total = total + chunk
-        except TypeError:
-            total = chunk
-    return total
-
-
-def _size(value: Any) -> int:
-    """Return about how many characters there are in an input."""
-    if isinstance(value, str):
-        return len(value)
-    if isinstance(value, Mapping):
-        return sum(map(_size, value.values()))
-    if isinstance(value, list | tuple):
-        return sum(map(_size, value))
-    return 64
+def _nothing() -> None:
+    """Begin no plan."""

@@ -6,6 +6,7 @@ answer tells it nothing. At the end of the interpreter what was begun is finishe
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -40,7 +41,12 @@ class Background:
             self._pending.discard(future)
 
 
-@lru_cache(maxsize=1)
 def background() -> Background:
     """Return the one of this process, made on first use."""
+    # Threads do not survive a fork.
+    return _of_process(os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _of_process(_pid: int) -> Background:
     return Background()

@@ -60,7 +60,6 @@ class PlannedProgram:
         externals: Variables that the client sets, with what people call them.
         late: Steps of the client between planned calls.
         cuts: Steps that hold calls of models which could not be planned.
-        results: Variables in which the program ends, as far as it is known.
     """
 
     steps: tuple[Step, ...]
@@ -81,7 +80,14 @@ class PlanBuilder:
     _constants: dict[str, str] = field(default_factory=dict)
     _externals: dict[str, str] = field(default_factory=dict)
     _late: list[Note] = field(default_factory=list)
+    #: Variables that come from late-bound ones, without a call between.
+    _late_names: set[str] = field(default_factory=set)
     _cuts: list[Note] = field(default_factory=list)
+
+    @property
+    def num_cuts(self) -> int:
+        """How many steps were left with their calls."""
+        return len(self._cuts)
 
     def program(self) -> PlannedProgram:
         """Return what was recorded."""
@@ -121,6 +127,7 @@ class PlanBuilder:
             raise CannotPlan(f"{where}: {why}")
         name = self._names.unique(where)
         self._externals[name] = where
+        self._late_names.add(name)
         self._late.append(Note(where, why))
         return self.text_of(Symbol(name))
 
@@ -155,6 +162,7 @@ class PlanBuilder:
         Raises:
             CannotPlan: The body cannot be planned as a whole.
         """
+        self._check_not_late(items.variable)
         item = self._names.unique(f"{label}-item")
         name, output = self._names.unique(label), self._names.unique(f"{label}-list")
         body = self._body(label, lambda: trace_item(self.text_of(Symbol(item))))
@@ -179,6 +187,7 @@ class PlanBuilder:
             CannotPlan: One of the ways cannot be planned as a whole.
         """
         asked = [self.variable_of(text, f"{label}-on") for _, text, _ in cases]
+        self._check_not_late(*asked)
         name, output = self._names.unique(label), self._names.unique(f"{label}-out")
         planned = tuple(
             PlannedCase(_condition(question, variable), self._body(label, trace))
@@ -212,6 +221,7 @@ class PlanBuilder:
             CannotPlan: The body cannot be planned as a whole.
         """
         initial = {key: self.variable_of(text, f"{label}-{key}") for key, text in state.items()}
+        self._check_not_late(*initial.values())
         before = {key: self._names.unique(f"{label}-{key}-before") for key in state}
         after = dict(before)
 
@@ -245,8 +255,23 @@ class PlanBuilder:
 
     def _text(self, segments: Segments, hint: str) -> str:
         name = self._names.unique(hint)
-        self._scopes[-1].append(PlannedText(name, segments, name))
+        step = PlannedText(name, segments, name)
+        self._scopes[-1].append(step)
+        if not self._late_names.isdisjoint(step.inputs):
+            self._late_names.add(name)
         return name
+
+    def _check_not_late(self, *variables: str) -> None:
+        """Make sure that control flow does not depend on what the client makes.
+
+        The client tells the server a late-bound value when it finds it in a call that it makes, and
+        there would be no call before the server knows the value.
+
+        Raises:
+            CannotPlan: It does.
+        """
+        if not self._late_names.isdisjoint(variables):
+            raise CannotPlan("it depends on a text that is made on the client")
 
 
 def _condition(question: Question, variable: str) -> Condition:

@@ -12,14 +12,14 @@ from contextvars import ContextVar
 from typing import Protocol
 
 from parrot_integrations.planning.calls import ModelCall
-from parrot_integrations.planning.reply import Reply
+from parrot_integrations.planning.reply import Direct, Reply
 from parrot_integrations.settings import ClientSettings
 
 
 class PlanInForce(Protocol):
     """What a plan offers to the calls of the program that is replayed."""
 
-    def claim(self, call: ModelCall, *, endpoint: ClientSettings, direct: Reply) -> Reply | None:
+    def claim(self, call: ModelCall, *, endpoint: ClientSettings, direct: Direct) -> Reply | None:
         """Return the reply to a call that runs already; None leaves it to the caller to send.
 
         Args:
@@ -44,7 +44,7 @@ def in_force(plan: PlanInForce | None) -> Iterator[None]:
         current_plan.reset(token)
 
 
-def claim(call: ModelCall, endpoint: ClientSettings, direct: Reply) -> Reply | None:
+def claim(call: ModelCall, endpoint: ClientSettings, direct: Direct) -> Reply | None:
     """Ask the plan in force, if there is one."""
     plan = current_plan.get()
     return None if plan is None else plan.claim(call, endpoint=endpoint, direct=direct)

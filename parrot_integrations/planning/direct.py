@@ -27,6 +27,11 @@ class DirectReply:
     connection: Connection
     terms: Terms = Terms()  # noqa: RUF009 - immutable
 
+    @property
+    def timeout_s(self) -> float | None:
+        """Longest wait; None is as long as it takes."""
+        return self.terms.timeout_s
+
     def result(self) -> VariableView:
         """Send the call and return its variable in state ``ready``, blocking."""
         client = self.connection.client()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from parrot_backend import closed_set
@@ -23,6 +24,7 @@ from parrot_integrations.planning.steps import (
     PlannedText,
     Step,
 )
+from parrot_integrations.planning.waiting import WaitingCalls
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +74,18 @@ class Mirror:
     Attributes:
         values: Variables whose values are known.
         externals: Late-bound variables without a value.
-        appeared: Outputs of calls in instances that came into being since somebody took them.
         num_calls: Calls that exist by now.
     """
 
     values: dict[str, str]
     externals: set[str]
-    appeared: list[str] = field(default_factory=list)
     num_calls: int = 0
     _readers: dict[str, list[_Awaited]] = field(default_factory=lambda: defaultdict(list))
     _ready: dict[tuple[object, ...], deque[PlannedCall]] = field(
         default_factory=lambda: defaultdict(deque)
     )
-    _open: dict[tuple[object, ...], dict[str, _Awaited]] = field(
-        default_factory=lambda: defaultdict(dict)
-    )
+    _waiting: WaitingCalls = field(default_factory=WaitingCalls)
+    _taken: set[str] = field(default_factory=set)
 
     @classmethod
     def of(
@@ -94,8 +93,8 @@ class Mirror:
     ) -> Mirror:
         """Return the mirror of a plan that nothing has happened to."""
         mirror = cls(dict(constants), set(externals))
-        mirror._add(steps)
-        mirror.appeared.clear()
+        for name, value in mirror._add(steps):
+            mirror.learn(name, value)
         return mirror
 
     @property
@@ -112,15 +111,12 @@ class Mirror:
         ready = self._ready.get((call.frame, call.texts))
         if ready:
             return Match(ready.popleft(), {})
-        opened = self._open.get(call.frame, {})
-        for awaited in opened.values():
-            if awaited.missing <= self.externals:
-                assert isinstance(awaited.step, PlannedCall)
-                learnt = fill_holes(awaited.step.contents, call.texts, self.values)
-                if learnt is not None:
-                    del opened[awaited.step.output]
-                    awaited.missing.clear()  # it is taken, and becomes ready no more
-                    return Match(awaited.step, learnt)
+        for candidate in self._waiting.candidates(call):
+            learnt = fill_holes(candidate.contents, call.texts, self.values)
+            if learnt is not None:
+                self._waiting.remove(candidate)
+                self._taken.add(candidate.output)
+                return Match(candidate, learnt)
         return None
 
     def learn(self, variable: str, value: str) -> None:
@@ -135,13 +131,7 @@ class Mirror:
             for awaited in self._readers.pop(name, ()):
                 if name in awaited.missing:
                     awaited.missing.discard(name)
-                    if not awaited.missing:
-                        news.extend(self._advance(awaited))
-
-    def take_appeared(self) -> list[str]:
-        """Return the outputs that came into being since the last time."""
-        taken, self.appeared = self.appeared, []
-        return taken
+                    news.extend(self._look_at(awaited))
 
     def _add(self, steps: Iterable[Step]) -> list[tuple[str, str]]:
         """Take in steps; return the values that follow at once."""
@@ -149,18 +139,29 @@ class Mirror:
         for step in steps:
             if isinstance(step, PlannedCall):
                 self.num_calls += 1
-                self.appeared.append(step.output)
             awaited = _Awaited(step, {name for name in step.inputs if name not in self.values})
-            if isinstance(step, PlannedCall) and awaited.missing:
-                self._open[step.call.frame][step.output] = awaited
             news += self._wait(awaited)
         return news
 
     def _wait(self, awaited: _Awaited) -> list[tuple[str, str]]:
-        if not awaited.missing:
-            return self._advance(awaited)
         for name in awaited.missing:
             self._readers[name].append(awaited)
+        return self._look_at(awaited)
+
+    def _look_at(self, awaited: _Awaited) -> list[tuple[str, str]]:
+        """Go on with a step if it has what it waits for; return the values that follow."""
+        if not awaited.missing:
+            return self._advance(awaited)
+        step = awaited.step
+        if (
+            isinstance(step, PlannedCall)
+            and step.output not in self._taken
+            and awaited.missing <= self.externals
+        ):
+            # What its texts are can be read off those of a call of the program.
+            self._waiting.remove(step)
+            with suppress(ValueError):
+                self._waiting.add(step, self.values, awaited.missing)
         return []
 
     def _advance(self, awaited: _Awaited) -> list[tuple[str, str]]:
@@ -191,8 +192,10 @@ class Mirror:
             return []
 
     def _make_ready(self, step: PlannedCall) -> None:
+        self._waiting.remove(step)
+        if step.output in self._taken:
+            return
         texts = tuple(rendered(content, self.values) for content in step.contents)
-        self._open.get(step.call.frame, {}).pop(step.output, None)
         self._ready[step.call.frame, texts].append(step)
 
     def _expand_map(self, step: PlannedMap) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ never changes an answer. What nobody has claimed when the program ends is given 
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,11 +20,13 @@ from parrot_integrations.planning.calls import ModelCall
 from parrot_integrations.planning.clients import Connection
 from parrot_integrations.planning.mirror import Mirror
 from parrot_integrations.planning.planned_reply import PlannedReply
-from parrot_integrations.planning.reply import Reply
+from parrot_integrations.planning.reply import Direct, Reply
 from parrot_integrations.planning.report import PlanReport
 from parrot_integrations.planning.session import PlanSession
 from parrot_integrations.planning.steps import PlannedCall, all_steps, bodies_of, to_nodes
 from parrot_integrations.settings import ClientSettings
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ class Plan:
         self._session: PlanSession | None = None
         self._num_claimed = 0
         self._num_missed = 0
+        self._num_lost = 0
         self._is_closed = False
 
     def start(self) -> None:
@@ -78,7 +82,7 @@ class Plan:
             with self._lock:
                 self._submit()
 
-    def claim(self, call: ModelCall, *, endpoint: ClientSettings, direct: Reply) -> Reply | None:
+    def claim(self, call: ModelCall, *, endpoint: ClientSettings, direct: Direct) -> Reply | None:
         """Return the reply of the planned call that is exactly this one; None if there is none.
 
         Args:
@@ -88,36 +92,48 @@ class Plan:
         """
         with self._lock:
             match = None
-            if not self._is_closed and self._is_mine(endpoint):
+            # A call that is refused because nothing is said in it would not be, with a value there.
+            if not self._is_closed and any(call.texts) and self._is_mine(endpoint):
                 match = self._mirror.find(call)
             if match is None:
                 return None
-            self._num_claimed += 1
             for name, value in match.learnt.items():
                 self._mirror.learn(name, value)
                 if self._session is not None:
                     self._session.set(name, value)
-            session = self._submit() if self._session is None else self._session
-            self._follow(session)
+            session = self._session or self._submit()
+            if session is None:
+                return None
+            self._num_claimed += 1
             return PlannedReply(self, match.call.output, session.slot(match.call.output), direct)
 
     def miss(self) -> None:
         """Count a call of the program that no plan has."""
-        self._num_missed += 1
+        with self._lock:
+            self._num_missed += 1
 
     def learn(self, output: str, value: str) -> None:
         """Take in the value of a claimed call, before the program goes on with it."""
         with self._lock:
             self._mirror.learn(output, value)
-            if self._session is not None:
-                self._follow(self._session)
+
+    def lose(self) -> None:
+        """Count a claimed call that had to be sent by itself after all."""
+        with self._lock:
+            self._num_lost += 1
+
+    def give_up(self, output: str) -> None:
+        """Cancel a claimed call that nobody waits for any more; does not wait for the server."""
+        with self._lock:
+            if self._session is not None and not self._is_closed:
+                self._session.cancel(output)
 
     def close(self) -> None:
         """Give up what is unfinished; does not wait for the server."""
         with self._lock:
-            self._is_closed = True
-            if self._session is not None:
+            if self._session is not None and not self._is_closed:
                 self._session.close()
+            self._is_closed = True
 
     def report(self) -> PlanReport:
         """Return what was planned and what came of it."""
@@ -128,6 +144,7 @@ class Plan:
                 num_planned=self._mirror.num_calls,
                 num_claimed=self._num_claimed,
                 num_missed=self._num_missed,
+                num_lost=self._num_lost,
                 num_submits=0 if session is None else session.num_submits,
                 num_sets=0 if session is None else session.num_sets,
                 late=self.program.late,
@@ -138,15 +155,23 @@ class Plan:
         """Return the graph as a Mermaid flow chart."""
         return self.report().to_mermaid()
 
-    def _submit(self) -> PlanSession:
+    def _submit(self) -> PlanSession | None:
+        """Send the graph; None, and the end of the plan, if it cannot be put into a request."""
         assert self._connection is not None, "a plan with calls has a server"
-        courier = ThreadCourier(self._connection.client())
-        terms = self._terms
-        session = PlanSession(courier, terms.app, terms.metadata or {}, tokens=terms.tokens)
         variables: dict[str, str | None] = dict(self.program.constants)
         for name in self.program.externals:
             variables[name] = self._mirror.values.get(name)
-        session.submit(to_nodes(self.program.steps), variables, self._wanted())
+        try:
+            courier = ThreadCourier(self._connection.client())
+            terms = self._terms
+            session = PlanSession(courier, terms.app, terms.metadata or {}, tokens=terms.tokens)
+            followed = frozenset(s.output for s in self.program.steps if bodies_of(s))
+            session.submit(to_nodes(self.program.steps), variables, self._wanted(), followed)
+        except Exception:
+            # The program's own calls will show what is wrong with one of them.
+            _logger.debug("a plan could not be sent", exc_info=True)
+            self._is_closed = True
+            return None
         self._session = session
         return session
 
@@ -158,12 +183,9 @@ class Plan:
         for step in self.program.steps:
             if step.output not in read:
                 wanted[step.output] = self._terms.criteria
-            elif isinstance(step, PlannedCall):
+            elif isinstance(step, PlannedCall) or bodies_of(step):
                 wanted[step.output] = None
         return wanted
-
-    def _follow(self, session: PlanSession) -> None:
-        session.follow(self._mirror.take_appeared())
 
     def _is_mine(self, endpoint: ClientSettings) -> bool:
         if self._connection is None:

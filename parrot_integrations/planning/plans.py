@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from parrot_integrations.planning.calls import ModelCall
 from parrot_integrations.planning.context import PlanInForce
 from parrot_integrations.planning.plan import Plan
-from parrot_integrations.planning.reply import Reply
+from parrot_integrations.planning.reply import Direct, Reply
 from parrot_integrations.settings import ClientSettings
 
 
@@ -40,7 +40,7 @@ class Plans:
         for plan in self.plans:
             plan.start()
 
-    def claim(self, call: ModelCall, *, endpoint: ClientSettings, direct: Reply) -> Reply | None:
+    def claim(self, call: ModelCall, *, endpoint: ClientSettings, direct: Direct) -> Reply | None:
         """Return the reply of the planned call that is exactly this one; None if there is none."""
         for plan in self.plans:
             reply = plan.claim(call, endpoint=endpoint, direct=direct)

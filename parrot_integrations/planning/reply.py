@@ -42,3 +42,11 @@ class Reply(Protocol):
 
     def aevents(self) -> AsyncGenerator[ReplyEvent, None]:
         """Yield the text as it is generated, then the variable."""
+
+
+class Direct(Reply, Protocol):
+    """The reply to a call that is sent by itself when it is first read."""
+
+    @property
+    def timeout_s(self) -> float | None:
+        """Longest wait for it; None is as long as it takes."""

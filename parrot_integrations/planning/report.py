@@ -29,6 +29,7 @@ class PlanReport:
         num_planned: Planned calls, those in instances of maps and loops included.
         num_claimed: Those that the program made.
         num_missed: Calls of the program that were not in the plan and were sent by themselves.
+        num_lost: Claimed calls that were sent by themselves after all, because the plan was lost.
         num_submits: Requests that carried a graph.
         num_sets: Late-bound variables that were set after the submit.
         late: Steps on the client between planned calls, and why they are not on the server.
@@ -39,6 +40,7 @@ class PlanReport:
     num_planned: int
     num_claimed: int
     num_missed: int
+    num_lost: int
     num_submits: int
     num_sets: int
     late: tuple[Note, ...]
@@ -55,6 +57,7 @@ class PlanReport:
             f"planned {self.num_planned} calls in {self.num_submits} submit(s): "
             f"{self.num_claimed} used, {self.num_wasted} not used; {self.num_missed} more sent by "
             f"themselves; {self.num_sets} value(s) set",
+            *([f"  lost        {self.num_lost} call(s) sent again"] if self.num_lost else ()),
             *(f"  late-bound  {note.where}: {note.why}" for note in self.late),
             *(f"  cut         {note.where}: {note.why}" for note in self.cuts),
         ]

@@ -8,7 +8,7 @@ closing the session are sent in the background.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from parrot_backend.protocol import (
     Scalar,
@@ -18,7 +18,7 @@ from parrot_backend.protocol import (
 )
 from parrot_integrations.couriers import Courier
 from parrot_integrations.deadline import Deadline
-from parrot_integrations.errors import ParrotError
+from parrot_integrations.errors import ParrotError, ProgramError
 from parrot_integrations.graph import GraphDelta
 from parrot_integrations.outbox import Outbox
 from parrot_integrations.planning.background import background
@@ -68,6 +68,7 @@ class PlanSession:
         nodes: tuple[WireNode, ...],
         variables: Mapping[str, str | None],
         wanted: Mapping[str, WireCriteria | None],
+        followed: frozenset[str] = frozenset(),
     ) -> None:
         """Send the graph and return at once.
 
@@ -75,6 +76,7 @@ class PlanSession:
             nodes: The graph.
             variables: External variables; one without a value is set later.
             wanted: The outputs to report.
+            followed: Those of control nodes, whose instances are reported, too.
         """
         names = frozenset((*variables, *wanted))
         self._slots.update((name, Slot()) for name in names)
@@ -84,18 +86,21 @@ class PlanSession:
         delta = GraphDelta(declared, nodes, frozenset(), (), names)
         self._entry = next(iter(wanted), None)
         self.num_submits += 1
-        self._send(delta, wanted)
-
-    def follow(self, names: Iterable[str]) -> None:
-        """Have outputs reported that came into being on the server; returns at once."""
-        wanted = dict.fromkeys(names, None)
-        if wanted:
-            self._slots.update((name, Slot()) for name in wanted)
-            self._send(None, wanted)
+        shipment = Shipment(
+            delta,
+            wanted,
+            self._app,
+            self._metadata,
+            on_disconnect="cancel",
+            tokens=self._tokens,
+            followed=followed,
+        )
+        self._outbox.add(shipment)
+        self._outbox.pump(wanted)
 
     def slot(self, name: str) -> Slot:
-        """Return the place of a reported output."""
-        return self._slots[name]
+        """Return the place of an output that is reported, or will be when its instance is there."""
+        return self._outbox.instance(name)
 
     def set(self, name: str, value: str) -> None:
         """Set a late-bound variable in the background.
@@ -106,31 +111,34 @@ class PlanSession:
         self.num_sets += 1
         background().run(lambda: self._set(name, value))
 
+    def cancel(self, name: str) -> None:
+        """Give an output up in the background, with all that waits for it."""
+        background().run(lambda: self._cancel(name))
+
     def close(self) -> None:
         """End the session in the background, with all that is unfinished."""
         if self.num_submits:
             background().run(self._close)
-
-    def _send(self, delta: GraphDelta | None, wanted: Mapping[str, WireCriteria | None]) -> None:
-        shipment = Shipment(
-            delta,
-            wanted,
-            self._app,
-            self._metadata,
-            on_disconnect="cancel",
-            tokens=self._tokens,
-        )
-        self._outbox.add(shipment)
-        self._outbox.pump(wanted)
 
     def _set(self, name: str, value: str) -> None:
         try:
             known = self._slots[name].wait_until(_is_accepted, Deadline(_ACCEPTANCE_S), name)
             if known.id is not None:
                 self._courier.set_variable(known.id, value)
+        except Exception as exc:
+            # Whatever it is: calls that wait for the value must be told that it does not come.
+            _logger.debug("a late-bound value was not set", exc_info=True)
+            self._outbox.abandon(
+                exc if isinstance(exc, ParrotError) else ProgramError("not_set", str(exc))
+            )
+
+    def _cancel(self, name: str) -> None:
+        try:
+            self._slots[name].wait_until(_is_accepted, Deadline(_ACCEPTANCE_S), name)
+            if self.session_id is not None:
+                self._courier.cancel(self.session_id, (name,))
         except ParrotError as exc:
-            _logger.debug("a late-bound value was not set: %s", exc)
-            self._outbox.abandon(exc)
+            _logger.debug("an output that nobody wants goes on: %s", exc)
 
     def _close(self) -> None:
         try:

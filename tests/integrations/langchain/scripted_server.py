@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 import uvicorn
@@ -32,8 +33,12 @@ class ScriptedServer:
     """
 
     url: str
-    app: FastAPI
-    requests: list[tuple[str, str]] = field(default_factory=list)
+    app: FastAPI = field(repr=False)
+    requests: list[tuple[str, str]] = field(default_factory=list, repr=False)
+
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
+        """Keep what Hypothesis prints short."""
+        printer.text("server")
 
     @property
     def service(self) -> Service:
@@ -58,6 +63,13 @@ class ScriptedServer:
             assert time.monotonic() < deadline_s, "calls are left on the server"
             time.sleep(0.005)
 
+    def wait_until_empty(self, timeout_s: float = 5.0) -> None:
+        """Wait until no session is open."""
+        deadline_s = time.monotonic() + timeout_s
+        while any(not session.is_closed for session in list(self.service.coordinator.sessions)):
+            assert time.monotonic() < deadline_s, "sessions are left on the server"
+            time.sleep(0.005)
+
 
 class _Recording:
     """Notes requests on their way to the application."""
@@ -74,7 +86,7 @@ class _Recording:
 
 @contextmanager
 def scripted_server(
-    config: ScriptedConfig | None = None, **settings: object
+    config: ScriptedConfig | None = None, *, port: int = 0, **settings: object
 ) -> Iterator[ScriptedServer]:
     """Run a server until the block ends."""
     engine_config = config or ScriptedConfig()
@@ -84,7 +96,7 @@ def scripted_server(
     server = uvicorn.Server(
         uvicorn.Config(_Recording(app, requests), log_config=None, timeout_graceful_shutdown=2)
     )
-    sock = socket.create_server(("127.0.0.1", 0))
+    sock = socket.create_server(("127.0.0.1", port))
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
     thread.start()
