@@ -16,7 +16,7 @@ from parrot_integrations.planning.clients import Connection
 from parrot_integrations.planning.context import current_plan, in_force
 from parrot_integrations.planning.direct import replies_to
 from parrot_integrations.planning.groups import GroupReply
-from parrot_integrations.planning.reply import Reply
+from parrot_integrations.planning.reply import Direct, Reply
 from parrot_integrations.planning.submits import Terms
 from parrot_integrations.settings import ClientSettings
 
@@ -38,14 +38,16 @@ class BatchPlan:
             for call, reply in zip(alike, replies_to(alike, connection, terms), strict=True):
                 self._replies[_key(call)].append(reply)
 
-    def claim(self, call: ModelCall, *, endpoint: ClientSettings, direct: Reply) -> Reply | None:
+    def claim(self, call: ModelCall, *, endpoint: ClientSettings, direct: Direct) -> Reply | None:
         """Return the reply to a call that nobody has claimed yet."""
         with self._lock:
             replies = self._replies.get(_key(call))
             if replies and endpoint == self._endpoint:
                 return replies.popleft()
         # For example the second try of a call: a plan around the batch may have that.
-        return None if self._outer is None else self._outer.claim(call, endpoint=endpoint)
+        if self._outer is None:
+            return None
+        return self._outer.claim(call, endpoint=endpoint, direct=direct)
 
     def give_up(self) -> None:
         """Drop what nobody reads any more."""

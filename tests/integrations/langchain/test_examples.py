@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from langchain_core.runnables import Runnable
@@ -38,13 +39,13 @@ def test_an_example(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         planned = planned_form(module, llm, chain)
         assert planned.invoke(value) == expected
         assert background().settle(5)
-        counted = (plain, server.num_graphs, server.num_sets)
+        counted = (plain, server.num_submits, server.num_sets)
         server.wait_until_idle()
     assert counted == COUNTS[name]
     assert all(plan.report().num_wasted == 0 for plan in plans)
 
 
-def planned_form(module: object, llm: ChatParrot, chain: Runnable) -> Runnable:
+def planned_form(module: object, llm: ChatParrot, chain: Runnable[Any, Any]) -> Runnable[Any, Any]:
     if module.__name__ == "langgraph_agent":  # type: ignore[attr-defined]
         return module.build(llm, planned=True)  # type: ignore[attr-defined,no-any-return]
     return as_parrot(chain)

@@ -13,7 +13,7 @@ from parrot_backend.protocol import VariableView
 from parrot_integrations.langchain import ChatParrot, ParrotLLM
 from parrot_integrations.planning.calls import ModelCall
 from parrot_integrations.planning.context import in_force
-from parrot_integrations.planning.reply import Reply, ReplyEvent, ReplyText
+from parrot_integrations.planning.reply import Direct, Reply, ReplyEvent, ReplyText
 from parrot_integrations.settings import ClientSettings
 from tests.helpers.fake_parrot import FakeParrot
 
@@ -52,7 +52,7 @@ class Plan:
         self._error = error
         self.endpoints: list[ClientSettings] = []
 
-    def claim(self, call: ModelCall, *, endpoint: ClientSettings) -> Reply | None:
+    def claim(self, call: ModelCall, *, endpoint: ClientSettings, direct: Direct) -> Reply | None:
         self.endpoints.append(endpoint)
         keys = [(known.frame, known.texts) for known in self._calls]
         if (call.frame, call.texts) not in keys:

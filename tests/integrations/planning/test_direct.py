@@ -16,7 +16,7 @@ from parrot_integrations.planning.calls import CallOptions, ModelCall
 from parrot_integrations.planning.clients import Connection
 from parrot_integrations.planning.context import current_plan, in_force
 from parrot_integrations.planning.direct import DirectReply, aresults, replies_to, results
-from parrot_integrations.planning.reply import Reply, ReplyEvent, ReplyText
+from parrot_integrations.planning.reply import Direct, Reply, ReplyEvent, ReplyText
 from parrot_integrations.planning.submits import Terms
 from parrot_integrations.settings import ClientSettings
 from tests.helpers.fake_graph import failure
@@ -273,7 +273,7 @@ class OnePlan:
         self.asked: list[tuple[ModelCall, ClientSettings]] = []
         self._reply = reply
 
-    def claim(self, call: ModelCall, *, endpoint: ClientSettings) -> Reply | None:
+    def claim(self, call: ModelCall, *, endpoint: ClientSettings, direct: Direct) -> Reply | None:
         self.asked.append((call, endpoint))
         return self._reply if call.prompt == "planned" else None
 
