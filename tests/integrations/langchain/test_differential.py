@@ -125,7 +125,7 @@ _configs = st.sampled_from(_CONFIGS)
 
 
 @given(trees(), inputs(), _configs)
-@examples(60 * _FACTOR)
+@examples(120 * _FACTOR)
 def test_invoke(server: ScriptedServer, tree: Tree, value: str, config: dict[str, Any]) -> None:
     check(server, tree, "invoke", [value], config)
 
