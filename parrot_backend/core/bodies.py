@@ -46,6 +46,7 @@ class BodyPlan:
         reads: What of the surrounding graph it may read.
         num_requests: LLM requests of one instance, without those of inner bodies.
         num_references: Variables that its nodes read, counted for each node.
+        length: Longest path in one instance, in nodes.
     """
 
     nodes: tuple[CallSpec | TransformSpec | ControlPlan, ...]
@@ -55,6 +56,7 @@ class BodyPlan:
     reads: tuple[VariableId, ...]
     num_requests: int
     num_references: int
+    length: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,6 +73,11 @@ class ControlPlan:
     bodies: tuple[BodyPlan, ...]
     inputs: tuple[VariableId, ...]
     captures: tuple[VariableId, ...]
+
+    @property
+    def length(self) -> int:
+        """Longest path in one instance of any of the bodies, in nodes."""
+        return max(body.length for body in self.bodies)
 
     @property
     def num_nodes(self) -> int:
@@ -100,13 +107,12 @@ class Scope:
 
 def calls_of(specs: Iterable[NodeSpec]) -> Iterator[CallSpec]:
     """Yield all calls in order, those in bodies too."""
-    pending = [*specs][::-1]
-    while pending:
-        spec = pending.pop()
+    for spec in specs:
         if isinstance(spec, CallSpec):
             yield spec
         elif not isinstance(spec, TransformSpec):
-            pending += [node for body in _bodies_of(spec) for node in body.nodes][::-1]
+            for body in _bodies_of(spec):
+                yield from calls_of(body.nodes)
 
 
 class BodyChecker:
@@ -184,16 +190,25 @@ class BodyChecker:
         for node in nodes:
             _check_known(node.reads, inner, f"call {call_name(node.id)!r} in {owner}")
         _check_known([body.result, *uses], inner, owner)
+        ordered = in_topological_order(nodes)
         position = {node.id: i for i, node in enumerate(nodes)}
+        steps = {
+            plan.spec.output: 1 + plan.length for plan in plans if isinstance(plan, ControlPlan)
+        }
+        ends: dict[VariableId, int] = {}
+        for node in ordered:
+            begin = max((ends.get(used, 0) for used in node.reads), default=0)
+            ends[node.output] = begin + steps.get(node.output, 1)
         read = dict.fromkeys([*(u for n in nodes for u in n.reads), body.result, *uses])
         return BodyPlan(
             nodes=tuple(plans),
-            order=tuple(position[node.id] for node in in_topological_order(nodes)),
+            order=tuple(position[node.id] for node in ordered),
             makes=tuple(makes),
             result=body.result,
             reads=tuple(used for used in read if used not in own),
             num_requests=sum(len(outputs_of(s)) for s in body.nodes if isinstance(s, CallSpec)),
             num_references=sum(len(node.reads) for node in nodes),
+            length=max(ends.values(), default=0),
         )
 
     def _sketch(self, plan: CallSpec | TransformSpec | ControlPlan) -> list[Node]:

@@ -58,7 +58,8 @@ class CoreConfig:
     Attributes:
         retain_prefixes: Whether engines keep prefixes that requests to come will read.
         splice: Whether engines that can go on by themselves with the next output of a call.
-        max_nodes_per_session: Requests plus transforms one session may hold.
+        max_nodes_per_session: Nodes one session may hold, those of instances included; and
+            instances of bodies that it may make.
         max_unfinished_calls: Requests the whole server holds before it says ``saturated``.
         max_attempts: Tries of one request, counting the first.
         session_ttl_s: An idle session is forgotten after this.

@@ -97,6 +97,11 @@ class ControlNode(Node, ABC):
         """What it waits for, and what its instances may read."""
         return dict.fromkeys((*self.inputs, *self.captures))
 
+    @property
+    def steps(self) -> int:
+        """Itself, and the longest path in a body until there are instances."""
+        return 1 if self.ready_s is not None else 1 + self.plan.length
+
     @abstractmethod
     def due(self, variables: Variables) -> tuple[Instance, ...]:
         """Return the instances that are to be made, now that the inputs are there.

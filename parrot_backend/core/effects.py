@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from parrot_backend.core.ids import NodeId
 from parrot_backend.core.nodes import Node, Request
@@ -29,8 +30,7 @@ class Effects:
     lengthened: dict[NodeId, Node] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """How far a graph may grow: nodes in all, and requests that may be added now."""
 
     nodes: int

@@ -6,7 +6,7 @@ name of the control node; so names of instances within instances go on: ``m:0:b:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from parrot_backend.core.bodies import ControlPlan
@@ -22,8 +22,9 @@ from parrot_backend.core.variable import Variable, VariableState
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """How much instances add: nodes, LLM requests among them, edges and items, and text."""
+    """How much instances add: nodes, LLM requests among them, edges, and text of items."""
 
+    instances: int
     nodes: int
     requests: int
     references: int
@@ -45,15 +46,15 @@ class Expansion:
     made: list[Made] = field(default_factory=list)
 
 
-def cost_of(instances: Iterable[Instance]) -> Cost:
+def cost_of(instances: Sequence[Instance]) -> Cost:
     """Return how much instances would add; inner bodies count when their time comes."""
     nodes = requests = references = chars = 0
     for instance in instances:
         nodes += len(instance.body.order)
         requests += instance.body.num_requests
-        references += instance.body.num_references + 1
+        references += instance.body.num_references
         chars += len(instance.item or "")
-    return Cost(nodes, requests, references, chars)
+    return Cost(len(instances), nodes, requests, references, chars)
 
 
 def expand(control: ControlNode, instances: Iterable[Instance]) -> Expansion:

@@ -7,7 +7,7 @@ does nothing while no engine can keep prefixes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from parrot_backend.core.commands import Command
@@ -16,7 +16,7 @@ from parrot_backend.core.control import ControlNode
 from parrot_backend.core.early_fill import EarlyFill, FillCandidate
 from parrot_backend.core.engine_state import EngineState
 from parrot_backend.core.graph import SessionGraph
-from parrot_backend.core.ids import AttemptId, EngineId, NodeId
+from parrot_backend.core.ids import AttemptId, EngineId, NodeId, VariableId
 from parrot_backend.core.nodes import NodeState, Request
 from parrot_backend.core.prefix import PrefixBoundary, PrefixChain, PrefixHasher, PrefixIndex
 from parrot_backend.core.prompt import InPlace, Input, PartKind, PromptPart
@@ -143,6 +143,20 @@ class Foresight:
         """An engine is gone, with all it kept."""
         self.retention.lose_engine(engine)
         self.fills.lose_engine(engine)
+
+
+def requests_fed_by(graph: SessionGraph, variable: VariableId) -> Iterator[Request]:
+    """Yield the requests that read a variable, as it is or through transforms."""
+    pending, seen = [variable], set[NodeId]()
+    while pending:
+        for node in graph.consumers(graph.variables[pending.pop()]):
+            if node.id in seen:
+                continue
+            seen.add(node.id)
+            if isinstance(node, Request):
+                yield node
+            else:
+                pending.append(node.output)
 
 
 def _first_missing(

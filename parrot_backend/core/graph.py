@@ -31,7 +31,7 @@ from parrot_backend.errors import RequestError
 #: Edges cost time, too; these are some tenths of a second.
 MAX_REFERENCES_PER_SUBMIT = 50_000
 
-#: Edges, and items of lists, that the control nodes of a session may add; these are some seconds.
+#: Edges that the control nodes of a session may add; these are some seconds.
 MAX_GROWN_REFERENCES = 500_000
 
 #: Most text that the values of one session may hold together.
@@ -61,7 +61,8 @@ class SessionGraph:
         variables: By id, in order of submission.
         nodes: By id, in order of arrival.
         text_chars: Length of all values together.
-        grown_references: What counts towards ``MAX_GROWN_REFERENCES``.
+        num_instances: Instances of bodies that were made.
+        num_grown_references: What counts towards ``MAX_GROWN_REFERENCES``.
     """
 
     def __init__(self, session: SessionId) -> None:
@@ -69,7 +70,8 @@ class SessionGraph:
         self.variables: dict[VariableId, Variable] = {}
         self.nodes: dict[NodeId, Node] = {}
         self.text_chars = 0
-        self.grown_references = 0
+        self.num_instances = 0
+        self.num_grown_references = 0
         self._node_names: set[str] = set()
 
     def plan(self, submission: GraphSubmitted, max_nodes: int) -> GraphDelta:
@@ -136,14 +138,16 @@ class SessionGraph:
 
     def _link(self, node: Node) -> None:
         """Let variables know who waits for them, and who may come to read them."""
+        if not isinstance(node, ControlNode):
+            for used in node.inputs:
+                self.variables[used].consumers.append(node.id)
+            return
         for used in node.inputs:
-            variable = self.variables[used]
             # What is there has said so already; a node that waits for it now must not hear twice.
-            if not isinstance(node, ControlNode) or not variable.is_settled:
-                variable.consumers.append(node.id)
-        if isinstance(node, ControlNode):
-            for used in node.captures:
-                self.variables[used].captors.append(node.id)
+            if not self.variables[used].is_settled:
+                self.variables[used].consumers.append(node.id)
+        for used in node.captures:
+            self.variables[used].captors.append(node.id)
 
     def check_room(self, num_chars: int) -> None:
         """Check that the session may hold so much more text.
@@ -200,27 +204,28 @@ class SessionGraph:
             node = self.nodes[heapq.heappop(heap)[1]]
             for before in self.predecessors(node):
                 # What has ended is never ordered again.
-                if before.remaining > node.remaining or before.has_ended:
+                if before.remaining >= node.remaining + node.steps or before.has_ended:
                     continue
-                before.remaining = node.remaining + 1
+                before.remaining = node.remaining + node.steps
                 if before.id not in lengthened:
                     lengthened[before.id] = before
                     heapq.heappush(heap, (-before.index, before.id))
         return list(lengthened.values())
 
     def _build(self, submission: GraphSubmitted) -> list[Node]:
-        own = {made for spec in submission.nodes for made in outputs_of(spec)}
-        own.update(variable_id(self.session, spec.name) for spec in submission.variables)
-        scope = Scope(own, Scope(self.variables))
-        checker = BodyChecker(self.session, submission.tenant)
         nodes: list[Node] = []
+        scope: Scope | None = None
         for spec in submission.nodes:
             if isinstance(spec, CallSpec | TransformSpec):
                 nodes += build_nodes(spec, self.session, submission.tenant)
-            else:
-                plan = checker.plan(spec, scope)
-                node = NodeId(f"{self.session}.{spec.name}")
-                nodes.append(make_control(plan, node, spec.output, submission.tenant))
+                continue
+            if scope is None:
+                own = {made for other in submission.nodes for made in outputs_of(other)}
+                own.update(variable_id(self.session, other.name) for other in submission.variables)
+                scope = Scope(own, Scope(self.variables))
+            plan = BodyChecker(self.session, submission.tenant).plan(spec, scope)
+            node = NodeId(f"{self.session}.{spec.name}")
+            nodes.append(make_control(plan, node, spec.output, submission.tenant))
         return nodes
 
     def _check_size(self, nodes: list[Node], max_nodes: int) -> None:
@@ -282,17 +287,3 @@ class SessionGraph:
                     f"variable {variable.name!r} has no value and no call makes it, but the "
                     "session is to be closed",
                 )
-
-
-def requests_fed_by(graph: SessionGraph, variable: VariableId) -> Iterator[Request]:
-    """Yield the requests that read a variable, as it is or through transforms."""
-    pending, seen = [variable], set[NodeId]()
-    while pending:
-        for node in graph.consumers(graph.variables[pending.pop()]):
-            if node.id in seen:
-                continue
-            seen.add(node.id)
-            if isinstance(node, Request):
-                yield node
-            else:
-                pending.append(node.output)

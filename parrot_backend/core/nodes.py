@@ -75,6 +75,11 @@ class Node:
         return self.inputs
 
     @property
+    def steps(self) -> int:
+        """How many nodes follow one another here: more than itself in what it will bring forth."""
+        return 1
+
+    @property
     def has_ended(self) -> bool:
         """True when the state will not change any more."""
         return self.state in _ENDED

@@ -12,7 +12,7 @@ from parrot_backend.core.deduction import deduce_objectives
 from parrot_backend.core.effects import Effects, Limits
 from parrot_backend.core.events import RequestFailed, RequestFinished, TokensGenerated
 from parrot_backend.core.fleet import Fleet
-from parrot_backend.core.graph import requests_fed_by
+from parrot_backend.core.foresight import requests_fed_by
 from parrot_backend.core.ids import EngineId, VariableId, WaiterId
 from parrot_backend.core.nodes import Node, NodeState, Request
 from parrot_backend.core.propagation import Propagation
@@ -209,11 +209,10 @@ class Progress:
             now_s: The time.
             cause: The request whose end began it.
         """
-        if effects.added:
-            self.take_in(session, effects.added, effects.lengthened.values())
         for variable in effects.settled:
             session.annotations.pop(variable.id, None)  # it has all that was wished for it
         if effects.added:
+            self.take_in(session, effects.added, effects.lengthened.values())
             requests = [node for node in effects.added if isinstance(node, Request)]
             self._deduce_for(session, requests, cause)
         for request in effects.stopped:
@@ -232,7 +231,8 @@ class Progress:
         for request in effects.ready:
             if not request.has_ended:
                 self._fleet.enqueue(request, now_s)
-        self.expect(session, effects.added)
+        if effects.added:
+            self.expect(session, effects.added)
 
     def look_ahead(self, request: Request) -> None:
         """A request runs now: prompts that wait for its output may be filled meanwhile."""

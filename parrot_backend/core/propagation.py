@@ -263,7 +263,8 @@ class Propagation:
         instances: tuple[Instance, ...] = control.due(self._graph.variables)
         cost = cost_of(instances)
         self._check_limits(cost)
-        self._graph.grown_references += cost.references
+        self._graph.num_instances += cost.instances
+        self._graph.num_grown_references += cost.references
         self._num_requests += cost.requests
         expansion = expand(control, instances)
         for node in self._graph.grow(control, expansion, self._now_s):
@@ -273,13 +274,16 @@ class Propagation:
         self._arrivals.append(control)
 
     def _check_limits(self, cost: Cost) -> None:
+        graph, limits = self._graph, self._limits
+        references = graph.num_grown_references + cost.references
         for number, limit, what in (
-            (len(self._graph.nodes) + cost.nodes, self._limits.nodes, "nodes"),
-            (self._graph.grown_references + cost.references, MAX_GROWN_REFERENCES, "references"),
+            (len(graph.nodes) + cost.nodes, limits.nodes, "nodes"),
+            (graph.num_instances + cost.instances, limits.nodes, "instances of bodies"),
+            (references, MAX_GROWN_REFERENCES, "references"),
         ):
             if number > limit:
                 message = f"the session would hold {number} {what}, {limit} are allowed"
                 raise RequestError("graph_too_large", message)
-        if self._num_requests + cost.requests > self._limits.requests:
+        if self._num_requests + cost.requests > limits.requests:
             raise CapacityError("saturated", f"{cost.requests} more calls would be too many")
-        self._graph.check_room(cost.chars)
+        graph.check_room(cost.chars)

@@ -43,7 +43,7 @@ class ServerSettings(_Settings):
 
     Attributes:
         max_body_bytes: Largest body of a request.
-        max_graph_nodes: Requests plus transforms one session may hold.
+        max_graph_nodes: Nodes one session may hold, those of instances included.
         max_concurrent_calls: Unfinished calls the server holds before it says ``saturated``.
         max_sessions: Live sessions the server holds before it says ``saturated``.
         max_wait_s: Longest wait of one HTTP request, whatever it asks for.

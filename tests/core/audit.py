@@ -387,9 +387,10 @@ def check_graph(session: Session, max_nodes: int) -> None:
             assert node.state is not NodeState.FINISHED or not node.captures
             continue
         for used in node.reads:
-            assert node in list(graph.readers(graph.variables[used]))
-        for variable in node.made:
-            producer = graph.variables[variable].producer
+            variable = graph.variables[used]
+            assert variable.is_settled or node in list(graph.readers(variable))
+        for made_id in node.made:
+            producer = graph.variables[made_id].producer
             assert producer is not None
             assert producer.startswith(f"{node.id}:")
             assert graph.nodes[producer].index < node.index

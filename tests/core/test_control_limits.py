@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 
 from parrot_backend.core import graph as graph_module
-from parrot_backend.core.commands import AbortRequest, AnswerWaiter, FillPrefix
+from parrot_backend.core.commands import AbortRequest, AnswerWaiter, FillPrefix, StartRequest
 from parrot_backend.core.config import CoreConfig, EarlyFillConfig
 from parrot_backend.core.control_specs import BodySpec
 from parrot_backend.core.events import GraphSubmitted, NodeSpec
 from parrot_backend.core.ids import NodeId, SessionId, WaiterId, name_of
 from parrot_backend.core.nodes import NodeState
 from parrot_backend.core.prefix import PrefixIndexConfig
-from parrot_backend.core.transforms import RegexGroup, Split, SplitList
+from parrot_backend.core.transforms import JsonField, RegexGroup, Split, SplitList
 from parrot_backend.core.variable import VariableState
 from parrot_backend.errors import ParrotError
 from tests.core.audit import audited_driver, snapshot
@@ -223,12 +223,20 @@ def test_loop_that_comes_to_too_much_fails() -> None:
 
 
 def test_references_of_instances_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("parrot_backend.core.propagation.MAX_GROWN_REFERENCES", 5)
-    assert graph_module.MAX_GROWN_REFERENCES > 5
+    monkeypatch.setattr("parrot_backend.core.propagation.MAX_GROWN_REFERENCES", 2)
     driver = play(in_map(BODY))
     failure = driver.answer("w").failure
     assert failure is not None
     assert (failure.code, "references" in failure.message) == ("graph_too_large", True)
+
+
+def test_instances_without_nodes_are_bounded() -> None:
+    inner = make_map("k", "x", make_body("part"), item="part")
+    driver = play(in_map(make_body("k", inner)), config=CoreConfig(max_nodes_per_session=8))
+    failure = driver.answer("w").failure
+    assert failure is not None
+    assert (failure.code, failure.path) == ("graph_too_large", ("m:1:k", "m"))
+    assert "instances" in failure.message
 
 
 def test_items_are_text_of_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,6 +301,17 @@ def test_cost_of_a_loop_without_calls_is_linear_in_its_rounds() -> None:
         return lambda: driver.set("x", "")
 
     assert growth(prepare, 32) < 2.5
+
+
+def test_call_that_is_ready_and_given_up_at_once_never_starts() -> None:
+    field = make_transform("t", read("item"), transforms=(JsonField("a"),))
+    driver = play(in_map(make_body("y", field, "y: t")), x='[{"a": "1"}, {"b": "2"}, {"a": "3"}]')
+    failure = driver.answer("w").failure
+    assert failure is not None
+    assert failure.path == ("m:1:t", "m:1:y", "m")
+    assert driver.variable("m:0:y").state is VariableState.CANCELLED
+    assert (driver.running, driver.coordinator.num_waiting) == ({}, 0)
+    assert not any(of_type(commands, StartRequest) for _, _, commands in driver.history)
 
 
 # --- giving up -----------------------------------------------------------------------------------
@@ -427,17 +446,36 @@ def test_waiter_of_an_instance_streams() -> None:
 # --- deduction and foresight ---------------------------------------------------------------------
 
 
-def test_paths_grow_with_the_instances() -> None:
+def test_paths_count_what_is_to_come() -> None:
+    inner = make_branch(
+        "k", (make_condition("z"), make_body("v", "v: z")), otherwise=make_body("z")
+    )
     driver = play(
         make_step("a"),
-        make_map("m", "x", make_body("z", "y: item a", "z: y")),
+        make_map("m", "x", make_body("k", "y: item a", "z: y", inner)),
         make_step("r", "m"),
         x=None,
     )
     before = driver.request("a").remaining
     driver.set("x", "[1]")
-    assert (before, driver.request("a").remaining) == (2, 4)
-    assert driver.request("r").depth > driver.request("m:0:z").depth
+    driver.finish("a")
+    driver.finish("m:0:y")
+    remaining = driver.request("m:0:z").remaining
+    driver.finish("m:0:z")
+    assert (before, remaining) == (6, 4)
+    assert driver.request("m:0:k:0:v").remaining == 3
+    assert driver.request("r").depth > driver.request("m:0:k:0:v").depth
+
+
+def test_paths_grow_with_the_rounds() -> None:
+    loop = make_loop("m", {"p": ("x", "y")}, make_body("y", "y: p a"), NEVER)
+    driver = play(make_step("a"), loop, make_step("r", "m"))
+    depth = driver.request("r").depth
+    assert driver.request("a").remaining == 3
+    driver.finish("a")
+    driver.finish("m:0:y")
+    assert driver.request("m:1:y").remaining == 2
+    assert driver.request("r").depth == depth + 1
 
 
 def test_prompt_that_waits_for_a_map_is_filled_when_its_last_calls_run() -> None:
@@ -453,6 +491,19 @@ def test_prompt_that_waits_for_a_map_is_filled_when_its_last_calls_run() -> None
     assert of_type(commands, FillPrefix) == []
     commands = driver.finish("m:0:y", "one")
     assert [fill.num_known for fill in of_type(commands, FillPrefix)] == [1]
+
+
+def test_prompt_that_waits_for_a_list_of_a_map_is_not_filled() -> None:
+    config = CoreConfig(
+        prefix_index=PrefixIndexConfig(min_tokens=4), early_fill=EarlyFillConfig(min_tokens=4)
+    )
+    driver = audited_driver(make_engine(keeps_prefixes=True), config=config)
+    commands = driver.submit(
+        make_step("a"),
+        make_map("m", "a", BODY),
+        make_call("r", "a long prompt " * 9, read("m"), write("r")),
+    )
+    assert of_type(commands, FillPrefix) == []
 
 
 def test_control_nodes_wait_until_they_end() -> None:

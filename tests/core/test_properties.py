@@ -17,7 +17,8 @@ l. prefixes are shared exactly by equal leading parts (``test_prefix.py``);
 m. a prefix counts once for each unfinished request that begins so, engines keep only such
    prefixes, and hear once of each and once that it may go;
 n. only what waits is filled, once at a time, and a fill never touches a request;
-o. what is staged waits for one attempt on its engine, then runs under its name or is taken back.
+o. what is staged waits for one attempt on its engine, then runs under its name or is taken back;
+p. the order of nodes is topological, also of those that control nodes bring forth.
 """
 
 from __future__ import annotations

@@ -68,6 +68,11 @@ READ: list[tuple[str, str, Segments]] = [
 ]  # fmt: skip
 
 
+def test_input_may_be_of_an_instance() -> None:
+    (segment,) = parse_template("{{input:m:0:b:1:x-y}}")
+    assert segment == InputSegment(variable="m:0:b:1:x-y")
+
+
 @pytest.mark.parametrize(
     ("template", "expected"), [case[1:] for case in READ], ids=[case[0] for case in READ]
 )
@@ -85,6 +90,10 @@ REFUSED: list[tuple[str, str, str]] = [
     ("name too long", "{{input:" + "n" * 129 + "}}", "template_syntax"),
     ("name that is not ASCII", "{{input:é}}", "template_syntax"),
     ("name with a number sign", "{{output:a#0}}", "template_syntax"),
+    ("output in an instance", "{{output:m:0:x}}", "template_syntax"),
+    ("input in an instance, cut off", "{{input:m:0:}}", "template_syntax"),
+    ("input that begins with a colon", "{{input::m}}", "template_syntax"),
+    ("input far too long", "{{input:m:" + "n" * 1023 + "}}", "template_syntax"),
 ]
 
 

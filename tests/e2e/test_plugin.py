@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 from asgi_lifespan import LifespanManager
 
+from parrot_backend.closed_set import list_value, split_list
 from parrot_backend.core.ids import EngineId
 from parrot_backend.engines.base import EngineRequest
 from parrot_backend.engines.vllm import VllmConfig, VllmEngine
@@ -38,6 +39,9 @@ PATIENCE_S = 60.0
 
 #: About 250 tokens.
 MANUAL = "You are an experienced engineer who writes short and clear answers. " * 20
+
+POINT = "In {{input:outline}}, of {{input:item}}: {{output:claim}} because {{output:text}}"
+COMBINE = "In one: {{input:joined}} {{output:essay}}"
 
 Values = dict[str, str]
 
@@ -202,7 +206,68 @@ def asked_later(number: int = 0) -> Program:
     )
 
 
+def skeleton(number: int = 0) -> Program:
+    """An outline, its points side by side with two outputs each, and one text of all."""
+    point = call("point", f"{number}. {MANUAL}{POINT}", 16)
+    pieces = {"op": "split_list", "separator": " "}
+    items = {"type": "input", "variable": "outline", "transforms": [pieces]}
+    nodes = [
+        call("skeleton", f"{number}. {MANUAL}Outline: {{{{output:outline}}}}", 6),
+        {
+            "kind": "map",
+            "name": "expand",
+            "items": items,
+            "item": "item",
+            "body": {"nodes": [point], "result": "text"},
+            "output": "points",
+        },
+        {
+            "kind": "transform",
+            "name": "join",
+            "content": "{{input:points}}",
+            "transforms": [{"op": "join_list", "separator": "\n"}],
+            "output": "joined",
+        },
+        call("combine", f"{number}. {COMBINE}"),
+    ]
+    return Program(nodes, ["outline", "points", "essay"])
+
+
+def refined() -> Program:
+    """A loop of three rounds, whose last goes through a branch."""
+    better = call("better", "Better than {{input:draft}}: {{output:next}} for {{output:why}}", 12)
+    verdict = {"input": {"type": "input", "variable": "next"}, "op": "is_empty"}
+    loop = {
+        "kind": "loop",
+        "name": "refine",
+        "variables": [{"name": "draft", "initial": "draft0", "next": "next"}],
+        "body": {"nodes": [better], "result": "next"},
+        "until": verdict,
+        "max_rounds": 3,
+        "output": "refined",
+    }
+    branch = {
+        "kind": "branch",
+        "name": "choose",
+        "cases": [
+            {
+                "when": {"input": {"type": "input", "variable": "refined"}, "op": "is_empty"},
+                "body": {"result": "draft0"},
+            }
+        ],
+        "otherwise": {
+            "nodes": [call("last", "In short, {{input:refined}}: {{output:short}}")],
+            "result": "short",
+        },
+        "output": "chosen",
+    }
+    first = call("first", f"{MANUAL}Draft: {{{{output:draft0}}}}")
+    return Program([first, loop, branch], ["refined", "chosen"])
+
+
 PROGRAMS = {
+    "map": skeleton(),
+    "loop and branch": refined(),
     "outputs in turn": outputs_in_turn(),
     "ends by itself": ends_by_itself(),
     "chain": chain(),
@@ -215,6 +280,20 @@ async def test_the_values_are_the_same(everything: Server, nothing: Server, name
     expected = await nothing.run(PROGRAMS[name])
     assert await everything.run(PROGRAMS[name]) == expected
     assert all(expected.values())
+
+
+async def test_a_map_gives_what_its_calls_give_one_by_one(everything: Server):
+    values = await everything.run(skeleton(50))
+    items = split_list(values["outline"], " ")
+    assert items
+    points = []
+    for item in items:
+        known = {"outline": values["outline"], "item": item}
+        program = Program([call("point", f"50. {MANUAL}{POINT}", 16)], ["claim", "text"], known)
+        points.append((await everything.run(program))["text"])
+    assert values["points"] == list_value(points)
+    combine = Program([call("c", f"50. {COMBINE}")], ["essay"], {"joined": "\n".join(points)})
+    assert values["essay"] == (await everything.run(combine))["essay"]
 
 
 async def test_side_by_side_they_are_the_same_too(everything: Server, nothing: Server):
