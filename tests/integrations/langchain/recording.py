@@ -37,6 +37,9 @@ def plain(value: Any) -> Any:
 
 
 def failure(error: BaseException) -> tuple[str, str]:
+    if isinstance(error, RecursionError):
+        # LangChain's completion models run into it when max_concurrency is inherited.
+        return ("RecursionError", "")
     # The name of the variable in a message is that of the plan, or numbers the calls of a batch.
     return (type(error).__name__, _VARIABLE.sub("]", str(error)))
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, note
 from hypothesis import strategies as st
 
+from parrot_backend.engines import scripted_reply
 from parrot_backend.engines.scripted import ScriptedConfig
 from parrot_integrations.langchain import as_parrot, watch_plans
 from parrot_integrations.planning.background import background
@@ -38,10 +39,20 @@ _CONFIGS: list[dict[str, Any]] = [
 ]
 
 
+#: What the engine says; a template, a list or a message may be tripped by each.
+_WORDS = (
+    *("<b>", "&amp;", "it's", '"so"', "{x}", "{{x}}", "{{input:x}}", "\ue000", "\ue0010:0:\ue001"),
+    *("\n- one", "\n2. two\n", "\r\n", "\u2028", "[1,", '["a"]', "%s", "\\", "\x00", "", "a", "b"),
+    *("\U0001f99c", "e\u0301", "&#x27;", "\t", "  ", "</s>", "apple", "hazel"),
+)
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[ScriptedServer]:
-    with scripted_server(ScriptedConfig(fail_on=FAILING)) as server:
-        yield server
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scripted_reply, "_WORDS", _WORDS)
+        with scripted_server(ScriptedConfig(fail_on=FAILING)) as server:
+            yield server
 
 
 @dataclass
@@ -114,7 +125,7 @@ _configs = st.sampled_from(_CONFIGS)
 
 
 @given(trees(), inputs(), _configs)
-@examples(60 * _FACTOR)
+@examples(120 * _FACTOR)
 def test_invoke(server: ScriptedServer, tree: Tree, value: str, config: dict[str, Any]) -> None:
     check(server, tree, "invoke", [value], config)
 

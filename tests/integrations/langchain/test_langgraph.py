@@ -144,4 +144,6 @@ def test_around_a_whole_graph_nothing_changes(server: ScriptedServer) -> None:
     with watch_plans() as plans:
         assert as_parrot(graph).invoke({"x": "ab"}) == expected
     assert plans[0].report().num_planned == 0
-    assert list(as_parrot(graph).stream({"x": "ab"})) == list(graph.stream({"x": "ab"}))
+    found, expected = list(as_parrot(graph).stream({"x": "ab"})), list(graph.stream({"x": "ab"}))
+    # The parts come in any order.
+    assert sorted(map(repr, found)) == sorted(map(repr, expected))
