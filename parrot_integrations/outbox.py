@@ -199,11 +199,15 @@ class Outbox:
             self.pump()
             return
         for waiting in self._queue:
+            if waiting is self._follower:
+                self._unfollow(error)
             for name in waiting.names:
                 self._slots[name].lose(error)
 
     def _refuse(self, shipment: Shipment, error: ParrotError) -> None:
         self._queue.remove(shipment)
+        if shipment is self._follower:
+            self._unfollow(error)
         for name in shipment.wanted:
             self._reporter.pop(name, None)
         for name in shipment.names:

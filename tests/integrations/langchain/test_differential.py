@@ -50,7 +50,7 @@ _WORDS = (
 @pytest.fixture(scope="module")
 def server() -> Iterator[ScriptedServer]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scripted_reply, "_WORDS", _WORDS)
+        patch.setattr(scripted_reply, "WORDS", _WORDS)
         with scripted_server(ScriptedConfig(fail_on=FAILING)) as server:
             yield server
 
