@@ -76,7 +76,7 @@ def prompt(template: str, template_format: Any = "f-string") -> Any:
 def server() -> Iterator[ScriptedServer]:
     with pytest.MonkeyPatch.context() as patch:
         # A plan that foresees the wrong escaping of these is not used, and that is counted.
-        patch.setattr(scripted_reply, "_WORDS", ("a<b", "&amp;", "it's", "{x}", "plain", "<i>"))
+        patch.setattr(scripted_reply, "WORDS", ("a<b", "&amp;", "it's", "{x}", "plain", "<i>"))
         with scripted_server() as server:
             yield server
 
