@@ -118,6 +118,54 @@ def server_table(row: Row) -> str:
     return table(("", "Parrot", "bare FastAPI"), lines)
 
 
+def langchain_programs_table(rows: list[Row]) -> str:
+    """Return the LangChain programs in their three ways."""
+    header = (
+        *("program", "round trip", "call by call", "drop-in", "planned", "requests"),
+        *("faster", "planned / bound"),
+    )
+    return table(
+        header,
+        (
+            (
+                row["program"].replace("_", " "),
+                f"{row['round_trip_ms']} ms",
+                seconds(row, "call_by_call_s"),
+                seconds(row, "drop_in_s"),
+                seconds(row, "planned_s"),
+                f"{row['call_by_call_requests']} / {row['planned_requests']}",
+                ratio(row, "speedup"),
+                over_bound(row),
+            )
+            for row in rows
+        ),
+    )
+
+
+def over_bound(row: Row) -> str:
+    """Return how many times the bound the planned run takes, where there is a bound."""
+    if not row["bound_s_median"]:
+        return ""
+    return f"{float(row['planned_s_median']) / float(row['bound_s_median']):.2f}"
+
+
+def planning_table(rows: list[Row]) -> str:
+    """Return what planning a chain costs, on an engine that answers at once."""
+    header = ("program", "calls", "planning, ms", "plain, ms", "planned, ms", "submits")
+    return table(
+        header,
+        (
+            (
+                row["program"].replace("_", " "),
+                row["calls"],
+                *(spread(row, f"{name}_ms") for name in ("planning", "plain", "planned")),
+                f"{row['plain_submits']} / {row['planned_submits']}",
+            )
+            for row in rows
+        ),
+    )
+
+
 def spread(row: Row, name: str) -> str:
     """Return a median with its 20th and 80th percentile, without a unit; a dash for nothing."""
     if not row[f"{name}_median"]:
@@ -248,6 +296,15 @@ def main() -> None:
     langchain = newest("langchain_call")
     text = langchain_table(langchain) + source(langchain[0], "langchain_call")
     replace(page, "langchain_call", text)
+    programs = newest("langchain")
+    text = langchain_programs_table(programs) + source(programs[0], "langchain")
+    replace(ROOT / "docs" / "langchain.md", "langchain", text)
+    far = [row for row in programs if row["round_trip_ms"] == "250"]
+    text = langchain_programs_table(far) + source(far[0], "langchain")
+    replace(readme, "langchain", text)
+    planning = newest("langchain_plan")
+    text = planning_table(planning) + source(planning[0], "langchain_plan")
+    replace(page, "langchain_plan", text)
     plugin = ROOT / "docs" / "vllm_plugin.md"
     for name, shape in PLUGIN_TABLES.items():
         rows = newest(name)
