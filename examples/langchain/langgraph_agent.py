@@ -5,7 +5,7 @@ a chain of two calls, which is planned and goes out as one submit.
 """
 
 from functools import partial
-from typing import Annotated, TypedDict
+from typing import Annotated, Literal, TypedDict
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AnyMessage, HumanMessage, ToolMessage
@@ -26,9 +26,9 @@ NOTES = {
 
 
 @tool
-def look_up(topic: str) -> str:
-    """Look a topic up in the notes: queue, cache or graph."""
-    return NOTES.get(topic.strip().lower(), "Nothing is known of it.")
+def look_up(topic: Literal["queue", "cache", "graph"]) -> str:
+    """Look a topic up in the notes."""
+    return NOTES[topic]
 
 
 class State(TypedDict):
@@ -47,7 +47,7 @@ def build(llm: BaseChatModel, *, planned: bool = False, lookups: int = 2) -> Run
         planned: Whether the writing is planned.
         lookups: How often it looks something up.
     """
-    searching = llm.bind_tools([look_up], tool_choice="any")
+    searching = llm.bind_tools([look_up], tool_choice="look_up", parallel_tool_calls=False)
     draft = ChatPromptTemplate.from_template("Answer {question} from these notes:\n{notes}")
     polish = ChatPromptTemplate.from_template("Say this better: {draft}")
     chain = draft | llm | StrOutputParser() | polish | llm | StrOutputParser()

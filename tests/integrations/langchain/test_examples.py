@@ -45,6 +45,22 @@ def test_an_example(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(plan.report().num_wasted == 0 for plan in plans)
 
 
+@pytest.mark.vllm
+@pytest.mark.e2e
+@pytest.mark.parametrize("name", COUNTS)
+def test_an_example_on_vllm(name: str, vllm_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    module = importlib.import_module(name)
+    llm = ChatParrot(base_url=vllm_url, temperature=0, max_tokens=48)
+    with watch_plans() as plans:
+        assert planned_form(module, llm, module.build(llm)).invoke(module.example_input())
+    assert background().settle(5)
+    reports = [plan.report() for plan in plans]
+    assert sum(report.num_claimed for report in reports) >= 2
+    # Whatever the model says, the server and its client have followed the same way.
+    assert all((r.num_wasted, r.num_missed, r.num_lost) == (0, 0, 0) for r in reports)
+
+
 def planned_form(module: object, llm: ChatParrot, chain: Runnable[Any, Any]) -> Runnable[Any, Any]:
     if module.__name__ == "langgraph_agent":  # type: ignore[attr-defined]
         return module.build(llm, planned=True)  # type: ignore[attr-defined,no-any-return]
