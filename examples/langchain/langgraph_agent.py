@@ -15,6 +15,7 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.tools import tool
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
+from langgraph.prebuilt import ToolNode
 
 from parrot_integrations.langchain import as_parrot
 
@@ -56,13 +57,6 @@ def build(llm: BaseChatModel, *, planned: bool = False, lookups: int = 2) -> Run
     def search(state: State) -> dict:
         return {"messages": [searching.invoke(state["messages"])], "lookups": state["lookups"] + 1}
 
-    def run_tools(state: State) -> dict:
-        calls = state["messages"][-1].tool_calls
-        found = [
-            ToolMessage(look_up.invoke(call["args"]), tool_call_id=call["id"]) for call in calls
-        ]
-        return {"messages": found}
-
     def write(state: State) -> dict:
         notes = [str(m.content) for m in state["messages"] if isinstance(m, ToolMessage)]
         question = state["messages"][0].content
@@ -70,7 +64,7 @@ def build(llm: BaseChatModel, *, planned: bool = False, lookups: int = 2) -> Run
 
     graph = StateGraph(State)
     graph.add_node("search", search)
-    graph.add_node("tools", run_tools)
+    graph.add_node("tools", ToolNode([look_up], handle_tool_errors=True))
     graph.add_node("write", write)
     graph.add_edge(START, "search")
     graph.add_edge("search", "tools")

@@ -8,6 +8,8 @@ from fastapi import FastAPI
 
 # What the baseline's replies must tell, so that its tokens and times can be shown, too.
 _REPORTING = ("--enable-prompt-tokens-details", "--enable-per-request-metrics")
+# vLLM refuses tools without a parser, even where the tool is forced and nothing is to be parsed.
+_TOOLS = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
 
 
 async def create_vllm_app(client: Any, model: str) -> FastAPI:
@@ -24,7 +26,7 @@ async def create_vllm_app(client: Any, model: str) -> FastAPI:
 
     path = client.vllm_config.model_config.model
     arguments = make_arg_parser(FlexibleArgumentParser()).parse_args(
-        ["--model", path, "--served-model-name", model, *_REPORTING]
+        ["--model", path, "--served-model-name", model, *_REPORTING, *_TOOLS]
     )
     tasks = await client.get_supported_tasks()
     app: FastAPI = build_app(arguments, tasks, client.vllm_config.model_config)

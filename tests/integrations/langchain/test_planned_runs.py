@@ -20,6 +20,7 @@ from langchain_core.runnables import (
     RunnableParallel,
 )
 
+import parrot_integrations as P
 from parrot_backend.engines.scripted import ScriptedConfig
 from parrot_integrations.errors import WaitTimeout
 from parrot_integrations.langchain import (
@@ -272,3 +273,14 @@ def test_the_annotation_of_a_scope_reaches_the_session(server: ScriptedServer) -
     with parrot_session(app="reports", session="u1", stage="draft"):
         chain.invoke("x", {"metadata": {"colour": "red"}})
     assert seen == [("reports", {"session": "u1", "stage": "draft", "colour": "red"})]
+
+
+def test_models_with_a_client_of_their_own_are_planned(server: ScriptedServer) -> None:
+    with P.ParrotClient(server.url) as client:
+        llm = ChatParrot(client=client, temperature=0, max_tokens=4)
+        one = ChatPromptTemplate.from_template("One {x}") | llm | StrOutputParser()
+        chain = one | ChatPromptTemplate.from_template("Two {y}") | llm | StrOutputParser()
+        with watch_plans() as plans:
+            assert as_parrot(chain).invoke({"x": "a"}) == chain.invoke({"x": "a"})
+        assert background().settle(5)
+    assert plans[0].report().num_claimed == 2
