@@ -254,6 +254,7 @@ def _engine_request(command: StartRequest) -> EngineRequest:
         prefixes=command.prefixes,
         retain=command.retain,
         chat=command.chat,
+        quiet=command.quiet,
     )
 
 
@@ -289,6 +290,7 @@ def _staged_request(command: StageRequest) -> EngineRequest:
         gap=command.gap,
         max_gap_tokens=command.max_gap_tokens,
         chat=command.chat,
+        quiet=command.quiet,
     )
 
 
