@@ -2,7 +2,7 @@
 
 vLLM has two ways to parse: one follows the output while it comes, the other reads it as a whole.
 Both are used, because the first may keep back at the end what did not become a call after all. An
-output that comes whole is only read, as on vLLM's own server, unless that leaves a call unfinished.
+output that comes whole is only read, as on vLLM's own server, unless half a call may be in it.
 """
 
 from __future__ import annotations
@@ -130,8 +130,8 @@ class OutputParser:
         found: _Found | None = None
         if self._chat.comes_whole:
             found = None if is_cut else self._read()
-            if found is None or found[2] is None:
-                # Only who follows an output sees the call in it that is not complete.
+            if found is None or found[2] is None or (self._chat.tools and not found[2]):
+                # Only who follows an output sees a call in it that is not complete.
                 rest = self._follow("".join(self._raw), self._token_ids, is_last=True)
         calls = [self._calls[index].finished() for index in sorted(self._calls)]
         if not (calls and is_cut):
