@@ -45,4 +45,5 @@ def start_command(
         retain=retained,
         reason=reason,
         chat=request.chat,
+        quiet=request.quiet,
     )

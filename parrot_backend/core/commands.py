@@ -25,6 +25,7 @@ class StartRequest:
         prefixes: Boundaries of the prompt, one for each part that is not a role.
         retain: Hashes of those that the engine shall keep when it has computed them.
         reason: Why this engine, for people.
+        quiet: Nobody reads the text while it is generated; it may be told all at the end.
     """
 
     engine: EngineId
@@ -41,6 +42,7 @@ class StartRequest:
     retain: tuple[bytes, ...]
     reason: str
     chat: ChatOptions = NO_CHAT
+    quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ class StageRequest:
         after: The running attempt.
         gap: Position of the part where its output goes; that part is empty.
         max_gap_tokens: Longest output that can come there.
+        quiet: As in ``StartRequest``.
     """
 
     engine: EngineId
@@ -103,6 +106,7 @@ class StageRequest:
     remaining: int
     max_gap_tokens: int
     chat: ChatOptions = NO_CHAT
+    quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True)

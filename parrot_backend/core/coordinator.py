@@ -142,7 +142,7 @@ class Coordinator:
             case EngineJoined():
                 self._fleet.join(event.info, now_s)
             case EngineReported():
-                self._fleet.report(event)
+                self._fleet.report(event, now_s)
             case EngineLost():
                 self._progress.lose_engine(event.engine, event.reason, now_s)
             case TimerFired():
@@ -202,6 +202,8 @@ class Coordinator:
 
     def _want(self, session: Session, event: GraphSubmitted, now_s: float) -> None:
         """Attach a submit's waiters, by name: a repeat comes with another session id."""
+        if not event.quiet or any(wanted.stream for wanted in event.wanted):
+            session.end_quiet()
         changed = False
         for wanted in event.wanted:
             own_id = variable_id(session.id, name_of(wanted.variable))
@@ -222,6 +224,8 @@ class Coordinator:
         session.touched_s = now_s
         if event.criteria is not None and session.annotate(variable, event.criteria):
             self._progress.deduce(session)
+        if event.stream:
+            session.end_quiet()
         self._progress.attach(variable, event.waiter, is_streaming=event.stream)
 
     def _set(self, event: VariableSet, now_s: float) -> None:

@@ -72,7 +72,8 @@ class GraphSubmitted:
     """A graph for a new session, or more of it for a live one.
 
     ``digest`` identifies the body, so that a repeated ``idempotency_key`` with another body is
-    noticed. ``is_new`` says that the session id was made for this submit.
+    noticed. ``is_new`` says that the session id was made for this submit. ``quiet`` says that
+    nobody reads its texts while they are generated, as far as the submit tells.
     """
 
     session: SessionId
@@ -86,6 +87,7 @@ class GraphSubmitted:
     nodes: tuple[NodeSpec, ...] = ()
     wanted: tuple[Wanted, ...] = ()
     close: bool = False
+    quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,13 +208,15 @@ class TokensGenerated:
 class RequestUsage:
     """Tokens and time of one finished request.
 
-    ``engine_s`` is the engine's own time from queueing to the last token, None if unknown.
+    ``engine_s`` is the engine's own time from queueing to the last token, ``decode_s`` the part of
+    it since the first token; None if unknown.
     """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
     engine_s: float | None = None
+    decode_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,11 +89,12 @@ class Fleet:
                 self._unserved.note(request)
         return orphans
 
-    def report(self, event: EngineReported) -> None:
-        """Take in what an engine says of itself."""
+    def report(self, event: EngineReported, now_s: float) -> None:
+        """Take in what an engine says of itself; whatever it is, the engine lives."""
         engine = self.scheduler.engines.get(event.engine)
         if engine is None:
             return
+        engine.last_output_s = now_s
         if event.is_snapshot:
             self.scheduler.prefixes.report_all(event.engine, event.held)
         else:
@@ -206,6 +207,7 @@ class Fleet:
         """Take in a request that its engine has begun by itself."""
         self.scheduler.prefixes.record(staged.engine, self.splicing.continuation)
         self.scheduler.adopt(request, staged.engine, staged.attempt, now_s)
+        request.quiet = staged.quiet
         reason = "goes on where the output before it ended"
         self._note_running(request, staged.attempt, staged.engine, reason, now_s)
         if (request.objective, request.remaining) != (staged.objective, staged.remaining):

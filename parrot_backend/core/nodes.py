@@ -115,6 +115,7 @@ class Request(Node):
         reason: Why the engine was chosen, for people.
         usage: What the engine reported at the end.
         chat: How the chat is put to the model, if it is one.
+        quiet: Nobody reads its text while it is generated, in this attempt or in the next one.
     """
 
     session: SessionId
@@ -138,6 +139,7 @@ class Request(Node):
     placed_s: float | None = None
     first_token_s: float | None = None
     chat: ChatOptions = NO_CHAT
+    quiet: bool = False
 
     @property
     def need_tokens(self) -> int:

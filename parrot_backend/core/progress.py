@@ -77,7 +77,11 @@ class Progress:
         request.move(NodeState.FINISHED)
         request.finished_s = now_s
         if request.first_token_s is None:
-            request.first_token_s = now_s
+            assert request.placed_s is not None
+            began_s = now_s - (event.usage.decode_s or 0.0)
+            request.first_token_s = max(request.placed_s, began_s)
+        if request.quiet:
+            self._tell_late(self._output_of(request), event)
         self.num_unfinished -= 1
         continuation = self._fleet.learn(request, event.text)
         session = self._book.find(request.session)
@@ -100,6 +104,15 @@ class Progress:
         if not event.details.hides_text:  # else what the engine holds goes on in another way
             self._fleet.keep_continuation(request, continuation, event.attempt)
         self._fleet.foresight.forget(request.id)
+
+    def _tell_late(self, variable: Variable, event: RequestFinished) -> None:
+        """Give those who came to stream a quiet request its text, if it was not told before."""
+        if variable.partial or variable.partial_reasoning:
+            return
+        for text, is_reasoning in ((event.details.reasoning, True), (event.text, False)):
+            for waiter, is_streaming in variable.waiters.items():
+                if is_streaming and text:
+                    self._emit(StreamText(waiter, text, is_reasoning))
 
     def fail_attempt(self, event: RequestFailed, now_s: float) -> None:
         """A running request failed; try again if that may help."""
@@ -147,6 +160,7 @@ class Progress:
                 if is_streaming:
                     self._emit(ResetStream(waiter))
         request.first_token_s = None
+        request.quiet = self._book.find(request.session).quiet
         request.ready_s = now_s
         request.move(NodeState.READY)
         self._fleet.retry(request, now_s)
@@ -164,6 +178,7 @@ class Progress:
         for node in nodes:
             if isinstance(node, Request):
                 node.order, node.session_order = self._num_requests, session.order
+                node.quiet = session.quiet
                 self._num_requests += 1
                 self.num_unfinished += 1
         for node in lengthened:

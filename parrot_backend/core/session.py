@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from parrot_backend.core.criteria import Criteria, CriteriaKind
 from parrot_backend.core.graph import SessionGraph
 from parrot_backend.core.ids import NodeId, SessionId, VariableId, WaiterId, name_of
+from parrot_backend.core.nodes import NodeState, Request
 from parrot_backend.core.variable import Variable
 from parrot_backend.errors import RequestError
 
@@ -26,6 +27,7 @@ class Session:
         num_undeduced: Requests that control nodes brought forth since.
         is_closed: Nothing may be added or set any more.
         touched_s: Time of the last event that concerned it.
+        quiet: Nobody reads its texts while they are generated; see ``end_quiet``.
     """
 
     id: SessionId
@@ -42,6 +44,19 @@ class Session:
     num_deduced: int = 0
     num_undeduced: int = 0
     is_closed: bool = False
+    quiet: bool = False
+
+    def end_quiet(self) -> None:
+        """Let what begins to run from now on tell its text while it is generated.
+
+        What runs already, or is staged, tells it at its end. A session is never quiet again.
+        """
+        if not self.quiet:
+            return
+        self.quiet = False
+        for node in self.graph.nodes.values():
+            if isinstance(node, Request) and node.state is not NodeState.RUNNING:
+                node.quiet = False
 
     def find(self, variable: VariableId) -> Variable:
         """Return a variable of this session.

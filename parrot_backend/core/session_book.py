@@ -99,6 +99,7 @@ class SessionBook:
             created_s=now_s,
             touched_s=now_s,
             graph=SessionGraph(submission.session),
+            quiet=submission.quiet,
         )
 
     def accept(self, session: Session, submission: GraphSubmitted) -> None:

@@ -32,7 +32,7 @@ class Staged:
         attempt: Under which it will run.
         engine: Where.
         after: The attempt whose output it waits for.
-        objective: As the engine knows it, like ``remaining``.
+        objective: As the engine knows it, like ``remaining`` and ``quiet``.
     """
 
     attempt: AttemptId
@@ -40,6 +40,7 @@ class Staged:
     after: AttemptId
     objective: Objective
     remaining: int
+    quiet: bool
 
 
 class Splicing:
@@ -127,7 +128,12 @@ class Splicing:
         attempt = AttemptId(f"{request.id}~s{self._num_staged}")
         self._num_staged += 1
         self._staged[request.id] = Staged(
-            attempt, engine, producer.attempt, request.objective, request.remaining
+            attempt,
+            engine,
+            producer.attempt,
+            request.objective,
+            request.remaining,
+            request.quiet,
         )
         self._emit(
             StageRequest(
@@ -144,6 +150,7 @@ class Splicing:
                 remaining=request.remaining,
                 max_gap_tokens=producer.sampling.max_tokens,
                 chat=request.chat,
+                quiet=request.quiet,
             )
         )
 

@@ -44,6 +44,10 @@ class EngineRequest:
             capacity, and no text is wanted. It ends with ``RequestFinished`` all the same.
         chat: Tools and the like, if the prompt is a chat. A fill or a staged request has them, too,
             because they are part of the prompt.
+        quiet: Nobody reads the text while it is generated: the engine may say it all at the end, in
+            ``RequestFinished`` alone. An engine that is silent meanwhile still gives signs of life
+            (an empty ``EngineReported``) as long as it makes progress, and says how long it
+            generated (``RequestUsage.decode_s``).
     """
 
     attempt: AttemptId
@@ -62,6 +66,7 @@ class EngineRequest:
     max_gap_tokens: int = 0
     fill_parts: int | None = None
     chat: ChatOptions = NO_CHAT
+    quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True)

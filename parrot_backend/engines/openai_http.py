@@ -2,8 +2,9 @@
 
 Takes requests, streams completions, gives outputs. What crosses the wire is in ``openai_wire``. The
 server gets no objectives and returns no token ids, and its own time is not known; a chunk counts as
-one token while it streams, and the usage at its end is the truth. Capacities are what the
-configuration says, because the API does not tell them.
+one token while it streams, and the usage at its end is the truth. Quiet requests are streamed like
+all others: each chunk is a sign that the server lives, and nothing else would be. Capacities are
+what the configuration says, because the API does not tell them.
 """
 
 from __future__ import annotations

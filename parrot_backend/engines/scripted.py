@@ -23,6 +23,7 @@ from parrot_backend.core.ids import AttemptId, EngineId
 from parrot_backend.core.prompt import PartKind, PromptPart
 from parrot_backend.engines.attempts import AttemptTasks, check_model, fit_output
 from parrot_backend.engines.base import EngineLoad, EngineOutput, EngineRequest
+from parrot_backend.engines.life_signs import LifeSigns
 from parrot_backend.engines.output_stream import OutputStream
 from parrot_backend.engines.prefix_set import Boundary, PrefixSet
 from parrot_backend.engines.scripted_chat import FormatError, make_chat_reply
@@ -74,6 +75,7 @@ class ScriptedEngine(UnhintedEngine):
         self._id = engine_id
         self._config = config or ScriptedConfig()
         self._stream = OutputStream()
+        self._signs = LifeSigns(engine_id, self._stream.put)
         self._tasks = AttemptTasks(self._stream)
         self._slots = asyncio.Semaphore(self._config.max_requests)
         self._prefixes = PrefixSet()
@@ -108,8 +110,8 @@ class ScriptedEngine(UnhintedEngine):
             self._stream.put(plan)
         else:
             cached_tokens = self._begin_prefill(boundaries)
-            self._say(request.attempt, "".join(plan.pieces), plan.num_tokens)
-            self._finish(request, plan, boundaries, cached_tokens, 0.0)
+            self._say(request, "".join(plan.pieces), plan.num_tokens)
+            self._finish(request, plan, boundaries, _usage(plan, boundaries, cached_tokens))
 
     def abort(self, attempt: AttemptId) -> None:
         """Stop an attempt and say nothing more of it."""
@@ -190,28 +192,37 @@ class ScriptedEngine(UnhintedEngine):
             self._num_running += 1
             self._running_tokens += kv_tokens
             try:
-                cached_tokens = await self._generate(request.attempt, plan, boundaries)
+                with self._signs.during(request):
+                    cached_tokens, first_s = await self._generate(request, plan, boundaries)
             finally:
                 self._num_running -= 1
                 self._running_tokens -= kv_tokens
-        self._finish(request, plan, boundaries, cached_tokens, loop.time() - queued_s)
+        now_s = loop.time()
+        times_s = (now_s - queued_s, now_s - first_s)
+        self._finish(request, plan, boundaries, _usage(plan, boundaries, cached_tokens, *times_s))
 
     async def _generate(
-        self, attempt: AttemptId, reply: Reply, boundaries: tuple[Boundary, ...]
-    ) -> int:
-        """Say the reply in its time; return how many prompt tokens were cached."""
+        self, request: EngineRequest, reply: Reply, boundaries: tuple[Boundary, ...]
+    ) -> tuple[int, float]:
+        """Say the reply in its time.
+
+        Returns:
+            How many prompt tokens were cached, and when the first token was there.
+        """
         cached_tokens = self._begin_prefill(boundaries)
         num_uncached = boundaries[-1].num_tokens - cached_tokens
         await asyncio.sleep(num_uncached * self._config.prefill_s_per_token)
         await self._awake.wait()
         loop = asyncio.get_running_loop()
         due_s = loop.time()
+        first_s = due_s + self._config.token_s
         for piece in (*reply.pieces, *("" for _ in reply.hidden_pieces)):
             due_s += self._config.token_s
             await asyncio.sleep(due_s - loop.time())
             await self._awake.wait()
-            self._say(attempt, piece, 1)
-        return cached_tokens
+            self._say(request, piece, 1)
+            self._signs.progress()
+        return cached_tokens, first_s
 
     def _begin_prefill(self, boundaries: tuple[Boundary, ...]) -> int:
         """Return how many tokens of the prompt are in the cache, and put the prompt there.
@@ -227,24 +238,33 @@ class ScriptedEngine(UnhintedEngine):
         self._cached_tokens += cached_tokens
         return cached_tokens
 
-    def _say(self, attempt: AttemptId, text: str, num_tokens: int) -> None:
+    def _say(self, request: EngineRequest, text: str, num_tokens: int) -> None:
         self._generated_tokens += num_tokens
-        if text or num_tokens:
-            self._stream.put(TokensGenerated(attempt, text, num_tokens))
+        if (text or num_tokens) and not request.quiet:
+            self._stream.put(TokensGenerated(request.attempt, text, num_tokens))
 
     def _finish(
         self,
         request: EngineRequest,
         reply: Reply,
         boundaries: tuple[Boundary, ...],
-        cached_tokens: int,
-        engine_s: float,
+        usage: RequestUsage,
     ) -> None:
         text = "".join(reply.pieces)
         if self._config.has_prefix_cache:
             parts = (*request.parts, PromptPart(PartKind.VALUE, text))
             self._prefixes.remember(self._boundaries(request, parts)[-1:])
-        usage = RequestUsage(boundaries[-1].num_tokens, reply.num_tokens, cached_tokens, engine_s)
         reason, details = reply.finish_reason, reply.details
         finished = RequestFinished(request.attempt, text, None, reason, usage, details=details)
         self._stream.put(finished)
+
+
+def _usage(
+    reply: Reply,
+    boundaries: tuple[Boundary, ...],
+    cached_tokens: int,
+    engine_s: float = 0.0,
+    decode_s: float = 0.0,
+) -> RequestUsage:
+    prompt_tokens = boundaries[-1].num_tokens
+    return RequestUsage(prompt_tokens, reply.num_tokens, cached_tokens, engine_s, decode_s)

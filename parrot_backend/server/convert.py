@@ -64,6 +64,7 @@ def submit_to_event(body: wire.SubmitRequest, context: SubmitContext) -> GraphSu
         nodes=tuple(_node(node, context.session) for node in body.nodes),
         wanted=_wanted(body, context),
         close=body.close,
+        quiet=_is_quiet(body, context),
     )
 
 
@@ -85,6 +86,20 @@ def criteria_to_core(criteria: wire.WireCriteria, now_s: float) -> Criteria:
         criteria.ttft_s,
         criteria.tpot_s,
     )
+
+
+def _is_quiet(body: wire.SubmitRequest, context: SubmitContext) -> bool:
+    """Tell whether nobody can read texts while they are generated, as far as a submit tells.
+
+    Who waits to the end learns the session's id with the answer, too late to ask for a stream; who
+    streams can say of each output that only its value is wanted. A submit that wants nothing tells
+    that much only of a session that is there already.
+    """
+    if body.stream:
+        return (bool(body.outputs) or not context.is_new) and not any(
+            output.tokens for output in body.outputs
+        )
+    return body.wait and body.timeout_s is None and bool(body.outputs)
 
 
 def _wanted(body: wire.SubmitRequest, context: SubmitContext) -> tuple[Wanted, ...]:

@@ -31,7 +31,6 @@ from parrot_backend.core.commands import (
     UpdateRequest,
 )
 from parrot_backend.core.coordinator import Coordinator
-from parrot_backend.core.criteria import UNANNOTATED
 from parrot_backend.core.events import (
     EngineLost,
     Event,
@@ -52,18 +51,14 @@ from parrot_backend.core.ids import (
     session_of,
 )
 from parrot_backend.core.nodes import Request
-from parrot_backend.core.sampling import Sampling
 from parrot_backend.core.variable import Variable
-from parrot_backend.engines.base import EngineRequest
 from parrot_backend.errors import ParrotError
 from parrot_backend.server.clock import Clock
+from parrot_backend.server.engine_requests import engine_request, fill_request, staged_request
 from parrot_backend.server.seams import EngineDriver, RuntimeObserver
 from parrot_backend.server.waiting import Inbox, Message
 
 logger = logging.getLogger(__name__)
-
-#: Requests of tenants other than this one get a salt that keeps prefix caches apart.
-DEFAULT_TENANT = "default"
 
 
 class Runtime:
@@ -153,13 +148,13 @@ class Runtime:
     def _carry_out(self, command: Command) -> None:
         match command:
             case StartRequest():
-                self._engines.start(command.engine, _engine_request(command))
+                self._engines.start(command.engine, engine_request(command))
             case UpdateRequest(engine, attempt, objective, remaining):
                 self._engines.update(engine, attempt, objective, remaining)
             case FillPrefix():
-                self._engines.start(command.engine, _fill_request(command))
+                self._engines.start(command.engine, fill_request(command))
             case StageRequest():
-                self._engines.start(command.engine, _staged_request(command))
+                self._engines.start(command.engine, staged_request(command))
             case RetainPrefix(engine, key, source):
                 self._engines.retain(engine, key, source)
             case ReleasePrefixes(engine, keys):
@@ -254,59 +249,3 @@ class Runtime:
             self.dispatch(SessionClosed(session.id))
         for timer in list(self._timers):
             self._drop_timer(timer)
-
-
-def _engine_request(command: StartRequest) -> EngineRequest:
-    return EngineRequest(
-        attempt=command.attempt,
-        session=command.session,
-        model=command.model,
-        parts=command.parts,
-        sampling=command.sampling,
-        objective=command.objective,
-        cache_salt=_cache_salt(command.tenant),
-        tenant=command.tenant,
-        remaining=command.remaining,
-        prefixes=command.prefixes,
-        retain=command.retain,
-        chat=command.chat,
-    )
-
-
-def _fill_request(command: FillPrefix) -> EngineRequest:
-    return EngineRequest(
-        attempt=command.attempt,
-        session=command.session,
-        model=command.model,
-        parts=command.parts,
-        sampling=Sampling(max_tokens=1),
-        objective=UNANNOTATED,
-        cache_salt=_cache_salt(command.tenant),
-        tenant=command.tenant,
-        prefixes=command.prefixes,
-        retain=command.retain,
-        chat=command.chat,
-        fill_parts=command.num_known,
-    )
-
-
-def _staged_request(command: StageRequest) -> EngineRequest:
-    return EngineRequest(
-        attempt=command.attempt,
-        session=command.session,
-        model=command.model,
-        parts=command.parts,
-        sampling=command.sampling,
-        objective=command.objective,
-        cache_salt=_cache_salt(command.tenant),
-        tenant=command.tenant,
-        remaining=command.remaining,
-        after=command.after,
-        gap=command.gap,
-        max_gap_tokens=command.max_gap_tokens,
-        chat=command.chat,
-    )
-
-
-def _cache_salt(tenant: str) -> str | None:
-    return None if tenant == DEFAULT_TENANT else tenant

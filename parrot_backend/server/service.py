@@ -25,8 +25,9 @@ from parrot_backend.metrics.prometheus import EngineGauges, PrometheusMetrics, S
 from parrot_backend.server.clock import Clock
 from parrot_backend.server.config import ServerSettings
 from parrot_backend.server.convert import SubmitContext, submit_to_event
+from parrot_backend.server.engine_requests import DEFAULT_TENANT
 from parrot_backend.server.observability import CallObserver
-from parrot_backend.server.runtime import DEFAULT_TENANT, Runtime
+from parrot_backend.server.runtime import Runtime
 from parrot_backend.server.supervisor import EngineSlot, Supervisor
 from parrot_backend.server.views import answer_to_view, variable_to_view
 from parrot_backend.server.waiting import Inbox

@@ -142,6 +142,8 @@ async def generate(
     cache_salt: str | None,
     hints: dict[str, Any] | None = None,
     constraint: Constraint = UNCONSTRAINED,
+    *,
+    quiet: bool = False,
 ) -> AsyncGenerator[Step]:
     """Run a request; to cancel it aborts it.
 
@@ -155,6 +157,7 @@ async def generate(
         cache_salt: Keeps the prefix caches of tenants apart.
         hints: For the plug-in.
         constraint: What the output must be, and how it is read.
+        quiet: One step tells it all, at the end.
 
     Raises:
         CoreDead: The engine is gone.
@@ -167,7 +170,7 @@ async def generate(
     try:
         outputs = client.generate(
             tokens_input(prompt_ids, cache_salt=cache_salt),
-            sampling_params(sampling, max_tokens, hints, constraint),
+            sampling_params(sampling, max_tokens, hints, constraint, quiet=quiet),
             attempt,
             priority=priority,
             **constraint.reasoning,
@@ -265,6 +268,8 @@ def _stat_logger_factory(record: LoadRecord) -> Any:
                 record.prompt_tokens += iteration_stats.prompt_token_stats.total
                 record.cached_tokens += iteration_stats.prompt_token_stats.cached_tokens
                 record.generated_tokens += iteration_stats.num_generation_tokens
+                if iteration_stats.num_generation_tokens:
+                    record.progress()
 
         def log_engine_initialized(self) -> None:
             """Say nothing."""

@@ -1,7 +1,8 @@
 """Takes one output apart with vLLM's parsers: calls of tools, reasoning, and text.
 
 vLLM has two ways to parse: one follows the output while it comes, the other reads it as a whole.
-Both are used, because the first may keep back at the end what did not become a call after all.
+Both are used, because the first may keep back at the end what did not become a call after all. An
+output that comes whole is only read, as on vLLM's own server, unless half a call may be in it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from parrot_backend.vllm_compat.records import Constraint, Piece, Rejected
 
 logger = logging.getLogger(__name__)
 
+#: Reasoning, text and calls of an output as a whole; None for calls that are not complete.
+_Found = tuple[str | None, str | None, list[ToolCall] | None]
+
 
 @dataclass(frozen=True, slots=True)
 class ParsedChat:
@@ -30,6 +34,7 @@ class ParsedChat:
         template_kwargs: Further arguments of the chat template.
         may_reason: The output may begin with reasoning, which the engine tells apart.
         prompt_ids: The prompt.
+        comes_whole: Nobody reads the output before its end, so it comes in one piece.
     """
 
     messages: list[dict[str, Any]]
@@ -39,6 +44,7 @@ class ParsedChat:
     template_kwargs: dict[str, Any]
     may_reason: bool
     prompt_ids: list[int]
+    comes_whole: bool = False
 
 
 @dataclass(slots=True)
@@ -89,6 +95,11 @@ class OutputParser:
         """
         self._raw.append(text)
         self._token_ids += token_ids
+        if self._chat.comes_whole:
+            return []  # ``end`` reads it
+        return self._follow(text, token_ids, is_last=is_last)
+
+    def _follow(self, text: str, token_ids: Sequence[int], *, is_last: bool) -> list[Piece]:
         try:
             delta = self._following.parse_delta(
                 text,
@@ -115,17 +126,23 @@ class OutputParser:
         Args:
             is_cut: The output ended at its limit: a call may be incomplete.
         """
-        calls = [self._calls[index].finished() for index in sorted(self._calls)]
         rest: list[Piece] = []
+        found: _Found | None = None
+        if self._chat.comes_whole:
+            found = None if is_cut else self._read()
+            if found is None or found[2] is None or (self._chat.tools and not found[2]):
+                # Only who follows an output sees a call in it that is not complete.
+                rest = self._follow("".join(self._raw), self._token_ids, is_last=True)
+        calls = [self._calls[index].finished() for index in sorted(self._calls)]
         if not (calls and is_cut):
-            reasoning, content, read = self._read()
+            reasoning, content, read = found or self._read()
             calls = read or calls
-            rest = self._saying(self._unsaid(reasoning or "", content or ""))
+            rest += self._saying(self._unsaid(reasoning or "", content or ""))
         if not self._chat.parallel_tool_calls:
             calls = calls[:1]
         return rest, OutputDetails(tool_calls=tuple(calls), reasoning=self._said[True] or None)
 
-    def _read(self) -> tuple[str | None, str | None, list[ToolCall]]:
+    def _read(self) -> _Found:
         from vllm.renderers.chat_utils import make_tool_call_id
 
         try:
@@ -137,12 +154,12 @@ class OutputParser:
             )
         except Exception:
             logger.exception("vLLM's parser could not read the whole of an output")
-            return None, None, []
+            return None, None, None
         made = [
             ToolCall(call.id or make_tool_call_id(), call.name, call.arguments)
             for call in calls or ()
         ]
-        return reasoning, content, made if all(map(_is_complete, made)) else []
+        return reasoning, content, made if all(map(_is_complete, made)) else None
 
     def _unsaid(self, reasoning: str, content: str) -> list[Piece]:
         said, thought = self._said[False], self._said[True]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,7 @@ class Step:
         cached_tokens: Tokens of the prompt that came from the prefix cache.
         engine_s: Time from the engine's queue to its last token so far.
         logprobs: Of the new tokens, if they were asked for.
+        decode_s: The part of it since the first token.
     """
 
     text: str
@@ -48,6 +49,7 @@ class Step:
     cached_tokens: int
     engine_s: float
     logprobs: Sequence[TokenLogprob] = ()
+    decode_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +79,14 @@ UNCONSTRAINED = Constraint()
 
 
 class LoadRecord:
-    """The engine's load as its own statistics tell it after each step."""
+    """The engine's load as its own statistics tell it after each step.
 
-    def __init__(self) -> None:
+    Args:
+        progress: Called after each step in which a request got tokens.
+    """
+
+    def __init__(self, progress: Callable[[], None] = lambda: None) -> None:
+        self.progress = progress
         self.running = 0
         self.waiting = 0
         self.kv_usage = 0.0

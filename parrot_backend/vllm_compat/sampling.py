@@ -15,7 +15,12 @@ _LEAST_LOGPROB = -9999.0
 
 
 def sampling_params(
-    sampling: Sampling, max_tokens: int, hints: dict[str, Any] | None, constraint: Constraint
+    sampling: Sampling,
+    max_tokens: int,
+    hints: dict[str, Any] | None,
+    constraint: Constraint,
+    *,
+    quiet: bool,
 ) -> Any:
     """Return vLLM's ``SamplingParams``; see ``client.generate``."""
     from vllm import SamplingParams
@@ -38,7 +43,7 @@ def sampling_params(
         logprobs=sampling.logprobs,
         structured_outputs=constraint.structured,
         skip_special_tokens=constraint.skips_special_tokens,
-        output_kind=RequestOutputKind.DELTA,
+        output_kind=RequestOutputKind.FINAL_ONLY if quiet else RequestOutputKind.DELTA,
         extra_args=None if hints is None else {"parrot": hints},
     )
 
@@ -78,6 +83,7 @@ def step_of(output: Any, num_top: int | None) -> Step:
         cached_tokens=output.num_cached_tokens or 0,
         engine_s=metrics.last_token_ts - metrics.queued_ts,
         logprobs=_logprobs(completion.token_ids, completion.logprobs, num_top),
+        decode_s=metrics.last_token_ts - metrics.first_token_ts,
     )
 
 

@@ -17,7 +17,7 @@ from parrot_backend.core.chat import (
     ToolChoice,
 )
 from parrot_backend.core.prompt import PartKind, PromptPart
-from tests.contract.driver import Attempt, EngineDriver, constant, role, value
+from tests.contract.driver import Attempt, EngineDriver, check_same, constant, role, value
 
 #: Bounded, so that any model comes to an end.
 LOOK = Tool(
@@ -122,6 +122,17 @@ class ChatContract:
     async def test_arguments_that_are_no_json_break_nothing(self, driver: EngineDriver):
         attempt = await ask(driver, chat_options("none"), answered("{no"), max_tokens=5)
         assert attempt.finished.text
+
+    @pytest.mark.parametrize("max_tokens", [1, 9, 200])
+    @pytest.mark.parametrize("choice", ["auto", "none", "required", NamedTool("look")])
+    async def test_quiet_requests_make_the_same_calls(
+        self, driver: EngineDriver, choice: ToolChoice, max_tokens: int
+    ):
+        prompt, how = QUESTION, {"max_tokens": max_tokens}
+        chat = chat_options(choice, WAIT, LOOK)
+        talking = await driver.run(prompt, hints={"chat": chat}, **how)
+        quiet = await driver.run(prompt, hints={"chat": chat, "quiet": True}, **how)
+        check_same(quiet, talking)
 
     # --- forms of outputs ------------------------------------------------------------------------
 

@@ -176,6 +176,25 @@ class EngineDriver:
             self.end = exc
 
 
+def check_same(quiet: Attempt, talking: Attempt) -> None:
+    """Check that a quiet attempt gives what a talking one gave."""
+    ours, theirs = quiet.finished, talking.finished
+    assert (ours.text, ours.token_ids) == (theirs.text, theirs.token_ids)
+    assert ours.finish_reason == theirs.finish_reason
+    counted = [(u.prompt_tokens, u.completion_tokens) for u in (ours.usage, theirs.usage)]
+    assert counted[0] == counted[1]
+    # Servers make up the ids of calls.
+    called = [[(c.name, c.arguments) for c in f.details.tool_calls] for f in (ours, theirs)]
+    assert called[0] == called[1]
+    assert all(call.id for call in ours.details.tool_calls)
+    assert ours.details.reasoning == theirs.details.reasoning
+    assert (ours.details.logprobs is None) == (theirs.details.logprobs is None)
+    logprobs = (ours.details.logprobs or (), theirs.details.logprobs or ())
+    for mine, other in zip(*logprobs, strict=True):
+        assert (mine.token, len(mine.top)) == (other.token, len(other.top))
+        assert abs(mine.logprob - other.logprob) < 0.1
+
+
 async def open_driver(engine: Engine) -> EngineDriver:
     """Open an engine and begin to read it."""
     return EngineDriver(engine, await engine.open())

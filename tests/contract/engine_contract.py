@@ -9,16 +9,29 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
+from parrot_backend.core.chat import ResponseFormat
 from parrot_backend.core.criteria import UNANNOTATED, Objective, ObjectiveClass
 from parrot_backend.core.events import TokensGenerated
 from parrot_backend.core.ids import AttemptId
 from parrot_backend.core.prefix import prefix_chain
 from parrot_backend.engines.base import Engine
 from tests.contract.chat_contract import ChatContract
-from tests.contract.driver import EngineDriver, constant, open_driver, role, value
+from tests.contract.driver import (
+    EngineDriver,
+    check_same,
+    constant,
+    open_driver,
+    role,
+    value,
+)
 
 #: A reply so long that a test has time to do something meanwhile.
 LONG: dict[str, Any] = {"max_tokens": 400, "ignore_eos": True}
+
+QUIET: dict[str, Any] = {"quiet": True}
+FREE: dict[str, Any] = {"ignore_eos": True}
 
 
 class EngineContract(ChatContract):
@@ -28,6 +41,8 @@ class EngineContract(ChatContract):
     tells_time = True
     #: Whether ``num_tokens`` of each piece is exact.
     counts_exactly = True
+    #: Whether it says tokens of quiet requests, too.
+    talks_always = False
 
     def create(self) -> Engine:
         """Return an engine like the one of ``driver``, not open yet."""
@@ -113,6 +128,62 @@ class EngineContract(ChatContract):
         begun = await driver.run((*chat, role("assistant"), constant("Dear reader,")))
         assert plain.finished.text == opened.finished.text
         assert plain.finished.text != begun.finished.text
+
+    # --- quiet -------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize(
+        "sampling",
+        [
+            {},
+            {"ignore_eos": True, "max_tokens": 40},
+            {"ignore_eos": True, "max_tokens": 1},
+            {"ignore_eos": True, "logprobs": 2},
+            {"ignore_eos": True, "temperature": 1.0, "seed": 3},
+            {"response_format": ResponseFormat("choice", '["left", "right"]'), "logprobs": 0},
+        ],
+        ids=lambda sampling: "-".join(sampling) or "plain",
+    )
+    async def test_a_quiet_request_gives_the_same(
+        self, driver: EngineDriver, sampling: dict[str, Any]
+    ):
+        talking = await driver.run("tell me of the sea", **sampling)
+        quiet = await driver.run("tell me of the sea", hints=QUIET, **sampling)
+        await asyncio.sleep(0.05)
+        check_same(quiet, talking)
+        assert self.talks_always or quiet.outputs == [quiet.finished]
+
+    async def test_a_quiet_request_stops_where_it_shall(self, driver: EngineDriver):
+        free = (await driver.run("stop somewhere", ignore_eos=True)).finished.text
+        how = {"ignore_eos": True, "stop": (free[len(free) // 2 :][:4],), "logprobs": 0}
+        talking = await driver.run("stop somewhere", **how)
+        quiet = await driver.run("stop somewhere", hints=QUIET, **how)
+        check_same(quiet, talking)
+
+    async def test_a_quiet_request_tells_its_time(self, driver: EngineDriver):
+        usage = (await driver.run("slowly", hints=QUIET, max_tokens=60, **FREE)).finished.usage
+        if self.tells_time:
+            assert usage.engine_s is not None
+            assert usage.decode_s is not None
+            assert 0 < usage.decode_s < usage.engine_s
+
+    async def test_an_aborted_quiet_request_says_nothing(self, driver: EngineDriver):
+        aborted = driver.start("abort me", hints=QUIET, **LONG)
+        await driver.run("meanwhile", max_tokens=4)
+        driver.engine.abort(aborted.id)
+        await driver.run("something else")
+        assert self.talks_always or aborted.outputs == []
+        assert aborted.terminals == []
+        await driver.engine.drain()
+        assert driver.engine.load().running == 0
+
+    async def test_quiet_and_talking_ones_run_together(self, driver: EngineDriver):
+        attempts = [
+            driver.start(f"number {i // 2} of many", hints={"quiet": bool(i % 2)}, max_tokens=9)
+            for i in range(20)
+        ]
+        await driver.terminal(*attempts)
+        for talking, quiet in zip(attempts[::2], attempts[1::2], strict=True):
+            check_same(quiet, talking)
 
     # --- refusals ------------------------------------------------------------------------------
 

@@ -42,6 +42,7 @@ async def driver(server: FakeOpenAI) -> AsyncIterator[EngineDriver]:
 
 class TestContract(EngineContract):
     tells_time = False
+    talks_always = True
 
     @pytest.fixture
     async def driver(self) -> AsyncIterator[EngineDriver]:

@@ -9,6 +9,7 @@ from hashlib import blake2b
 
 import pytest
 
+from parrot_backend.core.events import EngineReported
 from parrot_backend.core.ids import EngineId
 from parrot_backend.engines.base import EngineDied
 from parrot_backend.engines.scripted import ScriptedConfig, ScriptedEngine, render
@@ -152,6 +153,29 @@ async def test_no_more_than_max_requests_run():
     await driver.close()
     assert (load.running, load.waiting) == (2, 3)
     assert load.kv_usage > 0
+
+
+class TestQuiet:
+    async def test_it_gives_signs_of_life_while_it_generates(self):
+        driver = await open_driver(make(ScriptedConfig(token_s=0.1)))
+        attempt = driver.start("slow", hints={"quiet": True}, max_tokens=20, ignore_eos=True)
+        await driver.told(lambda reports: len(reports) >= 2)
+        assert attempt.outputs == []
+        await driver.terminal(attempt)
+        await driver.close()
+        assert set(driver.reports) == {EngineReported(driver.info.engine)}
+        assert len(driver.reports) <= 5
+
+    async def test_it_gives_none_when_it_hangs(self):
+        engine = make(ScriptedConfig(token_s=0.01))
+        driver = await open_driver(engine)
+        driver.start("slow", hints={"quiet": True}, max_tokens=400, ignore_eos=True)
+        await driver.told(bool)
+        engine.hang()
+        told = len(driver.reports)
+        await asyncio.sleep(1.0)
+        await driver.close()
+        assert len(driver.reports) <= told + 1
 
 
 class TestFaults:

@@ -12,16 +12,18 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from parrot_backend.core.criteria import Objective, ObjectiveClass
+from parrot_backend.core.events import EngineReported
 from parrot_backend.core.prefix import prefix_chain
 from parrot_backend.engines.base import EngineDied
 from parrot_backend.engines.vllm import VllmEngine
 from parrot_backend.errors import EngineError
 from tests.contract.driver import LATENCY, EngineDriver, constant, open_driver, role, value
-from tests.contract.engine_contract import LONG, EngineContract
+from tests.contract.engine_contract import LONG, QUIET, EngineContract
 from tests.contract.vllm_engines import (
     BLOCK_SIZE,
     CONFIG,
@@ -145,6 +147,23 @@ async def test_latency_sensitive_requests_go_first(driver: EngineDriver):
     await driver.terminal(*slow)
 
 
+class TestSignsOfLife:
+    async def test_a_quiet_request_lets_them_be_told(self, driver: EngineDriver):
+        sign = EngineReported(driver.info.engine)
+        before = driver.reports.count(sign)
+        attempts = [driver.start(f"for long {i}", hints=QUIET, **LONG) for i in range(8)]
+        await driver.told(lambda reports: reports.count(sign) >= before + 2)
+        assert all(attempt.outputs == [] for attempt in attempts)
+        for attempt in attempts:
+            driver.engine.abort(attempt.id)
+
+    async def test_a_talking_request_needs_none(self, driver: EngineDriver):
+        sign = EngineReported(driver.info.engine)
+        before = driver.reports.count(sign)
+        await driver.run("for long", max_tokens=200, ignore_eos=True)
+        assert driver.reports.count(sign) == before
+
+
 class TestRefusals:
     async def test_messages_that_the_template_refuses(self, driver: EngineDriver):
         attempt = await driver.run((role("narrator"), value("Once")))
@@ -257,6 +276,23 @@ class TestDeath:
         assert time.monotonic() - start_s < 8
         assert await driver.ended() is None
         assert not any(is_alive(pid) for pid in engine.pids)
+
+    async def test_a_core_that_hangs_gives_no_signs_of_life(self):
+        driver = await open_driver(make_engine())
+        engine = driver.engine
+        assert isinstance(engine, VllmEngine)
+        how: dict[str, Any] = {**LONG, "max_tokens": 900}
+        quiet = [driver.start(f"work {i}", hints=QUIET, **how) for i in range(8)]
+        await driver.told(bool)
+        send(engine.pids[0], signal.SIGSTOP)
+        await asyncio.sleep(0.5)  # what was on its way
+        told = len(driver.reports)
+        await asyncio.sleep(2.0)
+        assert len(driver.reports) == told
+        assert all(attempt.outputs == [] for attempt in quiet)
+        send(engine.pids[0], signal.SIGCONT)
+        await driver.told(lambda reports: len(reports) > told)
+        await driver.close()
 
     @pytest.mark.parametrize("start", ["fork", "spawn"])
     async def test_a_core_does_not_outlive_its_parent(self, start: str):

@@ -29,6 +29,7 @@ from tests.contract.driver import (
     PATIENCE_S,
     Attempt,
     EngineDriver,
+    check_same,
     constant,
     open_driver,
     role,
@@ -541,10 +542,17 @@ GAP = value("?", ())
 
 
 class TestSplices:
-    def stage(self, driver: EngineDriver, producer: Attempt, *parts: PromptPart, **sampling: Any):
+    def stage(
+        self,
+        driver: EngineDriver,
+        producer: Attempt,
+        *parts: PromptPart,
+        quiet: bool = False,
+        **sampling: Any,
+    ):
         """Stage a request whose prompt has a gap."""
-        hints = {"after": producer.id, "gap": parts.index(GAP), "max_gap_tokens": 200}
-        return driver.start(parts, hints=hints, **sampling)
+        gap = {"after": producer.id, "gap": parts.index(GAP), "max_gap_tokens": 200}
+        return driver.start(parts, hints={**gap, "quiet": quiet}, **sampling)
 
     @pytest.mark.parametrize(
         ("head", "sampling", "reason"),
@@ -585,8 +593,29 @@ class TestSplices:
         assert staged.finished.text == second.text == staged.streamed
         assert staged.finished.token_ids == second.token_ids
         assert staged.finished.finish_reason == second.finish_reason
-        usages = [replace(one.usage, engine_s=None) for one in (staged.finished, second)]
+        usages = [
+            replace(one.usage, engine_s=None, decode_s=None) for one in (staged.finished, second)
+        ]
         assert usages[0] == usages[1]
+        assert driver.said.index(staged.outputs[0]) > driver.said.index(producer.finished)
+
+    @pytest.mark.parametrize("quiet", [(False, True), (True, False), (True, True)])
+    async def test_it_goes_on_whoever_is_quiet(
+        self, driver: EngineDriver, quiet: tuple[bool, bool]
+    ):
+        how: dict[str, Any] = {"max_tokens": 20, "ignore_eos": True}
+        first = (await driver.run("Begin.", **how)).finished
+        between = value(first.text, first.token_ids)
+        second = await driver.run((value("Begin."), between, constant(" Go on.")), **how)
+        async with all_at_once(driver, 2):
+            producer = driver.start("Begin.", hints={"quiet": quiet[0]}, **how)
+            prompt = (value("Begin."), GAP, constant(" Go on."))
+            staged = self.stage(driver, producer, *prompt, quiet=quiet[1], **how)
+        await driver.terminal(producer, staged)
+        assert producer.finished.spliced == (staged.id,)
+        check_same(staged, second)
+        for attempt, is_quiet in zip((producer, staged), quiet, strict=True):
+            assert attempt.streamed == ("" if is_quiet else attempt.finished.text)
         assert driver.said.index(staged.outputs[0]) > driver.said.index(producer.finished)
 
     async def test_several_may_go_on(self, driver: EngineDriver):

@@ -147,6 +147,7 @@ class Audit:
         output = segments[place]
         assert isinstance(output, Output)
         assert start.sampling == output.sampling
+        assert start.quiet == core.session(start.session).quiet
 
     def _check_staged_prompt(self, core: Coordinator, stage: StageRequest) -> None:
         """(o): all is as it will start, but for the gap, where the output of another goes."""
@@ -160,6 +161,7 @@ class Audit:
         output = segments[place]
         assert isinstance(output, Output)
         assert (stage.sampling, stage.max_gap_tokens) == (output.sampling, gap.sampling.max_tokens)
+        assert stage.quiet == core.session(stage.session).quiet
 
     def _check_answer(self, core: Coordinator, answer: AnswerWaiter) -> None:
         """(a): a waiter is answered while it waits, with what its variable has become."""

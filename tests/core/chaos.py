@@ -200,6 +200,7 @@ class Chaos:
             variables=tuple(externals),
             nodes=tuple(nodes),
             wanted=wanted,
+            quiet=b % 2 == 0,
         )
         if self._try(submission) and submission.idempotency_key is not None:
             self._keyed.append(submission)

@@ -58,6 +58,7 @@ def parser(
     reasoning: str | None = None,
     has_tools: bool = True,
     parallel: bool = True,
+    whole: bool = False,
 ) -> OutputParser:
     chat = ParsedChat(
         [{"role": "user", "content": "hi"}],
@@ -67,6 +68,7 @@ def parser(
         {},
         may_reason=reasoning is not None,
         prompt_ids=[5, 6, 7],
+        comes_whole=whole,
     )
     return parsers(tools, reasoning).make(chat, None)
 
@@ -85,6 +87,10 @@ def feed(
     said += rest
     texts = [one.text for one in said if not one.is_reasoning]
     return texts, [one.text for one in said if one.is_reasoning], details
+
+
+def called(details: OutputDetails) -> list[tuple[str, str]]:
+    return [(call.name, call.arguments.replace(" ", "")) for call in details.tool_calls]
 
 
 SIZES = [1, 3, 7, 1000]
@@ -164,6 +170,55 @@ class TestReasoning:
         texts, thoughts, details = feed(used, f"Hm.</think>Well.{CALL}", size=size)
 
         assert details.reasoning == "".join(thoughts) == "Hm."
+        assert "".join(texts).strip() == "Well."
+        assert [call.name for call in details.tool_calls] == ["look"]
+
+
+class TestWhole:
+    """An output that comes in one piece gives what one gives that is followed token by token."""
+
+    @pytest.mark.parametrize("reason", ["stop", "length"])
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "plain",
+            "<tool",
+            "a <tool_cal",
+            f"Well. {CALL}",
+            f"Well. {CALL}\n{CALL}",
+            f"Well. {CALL[:-8]}",
+            f"Well. {CALL[:45]}",
+            f"Well. {CALL[:20]}",
+            "<tool_call>{no json}</tool_call>",
+        ],
+    )
+    def test_hermes(self, text: str, reason: str):
+        followed = feed(parser(), text, size=1, reason=reason)
+        whole = feed(parser(whole=True), text, size=10_000, reason=reason)
+
+        assert "".join(whole[0]) == "".join(followed[0])
+        assert called(whole[2]) == called(followed[2])
+
+    @pytest.mark.parametrize("text", ["Hm.</think>A ship.", f"Hm.</think>Well.{CALL}", "Hm. Hm"])
+    @pytest.mark.parametrize("reason", ["stop", "length"])
+    def test_reasoning(self, text: str, reason: str):
+        followed = feed(parser(reasoning="qwen3"), text, size=1, reason=reason)
+        whole = feed(parser(reasoning="qwen3", whole=True), text, size=10_000, reason=reason)
+
+        assert "".join(whole[0]).strip() == "".join(followed[0]).strip()
+        assert whole[2].reasoning == followed[2].reasoning == "".join(whole[1]) or None
+        assert called(whole[2]) == called(followed[2])
+
+    def test_what_cannot_be_read_is_followed_after_all(self, monkeypatch: pytest.MonkeyPatch):
+        used = parser(whole=True)
+
+        def fail(*_: object, **__: object) -> None:
+            raise ValueError("no such thing")
+
+        monkeypatch.setattr(used._reading, "parse", fail)
+        texts, _, details = feed(used, f"Well. {CALL}", size=10_000)
+
         assert "".join(texts).strip() == "Well."
         assert [call.name for call in details.tool_calls] == ["look"]
 

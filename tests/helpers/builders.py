@@ -205,6 +205,7 @@ def make_submission(
     idempotency_key: str | None = None,
     digest: str = "",
     close: bool = False,
+    quiet: bool = False,
 ) -> GraphSubmitted:
     """Return a submit; ``variables`` are the external ones with their values."""
     return GraphSubmitted(
@@ -217,6 +218,7 @@ def make_submission(
         nodes=nodes,
         wanted=tuple(wanted),
         close=close,
+        quiet=quiet,
     )
 
 

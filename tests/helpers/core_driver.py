@@ -215,6 +215,7 @@ class CoreDriver:
         variables: dict[str, str | None] | None = None,
         tenant: str = "default",
         close: bool = False,
+        quiet: bool = False,
     ) -> list[Command]:
         """Submit a graph."""
         return self.send(
@@ -226,6 +227,7 @@ class CoreDriver:
                 variables=variables,
                 tenant=tenant,
                 close=close,
+                quiet=quiet,
             )
         )
 
@@ -634,6 +636,7 @@ def _as_started(stage: StageRequest, event: RequestFinished) -> StartRequest:
         prefixes=(),
         retain=(),
         reason="",
+        quiet=stage.quiet,
     )
 
 

@@ -101,6 +101,39 @@ def test_each_wanted_output_gets_its_waiter():
     assert (wanted.variable, wanted.waiter, wanted.stream) == ("s.out", "w7", True)
 
 
+UNTOLD = [{"variable": "out", "tokens": False}]
+
+
+@pytest.mark.parametrize(
+    ("fields", "quiet"),
+    [
+        ({}, True),
+        ({"wait": False}, False),
+        ({"timeout_s": 5.0}, False),
+        ({"outputs": []}, False),
+        ({"outputs": UNTOLD}, True),
+        ({"outputs": UNTOLD, "wait": False}, False),
+        ({"stream": True}, False),
+        ({"stream": True, "outputs": UNTOLD}, True),
+        ({"stream": True, "outputs": UNTOLD, "timeout_s": 5.0}, True),
+        ({"stream": True, "outputs": []}, False),
+    ],
+)
+def test_a_submit_is_quiet_if_nobody_can_read_what_is_generated(fields: Body, quiet: bool):
+    assert convert(one_call(**fields)).quiet is quiet
+
+
+def test_a_submit_is_not_quiet_if_one_output_is_streamed():
+    outputs = [*UNTOLD, {"variable": "other"}]
+    assert not convert(one_call(stream=True, outputs=outputs)).quiet
+
+
+def test_a_stream_of_nothing_changes_nothing_in_a_session_that_is_there():
+    context = SubmitContext(SessionId("s"), False, "default", 100.0, {})
+    body = SubmitRequest.model_validate({"session_id": "s", "stream": True})
+    assert submit_to_event(body, context).quiet
+
+
 @pytest.mark.parametrize("target", ["deadline_s", "ttft_s", "tpot_s"])
 def test_a_target_makes_a_value_latency_sensitive(target: str):
     criteria = WireCriteria.model_validate({"kind": "throughput", target: 2.0})

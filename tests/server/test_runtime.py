@@ -16,6 +16,7 @@ from parrot_backend.core.commands import (
     RetainPrefix,
     SetTimer,
     StageRequest,
+    StartRequest,
     StreamText,
     UpdateRequest,
 )
@@ -35,7 +36,7 @@ from parrot_backend.core.events import (
     VariableSpec,
     WaiterLeft,
 )
-from parrot_backend.core.ids import AttemptId, EngineId, SessionId, VariableId
+from parrot_backend.core.ids import AttemptId, EngineId, NodeId, SessionId, VariableId
 from parrot_backend.core.prefix import PrefixBoundary
 from parrot_backend.core.prompt import PartKind, PromptPart
 from parrot_backend.core.sampling import Sampling
@@ -281,6 +282,32 @@ def test_a_staged_request_names_whom_it_follows():
     assert (request.after, request.gap, request.max_gap_tokens) == (A, 1, 12)
     assert (request.sampling, request.objective, request.remaining) == (sampling, HASTE, 2)
     assert request.cache_salt == "other"
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_engines_hear_that_nobody_listens(quiet: bool):
+    of_both: dict[str, Any] = {
+        "sampling": Sampling(),
+        "objective": HASTE,
+        "remaining": 0,
+        "quiet": quiet,
+    }
+    session = SessionId("s")
+    start = StartRequest(
+        E,
+        A,
+        NodeId("s.a#0"),
+        session,
+        "t",
+        "m",
+        PARTS,
+        prefixes=CHAIN,
+        retain=(),
+        reason="",
+        **of_both,
+    )
+    stage = StageRequest(E, B, A, 1, session, "t", "m", PARTS, max_gap_tokens=12, **of_both)
+    assert [told(command)[2].quiet for command in (start, stage)] == [quiet, quiet]
 
 
 @pytest.mark.parametrize(("is_early", "num_counted"), [(False, 1), (True, 0)])

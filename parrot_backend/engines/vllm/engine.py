@@ -17,6 +17,7 @@ from parrot_backend.core.events import EngineInfo
 from parrot_backend.core.ids import AttemptId, EngineId
 from parrot_backend.engines.attempts import AttemptTasks, check_model
 from parrot_backend.engines.base import EngineLoad, EngineOutput, EngineRequest
+from parrot_backend.engines.life_signs import LifeSigns
 from parrot_backend.engines.output_stream import OutputStream
 from parrot_backend.engines.vllm import processes
 from parrot_backend.engines.vllm.config import VllmConfig
@@ -49,8 +50,9 @@ class VllmEngine:
         self._id = engine_id
         self._config = config
         self._cores = CoreProcesses(is_forked=processes.is_cpu_build())
-        self._record = LoadRecord()
         self._stream = OutputStream()
+        self._signs = LifeSigns(engine_id, self._stream.put)
+        self._record = LoadRecord(self._signs.progress)
         self._tasks = AttemptTasks(self._stream)
         self._building: asyncio.Future[Any] | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -247,7 +249,8 @@ class VllmEngine:
     async def _run(self, request: EngineRequest) -> None:
         assert self._generation is not None, "open"
         try:
-            await self._generation.run(request)
+            with self._signs.during(request):
+                await self._generation.run(request)
         except CoreDead as exc:
             self._die(str(exc))
 

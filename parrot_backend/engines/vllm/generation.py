@@ -115,6 +115,7 @@ class Generation:
             request.cache_salt,
             None if self._plugin is None else hints_of(request, ends),
             constraint,
+            quiet=request.quiet,
         )
         reply = Reply(request, len(prompt_ids), self._encoder.decode, parser)
         if request.after is not None:
@@ -157,6 +158,7 @@ class Generation:
             template_kwargs=dict(chat.template_kwargs),
             may_reason=may_reason,
             prompt_ids=prompt_ids,
+            comes_whole=request.quiet,
         )
         return self._parsers.make(parsed, structured_outputs(request.sampling.response_format))
 
@@ -192,7 +194,8 @@ class Generation:
             output = replace(output, spliced=spliced)
             if request.fill_parts is not None:
                 output = replace(output, text="", token_ids=None)
-        if request.fill_parts is None or not isinstance(output, TokensGenerated):
+        is_unheard = request.quiet or request.fill_parts is not None
+        if not (is_unheard and isinstance(output, TokensGenerated)):
             self._stream.put(output)
 
     def _resend_update(self, attempt: AttemptId) -> None:

@@ -114,6 +114,7 @@ class Reply:
             completion_tokens=len(self._token_ids),
             cached_tokens=step.cached_tokens,
             engine_s=step.engine_s,
+            decode_s=step.decode_s,
         )
         ids = self._ids_of_value(text, step, finish_reason)
         has_calls = finish_reason == "stop" and details.tool_calls

@@ -278,7 +278,7 @@ def test_the_annotation_of_a_scope_reaches_the_session(server: ScriptedServer) -
 def test_models_with_a_client_of_their_own_are_planned(server: ScriptedServer) -> None:
     with P.ParrotClient(server.url) as client:
         llm = ChatParrot(client=client, temperature=0, max_tokens=4)
-        one = ChatPromptTemplate.from_template("One {x}") | llm | StrOutputParser()
+        one: Chain = ChatPromptTemplate.from_template("One {x}") | llm | StrOutputParser()
         chain = one | ChatPromptTemplate.from_template("Two {y}") | llm | StrOutputParser()
         with watch_plans() as plans:
             assert as_parrot(chain).invoke({"x": "a"}) == chain.invoke({"x": "a"})
