@@ -215,7 +215,7 @@ class Coordinator:
                     session, variable, wanted.waiter, is_streaming=wanted.stream
                 )
             if wanted.waiter is not None:
-                self._progress.attach(variable, wanted.waiter, is_streaming=wanted.stream)
+                self._progress.waiters.attach(variable, wanted.waiter, is_streaming=wanted.stream)
         if changed:
             self._progress.deduce(session)
 
@@ -226,7 +226,7 @@ class Coordinator:
             self._progress.deduce(session)
         if event.stream:
             session.end_quiet()
-        self._progress.attach(variable, event.waiter, is_streaming=event.stream)
+        self._progress.waiters.attach(variable, event.waiter, is_streaming=event.stream)
 
     def _set(self, event: VariableSet, now_s: float) -> None:
         session, variable = self._book.find_variable(event.variable)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import islice
 
-from parrot_backend.core.commands import AnswerWaiter, Command, ResetStream, StreamText
+from parrot_backend.core.commands import Command
 from parrot_backend.core.config import CoreConfig
 from parrot_backend.core.deduction import deduce_objectives
 from parrot_backend.core.effects import Effects, Limits
@@ -14,12 +14,13 @@ from parrot_backend.core.events import RequestFailed, RequestFinished, TokensGen
 from parrot_backend.core.fleet import Fleet
 from parrot_backend.core.following import Following
 from parrot_backend.core.foresight import requests_fed_by
-from parrot_backend.core.ids import EngineId, VariableId, WaiterId
+from parrot_backend.core.ids import EngineId, WaiterId
 from parrot_backend.core.nodes import Node, NodeState, Request
 from parrot_backend.core.propagation import Propagation
 from parrot_backend.core.session import Session
 from parrot_backend.core.session_book import SessionBook
 from parrot_backend.core.variable import Variable, VariableState
+from parrot_backend.core.waiters import Waiters
 
 #: Of a value that thousands wait for, only so many consumers are looked at when it is being made.
 _MAX_FILLS_CONSIDERED = 64
@@ -32,6 +33,7 @@ class Progress:
     """Moves requests and variables on, and answers who waits for them.
 
     Attributes:
+        waiters: Who waits for what.
         following: Streams that report instances.
         num_unfinished: Requests of all sessions that have not ended.
     """
@@ -42,9 +44,8 @@ class Progress:
         self._config = config
         self._book = book
         self._fleet = fleet
-        self._emit = emit
-        self._waiting_for: dict[WaiterId, VariableId] = {}
-        self.following = Following(emit, self.attach)
+        self.waiters = Waiters(emit)
+        self.following = Following(emit, self.waiters.attach)
         self.num_unfinished = 0
         self._num_requests = 0
 
@@ -64,9 +65,7 @@ class Progress:
             return
         kept = variable.partial_reasoning if event.is_reasoning else variable.partial
         kept.append(event.text)
-        for waiter, is_streaming in variable.waiters.items():
-            if is_streaming:
-                self._emit(StreamText(waiter, event.text, event.is_reasoning))
+        self.waiters.tell(variable, event.text, is_reasoning=event.is_reasoning)
 
     def finish(self, event: RequestFinished, now_s: float) -> None:
         """A running request produced its output."""
@@ -81,7 +80,7 @@ class Progress:
             began_s = now_s - (event.usage.decode_s or 0.0)
             request.first_token_s = max(request.placed_s, began_s)
         if request.quiet:
-            self._tell_late(self._output_of(request), event)
+            self.waiters.tell_late(self._output_of(request), event)
         self.num_unfinished -= 1
         continuation = self._fleet.learn(request, event.text)
         session = self._book.find(request.session)
@@ -104,15 +103,6 @@ class Progress:
         if not event.details.hides_text:  # else what the engine holds goes on in another way
             self._fleet.keep_continuation(request, continuation, event.attempt)
         self._fleet.foresight.forget(request.id)
-
-    def _tell_late(self, variable: Variable, event: RequestFinished) -> None:
-        """Give those who came to stream a quiet request its text, if it was not told before."""
-        if variable.partial or variable.partial_reasoning:
-            return
-        for text, is_reasoning in ((event.details.reasoning, True), (event.text, False)):
-            for waiter, is_streaming in variable.waiters.items():
-                if is_streaming and text:
-                    self._emit(StreamText(waiter, text, is_reasoning))
 
     def fail_attempt(self, event: RequestFailed, now_s: float) -> None:
         """A running request failed; try again if that may help."""
@@ -156,9 +146,7 @@ class Progress:
         if variable.state is VariableState.GENERATING:
             variable.move(VariableState.EMPTY)
         if variable.forget_partial():
-            for waiter, is_streaming in variable.waiters.items():
-                if is_streaming:
-                    self._emit(ResetStream(waiter))
+            self.waiters.reset(variable)
         request.first_token_s = None
         request.quiet = self._book.find(request.session).quiet
         request.ready_s = now_s
@@ -244,9 +232,7 @@ class Progress:
                 self.num_unfinished -= isinstance(node, Request)
                 self._fleet.foresight.forget(node.id)
                 self._fleet.splicing.drop(node.id)
-            for waiter in variable.waiters:
-                self._answer(variable, waiter)
-            variable.waiters.clear()
+            self.waiters.answer_all(variable)
             self.following.end(session, variable)
             if variable.state is VariableState.READY:
                 self.expect(session, session.graph.consumers(variable))
@@ -263,41 +249,14 @@ class Progress:
         for consumer in islice(requests_fed_by(graph, request.output), _MAX_FILLS_CONSIDERED):
             self._fleet.foresight.fill(graph, consumer)
 
-    def attach(self, variable: Variable, waiter: WaiterId, *, is_streaming: bool) -> None:
-        """Let somebody wait for a variable; a settled one is answered at once."""
-        if variable.is_settled:
-            self._answer(variable, waiter)
-            return
-        for partial in (variable.partial_reasoning, variable.partial):
-            if is_streaming and partial:
-                is_reasoning = partial is variable.partial_reasoning
-                self._emit(StreamText(waiter, "".join(partial), is_reasoning))
-        variable.waiters[waiter] = is_streaming
-        self._waiting_for[waiter] = variable.id
-
     def detach(self, waiter: WaiterId) -> tuple[Session, Variable] | None:
         """Let somebody go; return what they waited for, or None if they were answered."""
-        variable_id = self._waiting_for.pop(waiter, None)
+        variable_id = self.waiters.detach(waiter)
         if variable_id is None:
             return None
         session, variable = self._book.find_variable(variable_id)
         del variable.waiters[waiter]
         return session, variable
-
-    def _answer(self, variable: Variable, waiter: WaiterId) -> None:
-        self._waiting_for.pop(waiter, None)
-        self._emit(
-            AnswerWaiter(
-                waiter,
-                variable.id,
-                variable.state,
-                variable.value,
-                variable.failure,
-                variable.usage,
-                variable.finish_reason,
-                variable.details,
-            )
-        )
 
     def _output_of(self, request: Request) -> Variable:
         return self._book.find(request.session).graph.variables[request.output]
