@@ -1,7 +1,7 @@
 """Write an outline, expand each of its points, and smooth the whole.
 
-How many points there are is known only when the outline has been generated. The server splits it
-and starts the expansions by itself, so that the whole is still one submit.
+How many points there are is known only when the outline has been generated. The server reads the
+list and starts the expansions by itself, so that the whole is still one submit.
 """
 
 from langchain_core.language_models import BaseChatModel
@@ -9,20 +9,34 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable
 
-from parrot_integrations.langchain import join_list, split_list
+from parrot_integrations.langchain import join_list, json_list
+
+#: The outline is a list of two to four short points, and nothing else.
+POINTS = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "points",
+        "schema": {
+            "type": "array",
+            "items": {"type": "string", "maxLength": 12},
+            "minItems": 2,
+            "maxItems": 4,
+        },
+    },
+}
 
 
 def build(llm: BaseChatModel) -> Runnable:
     """Return the chain: a topic to an essay."""
-    outline = ChatPromptTemplate.from_template("Outline an essay on {topic}. Points, by commas:")
+    outline = ChatPromptTemplate.from_template("The points of an essay on {topic}:")
     expand = ChatPromptTemplate.from_template("Write one paragraph on this point: {point}")
     smooth = ChatPromptTemplate.from_template("Make one text of these paragraphs:\n\n{paragraphs}")
     paragraphs = expand | llm | StrOutputParser()
     return (
         outline
-        | llm
+        | llm.bind(response_format=POINTS)
         | StrOutputParser()
-        | split_list(",")
+        | json_list()
         | paragraphs.map()
         | join_list()
         | smooth
