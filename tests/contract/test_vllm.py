@@ -19,9 +19,11 @@ import pytest
 from parrot_backend.core.criteria import Objective, ObjectiveClass
 from parrot_backend.core.events import EngineReported
 from parrot_backend.core.prefix import prefix_chain
+from parrot_backend.core.sampling import Sampling
 from parrot_backend.engines.base import EngineDied
 from parrot_backend.engines.vllm import VllmEngine
 from parrot_backend.errors import EngineError
+from parrot_backend.vllm_compat import client as compat
 from tests.contract.driver import LATENCY, EngineDriver, constant, open_driver, role, value
 from tests.contract.engine_contract import LONG, QUIET, EngineContract
 from tests.contract.vllm_engines import (
@@ -145,6 +147,22 @@ async def test_latency_sensitive_requests_go_first(driver: EngineDriver):
     await driver.terminal(group)
     assert not slow[-1].terminals
     await driver.terminal(*slow)
+
+
+@pytest.mark.parametrize(("quiet", "fewest", "most"), [(True, 1, 1), (False, 2, 20)])
+async def test_a_quiet_request_comes_in_one_step(
+    driver: EngineDriver, quiet: bool, fewest: int, most: int
+):
+    engine = driver.engine
+    assert isinstance(engine, VllmEngine)
+    how = Sampling(max_tokens=20, temperature=0.0, ignore_eos=True)
+    steps = compat.generate(
+        engine.client, f"steps {quiet}", [5, 6, 7], how, 20, 0, None, quiet=quiet
+    )
+    told = [step async for step in steps]
+    assert fewest <= len(told) <= most
+    assert sum(len(step.token_ids) for step in told) == 20
+    assert 0 < told[-1].decode_s < told[-1].engine_s
 
 
 class TestSignsOfLife:
