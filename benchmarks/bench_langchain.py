@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -114,17 +115,16 @@ class Contest:
 
 def critical_path_s(session: SessionView) -> float:
     """Return the engine's time for the longest chain of dependent calls."""
+    needs = {node.output: set(node.inputs) for node in session.nodes}
+    for control in (n for n in session.nodes if n.kind in ("map", "branch", "loop")):
+        begun = f"{control.id.partition('.')[2]}:"
+        needs[control.output] |= {output for output in needs if output.startswith(begun)}
+    own_s = {node.output: node.engine_s or 0.0 for node in session.nodes}
+    order = TopologicalSorter({output: needs[output] & own_s.keys() for output in needs})
     done_s: dict[str, float] = {}
-    pending = [node for node in session.nodes if node.kind in ("request", "transform")]
-    made = {node.output for node in pending}
-    while pending:
-        ready = [n for n in pending if all(i in done_s or i not in made for i in n.inputs)]
-        if not ready:
-            break
-        for node in ready:
-            before_s = max((done_s.get(used, 0.0) for used in node.inputs), default=0.0)
-            done_s[node.output] = before_s + (node.engine_s or 0.0)
-        pending = [node for node in pending if node.output not in done_s]
+    for output in order.static_order():
+        before_s = max((done_s[used] for used in needs[output] if used in done_s), default=0.0)
+        done_s[output] = before_s + own_s[output]
     return max(done_s.values(), default=0.0)
 
 

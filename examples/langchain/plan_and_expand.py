@@ -9,34 +9,23 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable
 
-from parrot_integrations.langchain import join_list, json_list
+from parrot_integrations.langchain import join_list, split_list
 
-#: The outline is a list of two to four short points, and nothing else.
-POINTS = {
-    "type": "json_schema",
-    "json_schema": {
-        "name": "points",
-        "schema": {
-            "type": "array",
-            "items": {"type": "string", "maxLength": 12},
-            "minItems": 2,
-            "maxItems": 4,
-        },
-    },
-}
+#: Enough for a handful of words.
+OUTLINE_TOKENS = 8
 
 
 def build(llm: BaseChatModel) -> Runnable:
     """Return the chain: a topic to an essay."""
-    outline = ChatPromptTemplate.from_template("The points of an essay on {topic}:")
+    outline = ChatPromptTemplate.from_template("The points of an essay on {topic}, a word each:")
     expand = ChatPromptTemplate.from_template("Write one paragraph on this point: {point}")
     smooth = ChatPromptTemplate.from_template("Make one text of these paragraphs:\n\n{paragraphs}")
     paragraphs = expand | llm | StrOutputParser()
     return (
         outline
-        | llm.bind(response_format=POINTS)
+        | llm.bind(max_tokens=OUTLINE_TOKENS)
         | StrOutputParser()
-        | json_list()
+        | split_list(" ")
         | paragraphs.map()
         | join_list()
         | smooth
