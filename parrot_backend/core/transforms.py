@@ -154,7 +154,8 @@ def apply_transforms(text: str, transforms: tuple[Transform, ...]) -> str:
             text = _apply(text, transform)
             # JSON can spell half a surrogate pair, which is not text and fits in no reply.
             text.encode()
-        except ValueError as exc:
+        except (ValueError, LookupError, ArithmeticError, RecursionError) as exc:
+            # Nothing that a value can do may end a propagation halfway.
             raise TransformError(f"{type(transform).__name__}: {exc}") from exc
         if len(text) > MAX_VALUE_CHARS:
             raise TransformError(f"the text is longer than {MAX_VALUE_CHARS} characters")
@@ -213,4 +214,4 @@ def _json_field(text: str, path: str) -> str:
             value = value[int(key)] if isinstance(value, list) else value[key]
     except (ValueError, KeyError, IndexError, TypeError, RecursionError) as exc:
         raise TransformError(f"no JSON field {path!r}: {type(exc).__name__}") from exc
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return closed_set.json_text(value)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parrot_backend import closed_set
 from parrot_backend.core.transforms import (
     MAX_PATTERN_CHARS,
     Format,
@@ -239,3 +242,46 @@ def test_lists(transform: Transform, text: str, expected: str) -> None:
 def test_what_is_no_list_fails(transform: Transform, text: str) -> None:
     with pytest.raises(TransformError):
         apply_transforms(text, (transform,))
+
+
+@pytest.mark.parametrize(
+    "transform", [JsonList(), JoinList(","), JsonField("0")], ids=lambda t: type(t).__name__
+)
+def test_nothing_escapes_at_any_depth(transform: Transform) -> None:
+    # There are depths that can be read, but not written again.
+    for depth in range(800, 1010):
+        assert_gives_text_or_transform_error("[" * depth + "]" * depth, (transform,))
+
+
+def test_defects_of_a_value_are_transform_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    def overflow(text: str) -> list[str]:
+        raise OverflowError("too far")
+
+    monkeypatch.setattr(closed_set, "split_lines", overflow)
+    with pytest.raises(TransformError, match="too far"):
+        apply_transforms("a", (SplitLines(),))
+
+
+@pytest.mark.parametrize(
+    "tail", ["1," * 50_000, '"' + "a" * 100_000, "1" * 100_000], ids=["items", "text", "number"]
+)
+def test_the_search_for_an_array_reads_a_text_only_a_few_times(
+    tail: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts = list[int]()
+
+    class Counting(json.JSONDecoder):
+        def raw_decode(self, s: str, idx: int = 0) -> tuple[object, int]:
+            starts.append(idx)
+            return super().raw_decode(s, idx)
+
+    monkeypatch.setattr(closed_set, "_FREE_ARRAY_CHARS", 0)
+    monkeypatch.setattr(json, "JSONDecoder", Counting)
+    with pytest.raises(ValueError, match="no JSON array"):
+        closed_set.json_list("[" * 32 + tail)
+    assert len(starts) <= 6
+
+
+def test_short_texts_are_searched_from_many_starts() -> None:
+    assert closed_set.json_list("[x " * 31 + '["a"]') == ["a"]
+    assert closed_set.json_list('["x\n' * 31 + '["a"]') == ["a"]
