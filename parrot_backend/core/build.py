@@ -38,6 +38,11 @@ def outputs_of(spec: NodeSpec) -> list[VariableId]:
     return [spec.output]
 
 
+def segments_held(spec: CallSpec) -> int:
+    """Return how many segments the requests of a call hold: each has all that is before it."""
+    return sum(place for place, s in enumerate(spec.segments) if isinstance(s, Output))
+
+
 def check_outputs(spec: NodeSpec) -> None:
     """Check that a call makes something, and not too much.
 
