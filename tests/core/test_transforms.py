@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parrot_backend import closed_set
+from parrot_backend.core import transforms as core_transforms
+from parrot_backend.core.prompt import Input
 from parrot_backend.core.transforms import (
     MAX_PATTERN_CHARS,
     Format,
@@ -23,12 +25,24 @@ from parrot_backend.core.transforms import (
     SplitList,
     Strip,
     Transform,
+    TransformBudget,
     TransformError,
     apply_transforms,
     check_transform,
+    check_transforms,
 )
 from parrot_backend.errors import RequestError
+from tests.core.audit import audited_driver
 from tests.core.hypothesis_settings import examples
+from tests.helpers.builders import (
+    make_body,
+    make_call,
+    make_engine,
+    make_map,
+    make_transform,
+    read,
+    write,
+)
 
 APPLIED: list[tuple[str, tuple[Transform, ...], str, str]] = [
     ("nothing", (), " as it is ", " as it is "),
@@ -285,3 +299,50 @@ def test_the_search_for_an_array_reads_a_text_only_a_few_times(
 def test_short_texts_are_searched_from_many_starts() -> None:
     assert closed_set.json_list("[x " * 31 + '["a"]') == ["a"]
     assert closed_set.json_list('["x\n' * 31 + '["a"]') == ["a"]
+
+
+def test_a_chain_of_transforms_is_bounded() -> None:
+    check_transforms((Strip(),) * 32)
+    with pytest.raises(RequestError, match="33 transforms") as caught:
+        check_transforms((Strip(),) * 33)
+    assert caught.value.code == "invalid_transform"
+
+
+def test_what_transforms_read_together_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core_transforms, "MAX_TRANSFORMED_CHARS", 100)
+    budget = TransformBudget()
+    assert apply_transforms("a" * 30, (Strip(), Strip()), budget) == "a" * 30
+    with pytest.raises(TransformError, match="more than 100 characters"):
+        apply_transforms("a" * 30, (Strip(), Strip()), budget)
+    assert apply_transforms("a" * 30, (Strip(),) * 3) == "a" * 30
+    with pytest.raises(TransformError, match="more than 100 characters"):
+        apply_transforms("a" * 30, (Strip(),) * 4)
+
+
+def test_all_inputs_of_a_prompt_share_what_transforms_may_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(core_transforms, "MAX_TRANSFORMED_CHARS", 100)
+    driver = audited_driver(make_engine())
+    driver.submit(
+        make_call("c", *[read("x", Strip())] * 4, write("y")),
+        make_transform("t", *[read("x", Strip())] * 4),
+        make_call("few", *[read("x", Strip())] * 3, write("z")),
+        variables={"x": "a" * 30},
+    )
+    for name in ("y", "t"):
+        failure = driver.variable(name).failure
+        assert failure is not None
+        assert failure.code == "transform_failed"
+    assert driver.running_outputs == ["z"]
+
+
+@pytest.mark.parametrize("too_many", [read("x", *[Strip()] * 33)])
+def test_a_submit_with_too_many_transforms_is_refused(too_many: Input) -> None:
+    for node in (
+        make_call("c", too_many, write("y")),
+        make_transform("t", read("x"), transforms=(Strip(),) * 33),
+        make_map("m", too_many, make_body("y", "y: item")),
+    ):
+        with pytest.raises(RequestError, match="33 transforms"):
+            audited_driver().submit(node, variables={"x": "[]"})
