@@ -15,8 +15,12 @@ from typing import Literal, assert_never
 #: At the start of a line: a bullet, or a number with what follows it.
 _LIST_MARK = re.compile(r"(?:[-*+\u2022]|\(?[0-9]{1,4}[.):])[ \t]+")
 
-#: Brackets that are tried as the start of a JSON array, so that the time stays linear.
+#: Brackets that are tried as the start of a JSON array.
 _MAX_ARRAY_STARTS = 32
+
+#: All tries together may read so many times the text, and a little more, so that the time stays
+#: linear; short texts can be tried from every start.
+_MAX_ARRAY_PASSES, _FREE_ARRAY_CHARS = 4, 2**20
 
 ConditionOp = Literal["contains", "equals", "starts_with", "ends_with", "is_empty"]
 
@@ -37,18 +41,20 @@ def json_list(text: str) -> list[str]:
     """Return the items of the first JSON array in a text; those that are no strings as JSON.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is none, or it is nested too deeply.
     """
     decoder, start = json.JSONDecoder(), -1
+    budget = _MAX_ARRAY_PASSES * len(text) + _FREE_ARRAY_CHARS
     for _ in range(_MAX_ARRAY_STARTS):
         start = text.find("[", start + 1)
-        if start < 0:
+        if start < 0 or budget < 0:
             break
         try:
             items, _end = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError) as exc:
+            budget -= _chars_read(exc, len(text)) - start
             continue
-        return [_as_text(item) for item in items]
+        return [json_text(item) for item in items]
     raise ValueError("no JSON array")
 
 
@@ -75,7 +81,7 @@ def list_items(value: str) -> list[str]:
         raise ValueError("not a JSON array") from exc
     if not isinstance(items, list):
         raise ValueError("not a JSON array")
-    return [_as_text(item) for item in items]
+    return [json_text(item) for item in items]
 
 
 def join_list(items: Sequence[str], separator: str, item: str = "{}") -> str:
@@ -107,5 +113,20 @@ def _holds(op: ConditionOp, value: str, text: str) -> bool:
     assert_never(op)
 
 
-def _as_text(item: object) -> str:
-    return item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)
+def json_text(item: object) -> str:
+    """Return a string as it is, and anything else that JSON can say as JSON.
+
+    Raises:
+        ValueError: It is nested too deeply: there are depths that can be read, but not written.
+    """
+    try:
+        return item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)
+    except RecursionError as exc:
+        raise ValueError("the JSON is nested too deeply") from exc
+
+
+def _chars_read(error: Exception, end: int) -> int:
+    """Return up to where a decoder has read at most before this error."""
+    if not isinstance(error, json.JSONDecodeError) or error.msg.startswith("Unterminated"):
+        return end  # of a string without an end, the error only tells the beginning
+    return error.pos

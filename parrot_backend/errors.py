@@ -104,6 +104,8 @@ STATUS_OF_CODE: dict[str, int] = {
     "body_too_large": 413,
     "graph_too_large": 413,
     "session_too_large": 413,
+    "format_too_large": 413,
+    "tools_too_large": 413,
     "saturated": 429,
 }
 

@@ -45,7 +45,7 @@ class BodyPlan:
         result: One of them, a parameter, or a variable of the surrounding graph.
         reads: What of the surrounding graph it may read.
         num_requests: LLM requests of one instance, without those of inner bodies.
-        num_references: Variables that its nodes read, counted for each node.
+        num_references: Segments that its nodes hold, and variables that its control nodes read.
         length: Longest path in one instance, in nodes.
     """
 
@@ -87,7 +87,7 @@ class ControlPlan:
 
     @property
     def num_references(self) -> int:
-        """Variables that nodes in all bodies read, counted like the nodes."""
+        """The same of all bodies, counted like the nodes."""
         inner = (
             n.num_references for b in self.bodies for n in b.nodes if isinstance(n, ControlPlan)
         )
@@ -207,7 +207,7 @@ class BodyChecker:
             result=body.result,
             reads=tuple(used for used in read if used not in own),
             num_requests=sum(len(outputs_of(s)) for s in body.nodes if isinstance(s, CallSpec)),
-            num_references=sum(len(node.reads) for node in nodes),
+            num_references=sum(node.num_references for node in nodes),
             length=max(ends.values(), default=0),
         )
 

@@ -13,7 +13,7 @@ from parrot_backend.core.events import CallSpec, NodeSpec, TransformSpec
 from parrot_backend.core.ids import NodeId, SessionId, VariableId, name_of
 from parrot_backend.core.nodes import Node, Request, TransformNode
 from parrot_backend.core.prompt import InPlace, Input, Output, PromptSegment
-from parrot_backend.core.transforms import check_transform
+from parrot_backend.core.transforms import check_transforms
 from parrot_backend.errors import RequestError
 
 #: Each output holds all that stands before it, so a call costs the square of its outputs.
@@ -38,6 +38,11 @@ def outputs_of(spec: NodeSpec) -> list[VariableId]:
     return [spec.output]
 
 
+def segments_held(spec: CallSpec) -> int:
+    """Return how many segments the requests of a call hold: each has all that is before it."""
+    return sum(place for place, s in enumerate(spec.segments) if isinstance(s, Output))
+
+
 def check_outputs(spec: NodeSpec) -> None:
     """Check that a call makes something, and not too much.
 
@@ -59,8 +64,7 @@ def check_input(segment: Input) -> None:
     Raises:
         RequestError: ``invalid_transform``.
     """
-    for transform in segment.transforms:
-        check_transform(transform)
+    check_transforms(segment.transforms)
 
 
 def in_topological_order(nodes: Sequence[Node]) -> tuple[Node, ...]:
@@ -87,8 +91,7 @@ def call_name(node: NodeId) -> str:
 
 
 def _transform(spec: TransformSpec, session: SessionId) -> TransformNode:
-    for transform in spec.transforms:
-        check_transform(transform)
+    check_transforms(spec.transforms)
     return TransformNode(
         id=NodeId(f"{session}.{spec.name}"),
         inputs=_inputs_of(spec.segments),

@@ -33,7 +33,7 @@ from parrot_backend.core.events import (
     TokensGenerated,
     ValueRequested,
     VariableSet,
-    WaiterLeft,
+    WaitersLeft,
 )
 from parrot_backend.core.fleet import Fleet
 from parrot_backend.core.graph import GraphDelta
@@ -133,7 +133,7 @@ class Coordinator:
                 self._request_value(event, now_s)
             case VariableSet():
                 self._set(event, now_s)
-            case WaiterLeft():
+            case WaitersLeft():
                 self._leave(event, now_s)
             case CancelRequested():
                 self._cancel(event, now_s)
@@ -244,19 +244,25 @@ class Coordinator:
         propagation.resolve(variable, event.value)
         self._progress.carry_out(session, propagation.effects, now_s)
 
-    def _leave(self, event: WaiterLeft, now_s: float) -> None:
-        left = self._progress.detach(event.waiter)
-        if left is None:
-            return
-        session, variable = left
-        session.touched_s = now_s
-        self._progress.following.leave(session, variable, event.waiter)
-        if not event.cancel or variable.waiters:
-            return
-        session.annotations.pop(variable.id, None)
-        self._progress.deduce(session)
-        if not session.is_wanted_downstream(variable):
-            self._give_up(session, [variable], "the client went away", now_s)
+    def _leave(self, event: WaitersLeft, now_s: float) -> None:
+        deserted: dict[Session, dict[VariableId, Variable]] = {}
+        for waiter in event.waiters:
+            left = self._progress.detach(waiter)
+            if left is None:
+                continue
+            session, variable = left
+            session.touched_s = now_s
+            self._progress.following.leave(session, variable, waiter)
+            if event.cancel and not variable.waiters:
+                deserted.setdefault(session, {})[variable.id] = variable
+        # All at once: each deduction, and each look at who else wants it, costs the whole session.
+        for session, variables in deserted.items():
+            for gone in variables:
+                session.annotations.pop(gone, None)
+            self._progress.deduce(session)
+            needed = session.needed_for_wanted()
+            targets = [v for v in variables.values() if v.id not in needed]
+            self._give_up(session, targets, "the client went away", now_s)
 
     def _cancel(self, event: CancelRequested, now_s: float) -> None:
         session = self._book.find(event.session)

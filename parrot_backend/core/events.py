@@ -109,10 +109,10 @@ class ValueRequested:
 
 
 @dataclass(frozen=True, slots=True)
-class WaiterLeft:
-    """Somebody no longer waits; with ``cancel``, what only they wanted is given up."""
+class WaitersLeft:
+    """Some no longer wait; with ``cancel``, what only they wanted is given up."""
 
-    waiter: WaiterId
+    waiters: tuple[WaiterId, ...]
     cancel: bool = False
 
 
@@ -285,7 +285,7 @@ Event = (
     GraphSubmitted
     | VariableSet
     | ValueRequested
-    | WaiterLeft
+    | WaitersLeft
     | CancelRequested
     | SessionClosed
     | EngineJoined

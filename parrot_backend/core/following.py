@@ -45,10 +45,8 @@ class Following:
         control = None if variable.producer is None else session.graph.nodes[variable.producer]
         if not isinstance(control, ControlNode):
             return
-        begun = f"{control.id}:"
-        for node in list(session.graph.nodes.values()):
-            if isinstance(node, Request) and node.id.startswith(begun):
-                self._follow(session, node, waiter, is_streaming)
+        for node in _made_by(session, control):
+            self._follow(session, node, waiter, is_streaming)
         if not variable.is_settled:
             session.followers.setdefault(control.id, {})[waiter] = is_streaming
 
@@ -79,3 +77,19 @@ class Following:
         own = WaiterId(f"{waiter}/{variable.name}")
         self._emit(FollowInstance(waiter, own, variable.id))
         self._attach(variable, own, is_streaming=is_streaming)
+
+
+def _made_by(session: Session, control: ControlNode) -> list[Request]:
+    """Return the requests in the instances of a control node, and in theirs, by arrival."""
+    graph = session.graph
+    found: list[Request] = []
+    controls = [control]
+    while controls:
+        for variable in controls.pop().made:
+            producer = graph.variables[variable].producer
+            node = None if producer is None else graph.nodes[producer]
+            if isinstance(node, ControlNode):
+                controls.append(node)
+            elif isinstance(node, Request):
+                found.append(node)
+    return sorted(found, key=lambda request: request.order)

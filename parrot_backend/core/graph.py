@@ -12,13 +12,14 @@ import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from parrot_backend.core.bodies import MAX_LEVELS, BodyChecker, Scope, check_names
+from parrot_backend.core.bodies import MAX_LEVELS, BodyChecker, Scope, calls_of, check_names
 from parrot_backend.core.build import (
     build_nodes,
     call_name,
     check_outputs,
     in_topological_order,
     outputs_of,
+    segments_held,
 )
 from parrot_backend.core.control import ControlNode, make_control
 from parrot_backend.core.events import CallSpec, GraphSubmitted, TransformSpec
@@ -28,11 +29,11 @@ from parrot_backend.core.nodes import Node, Request
 from parrot_backend.core.variable import Variable, VariableState
 from parrot_backend.errors import RequestError
 
-#: Edges cost time, too; these are some tenths of a second.
-MAX_REFERENCES_PER_SUBMIT = 50_000
+#: Segments and edges cost time, too; these are some tenths of a second.
+MAX_REFERENCES_PER_SUBMIT = 100_000
 
-#: Edges that the control nodes of a session may add; these are some seconds.
-MAX_GROWN_REFERENCES = 500_000
+#: Segments and edges that the control nodes of a session may add; these are some seconds.
+MAX_GROWN_REFERENCES = 200_000
 
 #: Most text that the values of one session may hold together.
 MAX_SESSION_CHARS = 64 * 2**20
@@ -86,10 +87,12 @@ class SessionGraph:
         check_names(submission.nodes, self._node_names)
         for spec in submission.nodes:
             check_outputs(spec)
+        # Before they are built, which takes as much time.
+        _check_references(sum(map(segments_held, calls_of(submission.nodes))))
         nodes = self._build(submission)
         self._check_size(nodes, max_nodes)
         variables = self._new_variables(submission, nodes)
-        self._check_references(submission, nodes, variables)
+        self._check_known(submission, nodes, variables)
         self.check_room(sum(len(v.value) for v in variables.values() if v.value is not None))
         if submission.close:
             self._check_all_set(variables.values())
@@ -236,15 +239,8 @@ class SessionGraph:
             what = f"the session would hold {num_nodes} nodes, its new bodies {in_bodies}"
             message = f"{what}; {max_nodes} are allowed"
             raise RequestError("graph_too_large", message, limit=max_nodes)
-        references = sum(len(node.inputs) for node in nodes)
-        references += sum(plan.num_references for plan in plans)
-        if references > MAX_REFERENCES_PER_SUBMIT:
-            raise RequestError(
-                "graph_too_large",
-                f"the calls read {references} variables together, {MAX_REFERENCES_PER_SUBMIT} are "
-                "allowed in one submit",
-                limit=MAX_REFERENCES_PER_SUBMIT,
-            )
+        references = sum(node.num_references for node in nodes)
+        _check_references(references + sum(plan.num_references for plan in plans))
 
     def _new_variables(
         self, submission: GraphSubmitted, nodes: list[Node]
@@ -265,7 +261,7 @@ class SessionGraph:
             add(Variable(node.output, producer=node.id))
         return variables
 
-    def _check_references(
+    def _check_known(
         self,
         submission: GraphSubmitted,
         nodes: list[Node],
@@ -287,3 +283,13 @@ class SessionGraph:
                     f"variable {variable.name!r} has no value and no call makes it, but the "
                     "session is to be closed",
                 )
+
+
+def _check_references(number: int) -> None:
+    if number > MAX_REFERENCES_PER_SUBMIT:
+        raise RequestError(
+            "graph_too_large",
+            f"the calls hold {number} segments together, {MAX_REFERENCES_PER_SUBMIT} are allowed "
+            "in one submit",
+            limit=MAX_REFERENCES_PER_SUBMIT,
+        )

@@ -76,6 +76,11 @@ class Node:
         return self.inputs
 
     @property
+    def num_references(self) -> int:
+        """How much there is to put together, or to be linked: segments, else what it reads."""
+        return len(self.reads)
+
+    @property
     def steps(self) -> int:
         """How many nodes follow one another here: more than itself in what it will bring forth."""
         return 1
@@ -97,6 +102,11 @@ class TransformNode(Node):
 
     segments: tuple[Text | Input, ...] = ()
     transforms: tuple[Transform, ...] = ()
+
+    @property
+    def num_references(self) -> int:
+        """Its segments, constant ones too; each input is one."""
+        return len(self.segments)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -140,6 +150,11 @@ class Request(Node):
     first_token_s: float | None = None
     chat: ChatOptions = NO_CHAT
     quiet: bool = False
+
+    @property
+    def num_references(self) -> int:
+        """Its segments, constant ones too; each input is one."""
+        return len(self.segments)
 
     @property
     def need_tokens(self) -> int:

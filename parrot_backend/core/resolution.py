@@ -15,7 +15,7 @@ from parrot_backend.core.prompt import (
     Role,
     Text,
 )
-from parrot_backend.core.transforms import TransformError, apply_transforms
+from parrot_backend.core.transforms import TransformBudget, TransformError, apply_transforms
 from parrot_backend.core.variable import Variable, VariableState
 
 Variables = Mapping[VariableId, Variable]
@@ -33,7 +33,8 @@ def resolve(segments: Iterable[PromptSegment], variables: Variables) -> tuple[Pr
     Raises:
         TransformError: A transform cannot do what it shall.
     """
-    return tuple(_part(segment, variables) for segment in segments)
+    budget = TransformBudget()
+    return tuple(_part(segment, variables, budget) for segment in segments)
 
 
 def resolve_leading(
@@ -41,12 +42,13 @@ def resolve_leading(
 ) -> list[PromptPart]:
     """Return the parts of the segments from ``start`` up to the first whose input is not there."""
     parts: list[PromptPart] = []
+    budget = TransformBudget()
     for position in range(start, len(segments)):
         segment = segments[position]
         if not _is_there(segment, variables):
             break
         try:
-            parts.append(_part(segment, variables))
+            parts.append(_part(segment, variables, budget))
         except TransformError:
             break  # the request will fail of it when its turn comes
     return parts
@@ -78,14 +80,14 @@ def _is_there(segment: PromptSegment, variables: Variables) -> bool:
     return True
 
 
-def _part(segment: PromptSegment, variables: Variables) -> PromptPart:
+def _part(segment: PromptSegment, variables: Variables, budget: TransformBudget) -> PromptPart:
     match segment:
         case Role(role, head):
             return PromptPart(PartKind.ROLE, role, head=head)
         case Text(text):
             return PromptPart(PartKind.CONSTANT, text)
         case Input(variable, transforms):
-            text = apply_transforms(_value(variables[variable]), transforms)
+            text = apply_transforms(_value(variables[variable]), transforms, budget)
             return PromptPart(PartKind.VALUE, text)
         case InPlace(variable):
             found = variables[variable]

@@ -69,20 +69,19 @@ class Session:
             raise RequestError("unknown_variable", f"no variable {name_of(variable)!r}")
         return found
 
-    def is_wanted_downstream(self, variable: Variable) -> bool:
-        """Tell whether anything that depends on a variable is annotated or waited for."""
-        seen = {variable.id}
-        stack = [variable]
+    def needed_for_wanted(self) -> set[VariableId]:
+        """Return what unsettled variables that are annotated or waited for depend on."""
+        needed = set[VariableId]()
+        stack = [v for v in self.graph.variables.values() if v.waiters or v.id in self.annotations]
         while stack:
-            for node in self.graph.readers(stack.pop()):
-                if node.output in seen:
-                    continue
-                seen.add(node.output)
-                dependant = self.graph.variables[node.output]
-                if dependant.waiters or dependant.id in self.annotations:
-                    return True
-                stack.append(dependant)
-        return False
+            variable = stack.pop()
+            if variable.producer is None or variable.is_settled:
+                continue
+            for used in self.graph.nodes[variable.producer].reads:
+                if used not in needed:
+                    needed.add(used)
+                    stack.append(self.graph.variables[used])
+        return needed
 
     def annotate(self, variable: Variable, criteria: Criteria) -> bool:
         """Record what is wanted of an unsettled variable; return whether that changed anything.

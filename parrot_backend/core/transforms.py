@@ -19,6 +19,12 @@ from parrot_backend.errors import RequestError
 
 MAX_PATTERN_CHARS = 1024
 
+#: Longest chain of transforms of one text.
+MAX_TRANSFORMS = 32
+
+#: What the transforms of all inputs of one node may read together, in characters.
+MAX_TRANSFORMED_CHARS = 32 * 2**20
+
 #: Longest text a transform may make: a few of them could double a text into all memory.
 MAX_VALUE_CHARS = 8 * 2**20
 
@@ -118,6 +124,38 @@ class TransformError(Exception):
     """A transform does not apply to this value."""
 
 
+class TransformBudget:
+    """How much the transforms of one node may still read."""
+
+    def __init__(self) -> None:
+        self._left = MAX_TRANSFORMED_CHARS
+
+    def spend(self, num_chars: int) -> None:
+        """Take off what a transform is about to read.
+
+        Raises:
+            TransformError: There is not so much left.
+        """
+        self._left -= num_chars
+        if self._left < 0:
+            raise TransformError(
+                f"the transforms read more than {MAX_TRANSFORMED_CHARS} characters together"
+            )
+
+
+def check_transforms(transforms: tuple[Transform, ...]) -> None:
+    """Reject a chain of transforms that is too long, or could never work.
+
+    Raises:
+        RequestError: ``invalid_transform`` with the reason.
+    """
+    if len(transforms) > MAX_TRANSFORMS:
+        message = f"{len(transforms)} transforms of one text, {MAX_TRANSFORMS} are allowed"
+        raise RequestError("invalid_transform", message, limit=MAX_TRANSFORMS)
+    for transform in transforms:
+        check_transform(transform)
+
+
 def check_transform(transform: Transform) -> None:
     """Reject a transform that could never work.
 
@@ -143,18 +181,23 @@ def check_transform(transform: Transform) -> None:
         raise RequestError("invalid_transform", "join_list needs {} in its item")
 
 
-def apply_transforms(text: str, transforms: tuple[Transform, ...]) -> str:
-    """Return the text after all transforms.
+def apply_transforms(
+    text: str, transforms: tuple[Transform, ...], budget: TransformBudget | None = None
+) -> str:
+    """Return the text after all transforms; None gives them a budget of their own.
 
     Raises:
         TransformError: A transform does not apply to this value.
     """
+    budget = budget or TransformBudget()
     for transform in transforms:
+        budget.spend(len(text))
         try:
             text = _apply(text, transform)
             # JSON can spell half a surrogate pair, which is not text and fits in no reply.
             text.encode()
-        except ValueError as exc:
+        except (ValueError, LookupError, ArithmeticError, RecursionError) as exc:
+            # Nothing that a value can do may end a propagation halfway.
             raise TransformError(f"{type(transform).__name__}: {exc}") from exc
         if len(text) > MAX_VALUE_CHARS:
             raise TransformError(f"the text is longer than {MAX_VALUE_CHARS} characters")
@@ -213,4 +256,4 @@ def _json_field(text: str, path: str) -> str:
             value = value[int(key)] if isinstance(value, list) else value[key]
     except (ValueError, KeyError, IndexError, TypeError, RecursionError) as exc:
         raise TransformError(f"no JSON field {path!r}: {type(exc).__name__}") from exc
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return closed_set.json_text(value)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import groupby
 from typing import assert_never
 
 from parrot_backend import protocol as wire
@@ -32,6 +33,9 @@ from parrot_backend.server.convert_control import ControlConverter
 
 #: Fields that say how to answer, not what to run: a repeat may differ in them.
 _NOT_IN_DIGEST = {"idempotency_key", "wait", "stream", "timeout_s", "on_disconnect"}
+
+#: Constant texts beside each other that stay segments of their own.
+_MAX_ADJACENT_TEXTS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +184,23 @@ def _segments(
             content = wire.parse_template(content)
         except wire.TemplateError as exc:
             raise RequestError(exc.code, f"{where}: {exc}") from exc
-    return [_segment(segment, sampling, session) for segment in content]
+    return _joined([_segment(segment, sampling, session) for segment in content])
+
+
+def _joined(segments: list[Text | Input | Output]) -> list[Text | Input | Output]:
+    """Join constant texts that follow too many others: each boundary costs time.
+
+    The first ones stay apart, since other prompts may share what is before a boundary.
+    """
+    joined: list[Text | Input | Output] = []
+    for is_text, run in groupby(segments, lambda segment: isinstance(segment, Text)):
+        kept = list(run)
+        if is_text and len(kept) > _MAX_ADJACENT_TEXTS:
+            rest = kept[_MAX_ADJACENT_TEXTS - 1 :]
+            text = "".join(segment.text for segment in rest if isinstance(segment, Text))
+            kept[_MAX_ADJACENT_TEXTS - 1 :] = [Text(text)]
+        joined += kept
+    return joined
 
 
 def _segment(

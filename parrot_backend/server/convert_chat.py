@@ -9,6 +9,15 @@ from parrot_backend import protocol as wire
 from parrot_backend.core import chat as core
 from parrot_backend.errors import RequestError
 
+#: Longest schema, pattern or grammar; engines compile them.
+MAX_FORMAT_CHARS = 64 * 2**10
+
+#: Most choices that an output may be one of.
+MAX_CHOICES = 1000
+
+#: Longest names, descriptions and schemas of a call's tools together; they stand in its prompt.
+MAX_TOOLS_CHARS = 256 * 2**10
+
 #: What renders a template takes these for itself. A template of the client's own is among them.
 _RESERVED = frozenset(
     (
@@ -24,7 +33,8 @@ def chat_options(node: wire.CallNode, num_outputs: int) -> core.ChatOptions:
     """Return how a call's chat is put to the model.
 
     Raises:
-        RequestError: ``misplaced_tools``, ``duplicate_tool``, ``unknown_tool`` or ``unsupported``.
+        RequestError: ``misplaced_tools``, ``duplicate_tool``, ``unknown_tool``, ``unsupported`` or
+            ``tools_too_large``.
     """
     where = f"call {node.name!r}"
     _check_tools(node, num_outputs, where)
@@ -34,7 +44,7 @@ def chat_options(node: wire.CallNode, num_outputs: int) -> core.ChatOptions:
         raise RequestError("unsupported", f"{where}: chat_template_kwargs may not set {names}")
     choice = node.tool_choice
     return core.ChatOptions(
-        tools=tuple(_tool(tool) for tool in node.tools),
+        tools=_tools(node, where),
         tool_choice=core.NamedTool(choice.name) if isinstance(choice, wire.NamedTool) else choice,
         parallel_tool_calls=node.parallel_tool_calls,
         template_kwargs=tuple(node.chat_template_kwargs.items()),
@@ -49,7 +59,20 @@ def message_head(message: wire.Message) -> core.MessageHead:
 
 
 def response_format(wanted: wire.ResponseFormat | None) -> core.ResponseFormat | None:
-    """Return the form that an output must have."""
+    """Return the form that an output must have.
+
+    Raises:
+        RequestError: ``format_too_large``.
+    """
+    if isinstance(wanted, wire.ChoiceFormat) and len(wanted.choices) > MAX_CHOICES:
+        raise _too_large(f"{len(wanted.choices)} choices", MAX_CHOICES)
+    form = _form(wanted)
+    if form is not None and len(form.text) > MAX_FORMAT_CHARS:
+        raise _too_large(f"{len(form.text)} characters", MAX_FORMAT_CHARS)
+    return form
+
+
+def _form(wanted: wire.ResponseFormat | None) -> core.ResponseFormat | None:
     match wanted:
         case None:
             return None
@@ -84,10 +107,27 @@ def _check_tools(node: wire.CallNode, num_outputs: int, where: str) -> None:
         raise RequestError("unknown_tool", message)
 
 
+def _tools(node: wire.CallNode, where: str) -> tuple[core.Tool, ...]:
+    tools = tuple(_tool(tool) for tool in node.tools)
+    chars = sum(len(t.name) + len(t.description) + len(t.parameters) for t in tools)
+    if chars > MAX_TOOLS_CHARS:
+        message = f"{where}: the tools have {chars} characters, {MAX_TOOLS_CHARS} are allowed"
+        raise RequestError("tools_too_large", message, limit=MAX_TOOLS_CHARS)
+    return tools
+
+
+def _too_large(what: str, limit: int) -> RequestError:
+    message = f"the response_format has {what}, {limit} are allowed"
+    return RequestError("format_too_large", message, limit=limit)
+
+
 def _tool(tool: wire.Tool) -> core.Tool:
     return core.Tool(tool.name, tool.description, _json(tool.parameters))
 
 
 def _json(content: Any) -> str:
     # The order of the keys is kept: models write the properties of a schema in its order.
-    return json.dumps(content, ensure_ascii=False)
+    try:
+        return json.dumps(content, ensure_ascii=False)
+    except RecursionError as exc:
+        raise RequestError("format_too_large", "a schema is nested too deeply") from exc

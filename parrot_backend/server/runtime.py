@@ -40,7 +40,7 @@ from parrot_backend.core.events import (
     SessionTimer,
     Timer,
     TimerFired,
-    WaiterLeft,
+    WaitersLeft,
 )
 from parrot_backend.core.ids import (
     AttemptId,
@@ -227,13 +227,12 @@ class Runtime:
 
         Waiters that the core never heard of are forgotten just so. Does nothing the second time.
         """
-        waiters = list(inbox.open)
+        waiters = tuple(inbox.open)
         inbox.open.clear()
-        # What the first to leave cancels may answer the next one: nobody reads that any more.
         for waiter in waiters:
             self._inboxes.pop(waiter, None)
-        for waiter in waiters:
-            self.dispatch(WaiterLeft(waiter, cancel))
+        if waiters:
+            self.dispatch(WaitersLeft(waiters, cancel))
 
     # --- shutdown --------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from parrot_backend.core.events import (
     GraphSubmitted,
     TokensGenerated,
     ValueRequested,
-    WaiterLeft,
+    WaitersLeft,
 )
 from parrot_backend.core.foresight import Foresight
 from parrot_backend.core.ids import (
@@ -136,8 +136,9 @@ class Audit:
                     self._waiting[wanted.waiter] = variable, wanted.stream
         elif isinstance(event, ValueRequested):
             self._waiting[event.waiter] = event.variable, event.stream
-        elif isinstance(event, WaiterLeft):
-            self._waiting.pop(event.waiter, None)
+        elif isinstance(event, WaitersLeft):
+            for waiter in event.waiters:
+                self._waiting.pop(waiter, None)
 
     def _check_prompt(self, core: Coordinator, start: StartRequest) -> None:
         """(h): all inputs are there, and the parts are the declared segments with values."""

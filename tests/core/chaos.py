@@ -44,7 +44,7 @@ from parrot_backend.core.events import (
     ValueRequested,
     VariableSet,
     VariableSpec,
-    WaiterLeft,
+    WaitersLeft,
     Wanted,
 )
 from parrot_backend.core.ids import (
@@ -353,7 +353,10 @@ class Chaos:
 
     def _leave(self, a: int, b: int, c: int) -> None:
         waiter = pick([w for v in self._variables() for w in v.waiters], a) or WaiterId("nobody")
-        commands = self.driver.send(WaiterLeft(waiter, cancel=b % 2 == 0))
+        waiters = [waiter]
+        if c % 3 == 0:  # several go at once, as when a client is gone
+            waiters += [w for v in self._variables() for w in v.waiters][a % 2 :: 2]
+        commands = self.driver.send(WaitersLeft(tuple(waiters), cancel=b % 2 == 0))
         # Who goes takes nothing away from anybody else.
         assert [c for c in commands if isinstance(c, AnswerWaiter)] == []
 
@@ -576,7 +579,7 @@ class Chaos:
         for event in events:
             if isinstance(event, GraphSubmitted):
                 asked |= {w.waiter for w in event.wanted if w.waiter is not None}
-        left = {e.waiter for e in events if isinstance(e, WaiterLeft)}
+        left = {w for e in events if isinstance(e, WaitersLeft) for w in e.waiters}
         assert asked - left <= set(self.driver.answers) <= asked
 
     def _check_nothing_is_kept(self) -> None:

@@ -14,6 +14,7 @@ from parrot_backend.core.events import GraphSubmitted, NodeSpec
 from parrot_backend.core.ids import NodeId, SessionId, WaiterId, name_of
 from parrot_backend.core.nodes import NodeState
 from parrot_backend.core.prefix import PrefixIndexConfig
+from parrot_backend.core.prompt import Input, Text
 from parrot_backend.core.transforms import JsonField, RegexGroup, Split, SplitList
 from parrot_backend.core.variable import VariableState
 from parrot_backend.errors import ParrotError
@@ -154,13 +155,33 @@ def test_bodies_beside_each_other_may_use_the_same_names() -> None:
 
 
 def test_references_in_bodies_count() -> None:
-    names = [f"x{i}" for i in range(260)]
+    names = [f"x{i}" for i in range(510)]
     steps = [make_step(f"y{i}", *names) for i in range(200)]
-    with pytest.raises(ParrotError, match="variables together") as caught:
+    with pytest.raises(ParrotError, match="segments together") as caught:
         audited_driver().submit(
             in_map(make_body("y0", *steps)), variables={"x": "[]", **dict.fromkeys(names)}
         )
     assert caught.value.code == "graph_too_large"
+
+
+@pytest.mark.parametrize("segment", [Text("a"), read("x")], ids=["constant", "input"])
+def test_all_segments_count(segment: Text | Input, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph_module, "MAX_REFERENCES_PER_SUBMIT", 50)
+    monkeypatch.setattr("parrot_backend.core.propagation.MAX_GROWN_REFERENCES", 100)
+    call = make_call("c", *[segment] * 20, write("y"))
+    with pytest.raises(ParrotError, match="hold 60 segments together"):
+        audited_driver().submit(
+            *(make_call(f"c{i}", *[segment] * 20, write(f"y{i}")) for i in range(3)),
+            variables={"x": "[]"},
+        )
+    # A call of several outputs holds what is before each of them.
+    several = make_call("c", *[segment] * 20, *(write(f"y{i}") for i in range(3)))
+    with pytest.raises(ParrotError, match="hold 63 segments together"):
+        audited_driver().submit(in_map(make_body("y0", several)), variables={"x": "[]"})
+    driver = play(in_map(make_body("y", call)), x="[1, 2, 3, 4, 5, 6]")
+    failure = driver.answer("w").failure
+    assert failure is not None
+    assert (failure.code, "120 references" in failure.message) == ("graph_too_large", True)
 
 
 # --- what comes to too much ----------------------------------------------------------------------

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 
+from parrot_backend.core import progress
 from parrot_backend.core.commands import AbortRequest, AnswerWaiter
-from parrot_backend.core.criteria import ObjectiveClass
+from parrot_backend.core.criteria import Objective, ObjectiveClass
 from parrot_backend.core.events import CancelRequested, RequestFailed, TokensGenerated
-from parrot_backend.core.ids import SessionId
+from parrot_backend.core.ids import NodeId, SessionId
 from parrot_backend.core.variable import VariableState
 from parrot_backend.errors import RequestError
 from tests.core.audit import audited_driver, snapshot
@@ -366,3 +368,26 @@ def test_leaving_at_every_stage(stage: str, cancel: bool) -> None:
     assert driver.answers == {}
     assert driver.coordinator.num_unfinished_calls == (0 if cancel else 1)
     assert bool(driver.running) is (stage in ("running", "generating", "retried") and not cancel)
+
+
+def test_all_who_leave_at_once_cost_one_deduction(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"x{i}" for i in range(50)]
+    driver = driver_with(*names, wanted=" ".join(names), max_requests=64)
+    deductions = list[None]()
+
+    def count(*args: Any) -> dict[NodeId, Objective]:
+        deductions.append(None)
+        return {}
+
+    monkeypatch.setattr(progress, "deduce_objectives", count)
+    driver.leave(*(f"w-{name}" for name in names), cancel=True)
+    assert len(deductions) == 1
+    assert len(aborted(driver)) == 50
+
+
+def test_of_those_who_leave_at_once_only_what_nobody_else_wants_stops() -> None:
+    driver = driver_with("a", "b: a", "c", "d: c", "e", wanted="a b c d e")
+    driver.get("e", "another")
+    driver.leave("w-a", "w-c", "w-d", "w-e", cancel=True)
+    assert aborted(driver) == ["c#0~1"]
+    assert sorted(driver.running_outputs) == ["a", "e"]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parrot_backend import closed_set
+from parrot_backend.core import transforms as core_transforms
+from parrot_backend.core.prompt import Input
 from parrot_backend.core.transforms import (
     MAX_PATTERN_CHARS,
     Format,
@@ -20,12 +25,24 @@ from parrot_backend.core.transforms import (
     SplitList,
     Strip,
     Transform,
+    TransformBudget,
     TransformError,
     apply_transforms,
     check_transform,
+    check_transforms,
 )
 from parrot_backend.errors import RequestError
+from tests.core.audit import audited_driver
 from tests.core.hypothesis_settings import examples
+from tests.helpers.builders import (
+    make_body,
+    make_call,
+    make_engine,
+    make_map,
+    make_transform,
+    read,
+    write,
+)
 
 APPLIED: list[tuple[str, tuple[Transform, ...], str, str]] = [
     ("nothing", (), " as it is ", " as it is "),
@@ -239,3 +256,93 @@ def test_lists(transform: Transform, text: str, expected: str) -> None:
 def test_what_is_no_list_fails(transform: Transform, text: str) -> None:
     with pytest.raises(TransformError):
         apply_transforms(text, (transform,))
+
+
+@pytest.mark.parametrize(
+    "transform", [JsonList(), JoinList(","), JsonField("0")], ids=lambda t: type(t).__name__
+)
+def test_nothing_escapes_at_any_depth(transform: Transform) -> None:
+    # There are depths that can be read, but not written again.
+    for depth in range(800, 1010):
+        assert_gives_text_or_transform_error("[" * depth + "]" * depth, (transform,))
+
+
+def test_defects_of_a_value_are_transform_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    def overflow(text: str) -> list[str]:
+        raise OverflowError("too far")
+
+    monkeypatch.setattr(closed_set, "split_lines", overflow)
+    with pytest.raises(TransformError, match="too far"):
+        apply_transforms("a", (SplitLines(),))
+
+
+@pytest.mark.parametrize(
+    "tail", ["1," * 50_000, '"' + "a" * 100_000, "1" * 100_000], ids=["items", "text", "number"]
+)
+def test_the_search_for_an_array_reads_a_text_only_a_few_times(
+    tail: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts = list[int]()
+
+    class Counting(json.JSONDecoder):
+        def raw_decode(self, s: str, idx: int = 0) -> tuple[object, int]:
+            starts.append(idx)
+            return super().raw_decode(s, idx)
+
+    monkeypatch.setattr(closed_set, "_FREE_ARRAY_CHARS", 0)
+    monkeypatch.setattr(json, "JSONDecoder", Counting)
+    with pytest.raises(ValueError, match="no JSON array"):
+        closed_set.json_list("[" * 32 + tail)
+    assert len(starts) <= 6
+
+
+def test_short_texts_are_searched_from_many_starts() -> None:
+    assert closed_set.json_list("[x " * 31 + '["a"]') == ["a"]
+    assert closed_set.json_list('["x\n' * 31 + '["a"]') == ["a"]
+
+
+def test_a_chain_of_transforms_is_bounded() -> None:
+    check_transforms((Strip(),) * 32)
+    with pytest.raises(RequestError, match="33 transforms") as caught:
+        check_transforms((Strip(),) * 33)
+    assert caught.value.code == "invalid_transform"
+
+
+def test_what_transforms_read_together_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core_transforms, "MAX_TRANSFORMED_CHARS", 100)
+    budget = TransformBudget()
+    assert apply_transforms("a" * 30, (Strip(), Strip()), budget) == "a" * 30
+    with pytest.raises(TransformError, match="more than 100 characters"):
+        apply_transforms("a" * 30, (Strip(), Strip()), budget)
+    assert apply_transforms("a" * 30, (Strip(),) * 3) == "a" * 30
+    with pytest.raises(TransformError, match="more than 100 characters"):
+        apply_transforms("a" * 30, (Strip(),) * 4)
+
+
+def test_all_inputs_of_a_prompt_share_what_transforms_may_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(core_transforms, "MAX_TRANSFORMED_CHARS", 100)
+    driver = audited_driver(make_engine())
+    driver.submit(
+        make_call("c", *[read("x", Strip())] * 4, write("y")),
+        make_transform("t", *[read("x", Strip())] * 4),
+        make_call("few", *[read("x", Strip())] * 3, write("z")),
+        variables={"x": "a" * 30},
+    )
+    for name in ("y", "t"):
+        failure = driver.variable(name).failure
+        assert failure is not None
+        assert failure.code == "transform_failed"
+    assert driver.running_outputs == ["z"]
+
+
+@pytest.mark.parametrize("too_many", [read("x", *[Strip()] * 33)])
+def test_a_submit_with_too_many_transforms_is_refused(too_many: Input) -> None:
+    for node in (
+        make_call("c", too_many, write("y")),
+        make_transform("t", read("x"), transforms=(Strip(),) * 33),
+        make_map("m", too_many, make_body("y", "y: item")),
+    ):
+        with pytest.raises(RequestError, match="33 transforms"):
+            audited_driver().submit(node, variables={"x": "[]"})

@@ -50,7 +50,7 @@ from parrot_backend.core.events import (
     TokensGenerated,
     ValueRequested,
     VariableSet,
-    WaiterLeft,
+    WaitersLeft,
     Wanted,
 )
 from parrot_backend.core.ids import (
@@ -247,9 +247,9 @@ class CoreDriver:
         """Wait for a variable."""
         return self.send(ValueRequested(WaiterId(waiter), var(name, session), criteria, stream))
 
-    def leave(self, waiter: str, *, cancel: bool = False) -> list[Command]:
+    def leave(self, *waiters: str, cancel: bool = False) -> list[Command]:
         """Stop waiting."""
-        return self.send(WaiterLeft(WaiterId(waiter), cancel))
+        return self.send(WaitersLeft(tuple(map(WaiterId, waiters)), cancel))
 
     def cancel(self, *variables: str, session: SessionId = SESSION) -> list[Command]:
         """Cancel variables, or all of the session if none is named."""

@@ -44,6 +44,20 @@ def test_a_template_becomes_segments_with_global_ids():
     )
 
 
+@pytest.mark.parametrize(("number", "kept"), [(32, 32), (33, 32), (1000, 32)])
+def test_of_many_constants_in_a_row_only_the_first_stay_apart(number: int, kept: int):
+    texts = [{"type": "text", "text": f"{i};"} for i in range(number)]
+    output = {"type": "output", "variable": "y"}
+    event = convert({"nodes": [call("a", [*texts, output])]})
+
+    (spec,) = event.nodes
+    assert isinstance(spec, CallSpec)
+    segments = [s for s in spec.segments if isinstance(s, Text)]
+    assert (len(segments), len(spec.segments)) == (kept, kept + 1)
+    assert "".join(s.text for s in segments) == "".join(f"{i};" for i in range(number))
+    assert [s.text for s in segments[:31]] == [f"{i};" for i in range(31)]
+
+
 def test_every_sampling_parameter_is_passed_on():
     given: Body = {
         "max_tokens": 1,

@@ -167,3 +167,49 @@ def test_what_is_refused(node: Body, code: str):
 def test_what_the_wire_refuses(node: Body):
     with pytest.raises(ValidationError):
         CallNode.model_validate(json.loads(json.dumps(node)))
+
+
+@pytest.mark.parametrize(
+    ("form", "limit"),
+    [
+        ({"type": "json_schema", "json_schema": {"title": "a" * 65_536}}, 65_536),
+        ({"type": "regex", "pattern": "a" * 65_537}, 65_536),
+        ({"type": "grammar", "grammar": "a" * 65_537}, 65_536),
+        ({"type": "choice", "choices": ["a" * 65_536]}, 65_536),
+        ({"type": "choice", "choices": ["a"] * 1001}, 1000),
+    ],
+    ids=["schema", "regex", "grammar", "choice", "choices"],
+)
+def test_a_form_that_is_too_large_is_refused(form: Body, limit: int):
+    with pytest.raises(RequestError, match=f"response_format has .* {limit} are") as caught:
+        convert(chat(sampling={"response_format": form}))
+    assert (caught.value.code, caught.value.status) == ("format_too_large", 413)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"type": "regex", "pattern": "a" * 65_536},
+        {"type": "choice", "choices": [f"{i}" for i in range(1000)]},
+    ],
+    ids=["regex", "choices"],
+)
+def test_a_form_of_the_largest_size_is_taken(form: Body):
+    convert(chat(sampling={"response_format": form}))
+
+
+def test_tools_that_are_too_large_together_are_refused():
+    tools = [{"name": f"t{i}", "description": "a" * 130_000} for i in range(3)]
+    convert(chat(tools=tools[:2]))
+    with pytest.raises(RequestError, match="call 'c': the tools have") as caught:
+        convert(chat(tools=tools))
+    assert (caught.value.code, caught.value.status) == ("tools_too_large", 413)
+
+
+def test_a_schema_that_cannot_be_written_is_refused(monkeypatch: pytest.MonkeyPatch):
+    def too_deep(*args: Any, **kwargs: Any) -> str:
+        raise RecursionError
+
+    monkeypatch.setattr(json, "dumps", too_deep)
+    with pytest.raises(RequestError, match="nested too deeply"):
+        convert(chat(tools=[LOOK]))

@@ -34,7 +34,7 @@ from parrot_backend.core.events import (
     SessionTimer,
     TimerFired,
     VariableSpec,
-    WaiterLeft,
+    WaitersLeft,
 )
 from parrot_backend.core.ids import AttemptId, EngineId, NodeId, SessionId, VariableId
 from parrot_backend.core.prefix import PrefixBoundary
@@ -183,12 +183,12 @@ def test_who_leaves_is_reported_once():
     coordinator = ScriptedCoordinator(lambda event: [])
     runtime = make_runtime(coordinator)
     inbox = Inbox()
-    waiter = runtime.expect(inbox, "x")
+    waiters = runtime.expect(inbox, "x"), runtime.expect(inbox, "y")
 
     runtime.leave(inbox, cancel=True)
     runtime.leave(inbox, cancel=True)
 
-    assert coordinator.seen == [WaiterLeft(waiter, cancel=True)]
+    assert coordinator.seen == [WaitersLeft(waiters, cancel=True)]
     assert runtime.num_waiters == 0
 
 
