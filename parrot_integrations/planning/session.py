@@ -63,12 +63,17 @@ class PlanSession:
         """Id of the session on the server; None before the submit was accepted."""
         return self._outbox.session_id
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing can come of it any more."""
+        return self._outbox.is_abandoned or self._outbox.has_ended
+
     def submit(
         self,
         nodes: tuple[WireNode, ...],
         variables: Mapping[str, str | None],
         wanted: Mapping[str, WireCriteria | None],
-        followed: frozenset[str] = frozenset(),
+        followed: Mapping[str, str] | None = None,
     ) -> None:
         """Send the graph and return at once.
 
@@ -76,7 +81,8 @@ class PlanSession:
             nodes: The graph.
             variables: External variables; one without a value is set later.
             wanted: The outputs to report.
-            followed: Those of control nodes, whose instances are reported, too.
+            followed: Control nodes, whose instances are reported, too: from those of these outputs
+                that are theirs to their names.
         """
         names = frozenset((*variables, *wanted))
         self._slots.update((name, Slot()) for name in names)
@@ -93,7 +99,7 @@ class PlanSession:
             self._metadata,
             on_disconnect="cancel",
             tokens=self._tokens,
-            followed=followed,
+            followed=followed or {},
         )
         self._outbox.add(shipment)
         self._outbox.pump(wanted)
