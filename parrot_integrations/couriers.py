@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from contextlib import aclosing
+from contextlib import aclosing, closing, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from parrot_integrations.async_client import AsyncParrotClient
 from parrot_integrations.client import ParrotClient
-from parrot_integrations.errors import ParrotError, ProgramError, ServerFailed
+from parrot_integrations.errors import ParrotError, ProgramError, ServerFailed, SessionReplaced
 from parrot_integrations.settings import ClientSettings, resolve_settings
 from parrot_integrations.shipment import Shipment
 
@@ -120,13 +120,18 @@ class ThreadCourier:
     def _carry(self, outbox: Outbox, shipment: Shipment) -> None:
         error: ParrotError | None = None
         try:
-            for event in self._client.submit_stream(shipment.request()):
-                outbox.receive(shipment, event)
+            request = shipment.request()
+            with closing(self._client.submit_stream(request, stop=shipment.stop)) as events:
+                for event in events:
+                    outbox.receive(shipment, event)
         except ParrotError as exc:
             error = exc
         except Exception as exc:  # noqa: BLE001 - outermost loop: whoever waits must be answered
             error = _reader_failed(exc)
         outbox.finish(shipment, error)
+        if isinstance(error, SessionReplaced):
+            with suppress(ParrotError):
+                self._client.close_session(error.session_id)
 
 
 class TaskCourier:
@@ -203,6 +208,9 @@ class TaskCourier:
         except Exception as exc:  # noqa: BLE001 - outermost loop: whoever waits must be answered
             error = _reader_failed(exc)
         outbox.finish(shipment, error)
+        if isinstance(error, SessionReplaced):
+            with suppress(ParrotError):
+                await self._client.close_session(error.session_id)
 
 
 @lru_cache(maxsize=8)

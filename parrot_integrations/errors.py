@@ -93,6 +93,21 @@ class ConnectionFailed(ParrotError):  # noqa: N818
         self.was_sent = was_sent
 
 
+class SessionReplaced(ConnectionFailed):
+    """The server lost the session, and a submit that was repeated opened another one.
+
+    What the two sessions generated must not be mixed.
+
+    Attributes:
+        session_id: The new session.
+    """
+
+    def __init__(self, session_id: str):
+        super().__init__("session_lost", "the server has lost the session: submit it again")
+        self.args = (session_id,)
+        self.session_id = session_id
+
+
 class ServerFailed(ParrotError):  # noqa: N818
     """The server failed, or answered something that is not Parrot's protocol."""
 

@@ -24,7 +24,12 @@ from parrot_backend.protocol import (
 from parrot_integrations._replies import StreamEvent, is_settled
 from parrot_integrations.couriers import Courier
 from parrot_integrations.criteria import adds_nothing
-from parrot_integrations.errors import ParrotError, RequestRejected, ServerFailed
+from parrot_integrations.errors import (
+    ParrotError,
+    RequestRejected,
+    ServerFailed,
+    SessionReplaced,
+)
 from parrot_integrations.shipment import Shipment
 from parrot_integrations.values import Slot
 
@@ -38,11 +43,13 @@ class Outbox:
     Attributes:
         session_id: Id of the session; None before the server has opened it.
         has_ended: The server has forgotten the session.
+        is_abandoned: Nothing is taken any more.
     """
 
     def __init__(self, slots: MutableMapping[str, Slot], courier: Courier) -> None:
         self.session_id: str | None = None
         self.has_ended = False
+        self.is_abandoned = False
         self._slots = slots
         self._courier = courier
         self._lock = threading.RLock()
@@ -51,9 +58,11 @@ class Outbox:
         self._reporter: dict[str, Shipment] = {}
         self._told: dict[str, WireCriteria | None] = {}
         self._refused: dict[str, ParrotError] = {}
-        #: Reports what comes into being in instances of control nodes; and why no more comes.
+        #: Reports what comes into being in instances of control nodes; and why no more comes, of
+        #: all of them or of those whose names begin in some way.
         self._follower: Shipment | None = None
         self._unfollowed: ParrotError | None = None
+        self._ended: dict[str, ParrotError] = {}
 
     def unheard(self, names: Iterable[str], criteria: WireCriteria) -> list[str]:
         """Return the variables of which more must be asked to get them with these criteria."""
@@ -105,8 +114,14 @@ class Outbox:
             return min(self._queue[0].names)
 
     def receive(self, shipment: Shipment, event: StreamEvent) -> None:
-        """Take one event of a shipment's stream."""
+        """Take one event of a shipment's stream.
+
+        Raises:
+            SessionReplaced: It belongs to another session than what came before.
+        """
         with self._lock:
+            if self.is_abandoned:
+                return
             match event:
                 case SubmitReply():
                     self._accepted(shipment, event)
@@ -116,12 +131,13 @@ class Outbox:
                     self._slot(event.variable).reset_text()
                 case VariableView():
                     self._note(event)
+                    self._end_instances(event)
 
     def finish(self, shipment: Shipment, error: ParrotError | None) -> None:
         """Take the end of a shipment's stream; whoever still waits on it is answered."""
         with self._lock:
             shipment.is_running = False
-            if isinstance(error, RequestRejected) and error.code in _SESSION_IS_GONE:
+            if _says_gone(error):
                 self.has_ended = True
             if shipment in self._queue:
                 self._not_delivered(shipment, error or _incomplete())
@@ -141,13 +157,15 @@ class Outbox:
                 slot = self._slots[name] = Slot()
                 if self.session_id is not None:
                     slot.accept(f"{self.session_id}.{name}")
-                if self._unfollowed is not None:
-                    slot.lose(self._unfollowed)
+                ends = (e for prefix, e in self._ended.items() if name.startswith(prefix))
+                if (error := self._unfollowed or next(ends, None)) is not None:
+                    slot.lose(error)
             return slot
 
     def abandon(self, error: ParrotError) -> None:
         """Answer everybody who still waits, because nothing more will be sent or read."""
         with self._lock:
+            self.is_abandoned = True
             self._queue.clear()
             self._unfollowed = error
             for slot in tuple(self._slots.values()):
@@ -175,6 +193,8 @@ class Outbox:
             self.session_id = reply.session_id
             for name in shipment.names:
                 self._slots[name].accept(f"{reply.session_id}.{name}")
+        elif reply.session_id != self.session_id:
+            raise SessionReplaced(reply.session_id)
         for view in reply.variables.values():
             self._note(view)
         self.pump()
@@ -186,6 +206,21 @@ class Outbox:
     def _note(self, view: VariableView) -> None:
         if is_settled(view):
             self._slot(view.name).settle(view)
+
+    def _end_instances(self, view: VariableView) -> None:
+        """When a control node has ended, answer who waits for instances that it will not make."""
+        node = None if self._follower is None else self._follower.followed.get(_name(view.name))
+        if node is None or not is_settled(view):
+            return
+        prefix = f"{node}:"
+        error = self._ended[prefix] = ServerFailed("node_ended", f"{node!r} is {view.state}")
+        for name, slot in self._slots.items():
+            if not name.startswith(prefix):
+                continue
+            # What does not count for the value of a node may go on after it. Only who made it can
+            # tell that of nodes within.
+            if view.state != "ready" or name.removeprefix(prefix).count(":") > 1:
+                slot.lose(error)
 
     def _unfollow(self, error: ParrotError) -> None:
         self._follower, self._unfollowed = None, error
@@ -226,6 +261,12 @@ class Outbox:
         if slot is None:
             raise ServerFailed("bad_reply", f"the server speaks of {variable!r}, unknown here")
         return slot
+
+
+def _says_gone(error: ParrotError | None) -> bool:
+    if isinstance(error, RequestRejected):
+        return error.code in _SESSION_IS_GONE
+    return isinstance(error, SessionReplaced)
 
 
 def _is_instance(name: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from parrot_backend.protocol import Scalar, SubmitRequest, WantedOutput, WireCriteria
 from parrot_integrations.graph import GraphDelta
+from parrot_integrations.stopping import StreamStop
 
 
 @dataclass(slots=True, eq=False)
@@ -27,9 +28,11 @@ class Shipment:
         wanted: The variables to report, and how urgent each is; None only reports it.
         on_disconnect: What becomes of the work when this client goes away.
         tokens: Whether texts are told while they are generated.
-        followed: Outputs of control nodes whose instances are reported, too.
+        followed: Control nodes whose instances are reported, too; from their outputs to their
+            names.
         session_id: Set when it is sent; None opens a session.
         is_running: A reader is at work on it.
+        stop: Ends a reader that is a thread.
     """
 
     delta: GraphDelta | None
@@ -39,8 +42,9 @@ class Shipment:
     session_id: str | None = None
     on_disconnect: Literal["continue", "cancel"] = "continue"
     tokens: bool = True
-    followed: frozenset[str] = frozenset()
+    followed: Mapping[str, str] = field(default_factory=dict)
     is_running: bool = False
+    stop: StreamStop = field(default_factory=StreamStop)
     _key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property

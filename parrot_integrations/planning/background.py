@@ -1,44 +1,69 @@
 """Requests that nobody waits for: values that are set, sessions that are closed.
 
 They are sent from a few threads, so that a program does not stand still for a round trip whose
-answer tells it nothing. At the end of the interpreter what was begun is finished.
+answer tells it nothing. At the end of the interpreter what was begun is finished, if that does not
+take long.
 """
 
 from __future__ import annotations
 
+import atexit
+import logging
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import lru_cache
 
 _MAX_THREADS = 8
+#: How long the end of the interpreter waits.
+_AT_EXIT_S = 5.0
+
+_logger = logging.getLogger(__name__)
 
 
 class Background:
     """Runs small pieces of work elsewhere."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="parrot-background")
-        self._lock = threading.Lock()
-        self._pending: set[Future[None]] = set()
+        self._changed = threading.Condition()
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._num_pending = 0
+        self._num_threads = 0
 
     def run(self, work: Callable[[], None]) -> None:
         """Begin a piece of work, which answers for its own errors."""
-        with self._lock:
-            future = self._pool.submit(work)
-            self._pending.add(future)
-        future.add_done_callback(self._forget)
+        with self._changed:
+            self._waiting.append(work)
+            self._num_pending += 1
+            self._changed.notify_all()
+            if self._num_pending <= self._num_threads or self._num_threads == _MAX_THREADS:
+                return
+            self._num_threads += 1
+            number = self._num_threads
+        # A daemon: one that hangs must not keep the interpreter from its end.
+        name = f"parrot-background_{number}"
+        threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def settle(self, timeout_s: float | None = None) -> bool:
         """Wait until all that was begun is done; False if that took too long."""
-        with self._lock:
-            pending = set(self._pending)
-        return not wait(pending, timeout_s).not_done
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._num_pending, timeout_s)
 
-    def _forget(self, future: Future[None]) -> None:
-        with self._lock:
-            self._pending.discard(future)
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting)
+                work = self._waiting.popleft()
+            try:
+                work()
+            except Exception:
+                # Outermost loop: the next piece of work must not suffer.
+                _logger.debug("a piece of work in the background failed", exc_info=True)
+            finally:
+                with self._changed:
+                    self._num_pending -= 1
+                    self._changed.notify_all()
 
 
 def background() -> Background:
@@ -50,3 +75,8 @@ def background() -> Background:
 @lru_cache(maxsize=1)
 def _of_process(_pid: int) -> Background:
     return Background()
+
+
+@atexit.register
+def _settle_at_exit() -> None:
+    background().settle(_AT_EXIT_S)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import weakref
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from parrot_integrations.settings import ClientSettings
 
 _Kept = dict[ClientSettings, tuple[AsyncParrotClient, AsyncGenerator[None, None]]]
 
+_lock = threading.Lock()
 _kept: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Kept] = weakref.WeakKeyDictionary()
 
 
@@ -64,7 +66,8 @@ def _client_of_process(settings: ClientSettings, _pid: int) -> ParrotClient:
 async def shared_async_client(settings: ClientSettings) -> AsyncParrotClient:
     """Return the running event loop's client for a server."""
     loop = asyncio.get_running_loop()
-    clients = _kept.setdefault(loop, {})
+    with _lock:
+        clients = _kept.setdefault(loop, {})
     found = clients.get(settings)
     if found is not None:
         return found[0]
@@ -89,5 +92,8 @@ async def _keep(
 
 def _forget_closed_loops() -> None:
     """Drop clients whose loop ended without its generators being closed."""
-    for loop in [loop for loop in _kept if loop.is_closed()]:
-        del _kept[loop]
+    with _lock:
+        for loop in list(_kept):
+            if loop.is_closed():
+                # It may have been collected since.
+                _kept.pop(loop, None)

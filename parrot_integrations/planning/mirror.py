@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from parrot_backend import closed_set
+from parrot_backend.protocol import MapNode
 from parrot_integrations.planning.calls import ModelCall
 from parrot_integrations.planning.holes import fill_holes
 from parrot_integrations.planning.instances import Instance, instance_name, instance_of
@@ -25,6 +26,9 @@ from parrot_integrations.planning.steps import (
     Step,
 )
 from parrot_integrations.planning.waiting import WaitingCalls
+
+#: Longest list that the server maps over, unless a node says otherwise; those of plans do not.
+_MAX_ITEMS: int = MapNode.model_fields["max_items"].default
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +191,7 @@ class Mirror:
                     return [(step.output, value)]
                 case _RoundEnd():
                     return self._end_round(step)
-        except ValueError:
+        except (ValueError, RecursionError):
             # The server fails the same way, and says so to whoever wants the value.
             return []
 
@@ -202,6 +206,8 @@ class Mirror:
         items = closed_set.list_items(
             transformed(self.values[step.items.variable], step.items.transforms)
         )
+        if len(items) > _MAX_ITEMS:
+            raise ValueError("too many items")
         news: list[tuple[str, str]] = []
         results: list[str] = []
         for index, item in enumerate(items):

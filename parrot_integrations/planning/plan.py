@@ -18,7 +18,7 @@ from parrot_integrations.criteria import LATENCY
 from parrot_integrations.planning.builder import PlannedProgram
 from parrot_integrations.planning.calls import ModelCall
 from parrot_integrations.planning.clients import Connection
-from parrot_integrations.planning.mirror import Mirror
+from parrot_integrations.planning.mirror import Match, Mirror
 from parrot_integrations.planning.planned_reply import PlannedReply
 from parrot_integrations.planning.reply import Direct, Reply
 from parrot_integrations.planning.report import PlanReport
@@ -93,12 +93,12 @@ class Plan:
         with self._lock:
             match = None
             # A call that is refused because nothing is said in it would not be, with a value there.
-            if not self._is_closed and any(call.texts) and self._is_mine(endpoint):
-                match = self._mirror.find(call)
+            if self._is_in_force() and any(call.texts) and self._is_mine(endpoint):
+                match = self._find(call)
             if match is None:
                 return None
             for name, value in match.learnt.items():
-                self._mirror.learn(name, value)
+                self._learn(name, value)
                 if self._session is not None:
                     self._session.set(name, value)
             session = self._session or self._submit()
@@ -115,7 +115,7 @@ class Plan:
     def learn(self, output: str, value: str) -> None:
         """Take in the value of a claimed call, before the program goes on with it."""
         with self._lock:
-            self._mirror.learn(output, value)
+            self._learn(output, value)
 
     def lose(self) -> None:
         """Count a claimed call that had to be sent by itself after all."""
@@ -165,7 +165,7 @@ class Plan:
             courier = ThreadCourier(self._connection.client())
             terms = self._terms
             session = PlanSession(courier, terms.app, terms.metadata or {}, tokens=terms.tokens)
-            followed = frozenset(s.output for s in self.program.steps if bodies_of(s))
+            followed = {s.output: s.name for s in self.program.steps if bodies_of(s)}
             session.submit(to_nodes(self.program.steps), variables, self._wanted(), followed)
         except Exception:
             # The program's own calls will show what is wrong with one of them.
@@ -186,6 +186,23 @@ class Plan:
             elif isinstance(step, PlannedCall) or bodies_of(step):
                 wanted[step.output] = None
         return wanted
+
+    def _find(self, call: ModelCall) -> Match | None:
+        try:
+            return self._mirror.find(call)
+        except (ValueError, RecursionError):
+            # No text of the program may make a call fail that would not without a plan.
+            _logger.debug("a call could not be looked for in its plan", exc_info=True)
+            return None
+
+    def _learn(self, name: str, value: str) -> None:
+        try:
+            self._mirror.learn(name, value)
+        except (ValueError, RecursionError):
+            _logger.debug("what follows from a value could not be told", exc_info=True)
+
+    def _is_in_force(self) -> bool:
+        return not self._is_closed and (self._session is None or not self._session.is_lost)
 
     def _is_mine(self, endpoint: ClientSettings) -> bool:
         if self._connection is None:

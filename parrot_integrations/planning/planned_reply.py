@@ -41,6 +41,9 @@ class PlannedReply:
     closed or has expired, a late-bound value could not be set, or what the call depended on failed
     where the program itself went on. A failure of the call itself is the program's to handle.
 
+    The plan does not learn what a direct call returns: the graph goes on with a value of its own,
+    if any, and what it makes of that must not pass for the program's.
+
     Args:
         plan: What it belongs to.
         output: The variable.
@@ -58,13 +61,13 @@ class PlannedReply:
         """Return the variable in state ``ready``, blocking."""
         with self._waiting() as deadline:
             known = self._slot.wait_until(Known.is_final, deadline, self._output)
-        return self._taken(known) or self._learnt(self._direct.result())
+        return self._taken(known) or self._direct.result()
 
     async def aresult(self) -> VariableView:
         """Return the variable in state ``ready``."""
         with self._waiting() as deadline:
             known = await self._slot.await_until(Known.is_final, deadline, self._output)
-        return self._taken(known) or self._learnt(await self._direct.aresult())
+        return self._taken(known) or await self._direct.aresult()
 
     def events(self) -> Generator[ReplyEvent, None, None]:
         """Yield the text as it is generated, then the variable, blocking."""
@@ -79,8 +82,7 @@ class PlannedReply:
             yield view
             return
         with closing(self._direct.events()) as events:
-            for event in events:
-                yield self._learnt(event) if isinstance(event, VariableView) else event
+            yield from events
 
     async def aevents(self) -> AsyncGenerator[ReplyEvent, None]:
         """Yield the text as it is generated, then the variable."""
@@ -97,7 +99,7 @@ class PlannedReply:
             return
         async with aclosing(self._direct.aevents()) as events:
             async for event in events:
-                yield self._learnt(event) if isinstance(event, VariableView) else event
+                yield event
 
     @contextmanager
     def _waiting(self) -> Iterator[Deadline]:

@@ -49,14 +49,18 @@ def rendered(segments: Iterable[TextSegment | InputSegment], values: Mapping[str
 def untransformed(text: str, transforms: tuple[WireTransform, ...]) -> str | None:
     """Return a value that the transforms make this text of; None if there is none in sight."""
     value = text
-    for transform in reversed(transforms):
-        if isinstance(transform, HtmlEscapeTransform):
-            value = html.unescape(value)
-        elif isinstance(transform, HtmlUnescapeTransform):
-            value = html.escape(value)
-        else:
-            return None
-    return value if transformed(value, transforms) == text else None
+    try:
+        for transform in reversed(transforms):
+            if isinstance(transform, HtmlEscapeTransform):
+                value = html.unescape(value)
+            elif isinstance(transform, HtmlUnescapeTransform):
+                value = html.escape(value)
+            else:
+                return None
+        return value if transformed(value, transforms) == text else None
+    except ValueError:
+        # An entity of thousands of digits, for example.
+        return None
 
 
 def condition_holds(condition: Condition, values: Mapping[str, str]) -> bool:

@@ -23,6 +23,7 @@ from parrot_integrations.graph import GraphDelta
 from parrot_integrations.outbox import Outbox
 from parrot_integrations.planning.background import background
 from parrot_integrations.shipment import Shipment
+from parrot_integrations.stopping import StreamStop
 from parrot_integrations.values import Known, Slot
 
 _logger = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class PlanSession:
         self._slots: dict[str, Slot] = {}
         self._outbox = Outbox(self._slots, courier)
         self._entry: str | None = None
+        self._stop = StreamStop()
         self.num_submits = 0
         self.num_sets = 0
 
@@ -63,12 +65,17 @@ class PlanSession:
         """Id of the session on the server; None before the submit was accepted."""
         return self._outbox.session_id
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing can come of it any more."""
+        return self._outbox.is_abandoned or self._outbox.has_ended
+
     def submit(
         self,
         nodes: tuple[WireNode, ...],
         variables: Mapping[str, str | None],
         wanted: Mapping[str, WireCriteria | None],
-        followed: frozenset[str] = frozenset(),
+        followed: Mapping[str, str] | None = None,
     ) -> None:
         """Send the graph and return at once.
 
@@ -76,7 +83,8 @@ class PlanSession:
             nodes: The graph.
             variables: External variables; one without a value is set later.
             wanted: The outputs to report.
-            followed: Those of control nodes, whose instances are reported, too.
+            followed: Control nodes, whose instances are reported, too: from those of these outputs
+                that are theirs to their names.
         """
         names = frozenset((*variables, *wanted))
         self._slots.update((name, Slot()) for name in names)
@@ -93,7 +101,8 @@ class PlanSession:
             self._metadata,
             on_disconnect="cancel",
             tokens=self._tokens,
-            followed=followed,
+            followed=followed or {},
+            stop=self._stop,
         )
         self._outbox.add(shipment)
         self._outbox.pump(wanted)
@@ -116,7 +125,8 @@ class PlanSession:
         background().run(lambda: self._cancel(name))
 
     def close(self) -> None:
-        """End the session in the background, with all that is unfinished."""
+        """End the session in the background, with all that is unfinished, and its reader."""
+        self._stop.set()
         if self.num_submits:
             background().run(self._close)
 
@@ -131,6 +141,8 @@ class PlanSession:
             self._outbox.abandon(
                 exc if isinstance(exc, ParrotError) else ProgramError("not_set", str(exc))
             )
+            self._stop.set()
+            self._close()
 
     def _cancel(self, name: str) -> None:
         try:
@@ -147,7 +159,9 @@ class PlanSession:
                 entry.wait_until(_is_accepted, Deadline(_ACCEPTANCE_S), "the plan")
             if self.session_id is not None:
                 self._courier.close_session(self.session_id)
-        except ParrotError as exc:
+        except Exception as exc:  # noqa: BLE001 - the reader must end in any case
+            # Its stream goes on, maybe: when that breaks, the server gives up what it is for.
+            self._stop.cut()
             _logger.debug("a plan's session was left to expire: %s", exc)
 
 

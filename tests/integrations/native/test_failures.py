@@ -221,6 +221,9 @@ def test_a_defect_in_reading_answers_whoever_waits(
     def explode(request: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(P.ParrotClient, "submit_stream", lambda self, request: explode(request))
+    failing = lambda self, request, **_: explode(request)  # noqa: E731
+    monkeypatch.setattr(P.ParrotClient, "submit_stream", failing)
+        P.ParrotClient, "submit_stream", lambda self, request, **_: explode(request)
+    )
     with pytest.raises(P.ServerFailed, match="reader_failed"):
         Ask("one").get()

@@ -77,3 +77,18 @@ async def test_own_clients_win() -> None:
 
 def test_a_connection_does_not_show_the_key() -> None:
     assert "'k'" not in repr(Connection(ONE, shared_client(ONE)))
+
+
+class _Vanishing:
+    """A loop that another thread forgets while this one looks at it."""
+
+    def is_closed(self) -> bool:
+        clients._kept.pop(self, None)  # type: ignore[call-overload]
+        return True
+
+
+def test_loops_are_forgotten_by_several_threads_at_once() -> None:
+    loop = _Vanishing()
+    clients._kept[loop] = {}  # type: ignore[index]
+    clients._forget_closed_loops()
+    assert loop not in clients._kept

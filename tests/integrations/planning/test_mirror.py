@@ -93,3 +93,14 @@ def test_a_loop_ends_when_the_condition_holds() -> None:
     assert claim(mirror, "Next one", "done").startswith("loop:1:")
     assert mirror.values[output.variable] == "done"
     assert mirror.find(asked("Next done")) is None
+
+
+def test_a_list_that_is_too_long_for_the_server_is_not_followed() -> None:
+    builder = PlanBuilder()
+    made = say(builder, "List")
+    lines = made.symbol.then(SplitLinesTransform(), is_list=True)
+    builder.map(lines, "map", lambda item: say(builder, f"One {item}"))
+    mirror = mirror_of(builder.program())
+    claim(mirror, "List", "\n".join(f"n{i}" for i in range(257)))
+    assert mirror.num_calls == 1
+    assert mirror.find(asked("One n0")) is None

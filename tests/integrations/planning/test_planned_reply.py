@@ -85,7 +85,8 @@ def test_a_failure_elsewhere_makes_it_a_call_of_its_own(owner: Owner, slot: Slot
     slot.settle(failed("other"))
     reply = PlannedReply(owner, "out", slot, Direct())
     assert [e for e in reply.events() if isinstance(e, ReplyText)] == [ReplyText("direct")]
-    assert owner.said == [("lose",), ("learn", "out", "direct")]
+    # The graph has another value, if any: what follows from that is not what the program asks for.
+    assert owner.said == [("lose",)]
 
 
 def test_a_broken_connection_makes_it_a_call_of_its_own_until_text_was_passed_on(

@@ -1,0 +1,16 @@
+"""Transforms on known values, and back."""
+
+from __future__ import annotations
+
+from parrot_backend.protocol import HtmlEscapeTransform, SplitLinesTransform
+from parrot_integrations.planning.rules import untransformed
+
+
+def test_a_text_is_turned_back_if_that_can_be_done() -> None:
+    assert untransformed("a &amp; b", (HtmlEscapeTransform(),)) == "a & b"
+    assert untransformed("a & b", (HtmlEscapeTransform(),)) is None
+    assert untransformed("a", (SplitLinesTransform(),)) is None
+
+
+def test_an_entity_that_python_cannot_read_is_not_turned_back() -> None:
+    assert untransformed(f"&#{'9' * 5_000};", (HtmlEscapeTransform(),)) is None
