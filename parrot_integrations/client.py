@@ -46,6 +46,7 @@ from parrot_integrations._replies import (
 )
 from parrot_integrations._wire import Call
 from parrot_integrations.settings import ClientSettings, resolve_settings
+from parrot_integrations.stopping import StreamStop
 
 T = TypeVar("T")
 
@@ -84,10 +85,17 @@ class ParrotClient:
         """Submit a graph and wait as the request says."""
         return self._send(_wire.submit(_wire.with_key(request)))
 
-    def submit_stream(self, request: SubmitRequest) -> Generator[StreamEvent, None, None]:
-        """Submit a graph and yield what happens to the wanted outputs, until all are settled."""
+    def submit_stream(
+        self, request: SubmitRequest, *, stop: StreamStop | None = None
+    ) -> Generator[StreamEvent, None, None]:
+        """Submit a graph and yield what happens to the wanted outputs, until all are settled.
+
+        Args:
+            request: What to submit.
+            stop: Ends the stream before.
+        """
         request = _wire.with_key(request.model_copy(update={"stream": True}))
-        return self._stream(_wire.submit(request))
+        return self._stream(_wire.submit(request), stop or StreamStop())
 
     def get_variable(
         self,
@@ -112,7 +120,7 @@ class ParrotClient:
         self, variable_id: str, criteria: WireCriteria | None = None
     ) -> Generator[StreamEvent, None, None]:
         """Yield a variable's text as it is generated, and its view when it is settled."""
-        return self._stream(_wire.stream_variable(variable_id, criteria))
+        return self._stream(_wire.stream_variable(variable_id, criteria), StreamStop())
 
     def set_variable(self, variable_id: str, value: str) -> None:
         """Set an external variable."""
@@ -169,11 +177,12 @@ class ParrotClient:
         check_status(response)
         return response
 
-    def _stream(self, call: Call[Any]) -> Generator[StreamEvent, None, None]:
+    def _stream(self, call: Call[Any], stop: StreamStop) -> Generator[StreamEvent, None, None]:
         progress = StreamProgress()
-        while True:
+        while not stop.is_set:
             response = self._retrying(backoff(call), self._send_once, call, True)
             broken = stream_ended()
+            stop.watch(response)
             try:
                 for raw in EventSource(response).iter_sse():
                     event = read_event(raw.event, raw.data)
@@ -187,5 +196,7 @@ class ParrotClient:
             except httpx.RequestError as exc:
                 broken = connection_error(exc)
             finally:
+                stop.watch(None)
                 response.close()
-            yield from progress.resume(broken)
+            if not stop.is_set:
+                yield from progress.resume(broken)

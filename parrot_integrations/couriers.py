@@ -120,7 +120,8 @@ class ThreadCourier:
     def _carry(self, outbox: Outbox, shipment: Shipment) -> None:
         error: ParrotError | None = None
         try:
-            with closing(self._client.submit_stream(shipment.request())) as events:
+            request = shipment.request()
+            with closing(self._client.submit_stream(request, stop=shipment.stop)) as events:
                 for event in events:
                     outbox.receive(shipment, event)
         except ParrotError as exc:

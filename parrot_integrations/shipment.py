@@ -13,6 +13,7 @@ from typing import Literal
 
 from parrot_backend.protocol import Scalar, SubmitRequest, WantedOutput, WireCriteria
 from parrot_integrations.graph import GraphDelta
+from parrot_integrations.stopping import StreamStop
 
 
 @dataclass(slots=True, eq=False)
@@ -31,6 +32,7 @@ class Shipment:
             names.
         session_id: Set when it is sent; None opens a session.
         is_running: A reader is at work on it.
+        stop: Ends a reader that is a thread.
     """
 
     delta: GraphDelta | None
@@ -42,6 +44,7 @@ class Shipment:
     tokens: bool = True
     followed: Mapping[str, str] = field(default_factory=dict)
     is_running: bool = False
+    stop: StreamStop = field(default_factory=StreamStop)
     _key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property

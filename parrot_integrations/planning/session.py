@@ -23,6 +23,7 @@ from parrot_integrations.graph import GraphDelta
 from parrot_integrations.outbox import Outbox
 from parrot_integrations.planning.background import background
 from parrot_integrations.shipment import Shipment
+from parrot_integrations.stopping import StreamStop
 from parrot_integrations.values import Known, Slot
 
 _logger = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class PlanSession:
         self._slots: dict[str, Slot] = {}
         self._outbox = Outbox(self._slots, courier)
         self._entry: str | None = None
+        self._stop = StreamStop()
         self.num_submits = 0
         self.num_sets = 0
 
@@ -100,6 +102,7 @@ class PlanSession:
             on_disconnect="cancel",
             tokens=self._tokens,
             followed=followed or {},
+            stop=self._stop,
         )
         self._outbox.add(shipment)
         self._outbox.pump(wanted)
@@ -122,7 +125,8 @@ class PlanSession:
         background().run(lambda: self._cancel(name))
 
     def close(self) -> None:
-        """End the session in the background, with all that is unfinished."""
+        """End the session in the background, with all that is unfinished, and its reader."""
+        self._stop.set()
         if self.num_submits:
             background().run(self._close)
 
@@ -137,6 +141,8 @@ class PlanSession:
             self._outbox.abandon(
                 exc if isinstance(exc, ParrotError) else ProgramError("not_set", str(exc))
             )
+            self._stop.set()
+            self._close()
 
     def _cancel(self, name: str) -> None:
         try:
@@ -153,7 +159,9 @@ class PlanSession:
                 entry.wait_until(_is_accepted, Deadline(_ACCEPTANCE_S), "the plan")
             if self.session_id is not None:
                 self._courier.close_session(self.session_id)
-        except ParrotError as exc:
+        except Exception as exc:  # noqa: BLE001 - the reader must end in any case
+            # Its stream goes on, maybe: when that breaks, the server gives up what it is for.
+            self._stop.cut()
             _logger.debug("a plan's session was left to expire: %s", exc)
 
 

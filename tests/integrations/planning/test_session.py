@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import httpx
@@ -15,6 +16,7 @@ from parrot_integrations.outbox import Outbox
 from parrot_integrations.planning.background import background
 from parrot_integrations.planning.session import PlanSession
 from parrot_integrations.shipment import Shipment
+from parrot_integrations.stopping import StreamStop
 
 
 class HeldCourier(ThreadCourier):
@@ -41,6 +43,16 @@ class HeldCourier(ThreadCourier):
         self.closed.append(session_id)
         if self.mishap is not None:
             raise self.mishap
+
+
+class Stream:
+    """The transport's stream below a response."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def get_extra_info(self, _name: str) -> socket.socket:
+        return self._sock
 
 
 def greeting(session: str) -> SubmitReply:
@@ -75,6 +87,33 @@ def test_a_value_that_cannot_be_set_ends_the_plan_for_good(
     courier.receive(ready("second", "of a value that the program has never seen"))
     assert session.slot("second").known.view is None
     assert session.slot("second").known.is_final()
+    assert courier.closed == ["s1"]
+
+
+def test_a_reader_ends_with_its_plan_even_if_the_server_cannot_be_told(
+    courier: HeldCourier, session: PlanSession
+) -> None:
+    courier.receive(greeting("s1"))
+    courier.mishap = ConnectionFailed("connection_failed", "reset")
+    stop, (ours, theirs) = courier.shipments[0][1].stop, socket.socketpair()
+    with ours, theirs:
+        stop.watch(httpx.Response(200, extensions={"network_stream": Stream(ours)}))
+        session.close()
+        assert background().settle(5)
+        assert ours.recv(1) == b""
+    assert stop.is_set
+
+
+def test_a_stream_that_was_stopped_is_not_opened_again(
+    client: ParrotClient, answers: list[httpx.Response], log: list[str]
+) -> None:
+    answers += [events(("session", greeting("s1").model_dump_json()))] * 2
+    request, stop = Shipment(None, {"first": None}, "", {}).request(), StreamStop()
+    stream = client.submit_stream(request, stop=stop)
+    next(stream)
+    stop.set()
+    assert list(stream) == []
+    assert len(log) == 1
 
 
 def events(*lines: tuple[str, str]) -> httpx.Response:
