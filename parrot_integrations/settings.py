@@ -56,4 +56,6 @@ def resolve_settings(base_url: str | None = None, api_key: str | None = None) ->
     base_url = base_url or os.environ.get("PARROT_BASE_URL")
     if not base_url:
         raise NotConfigured("no_base_url", _HOW_TO_CONFIGURE)
+    # Other clients are given the address with the version of the interface.
+    base_url = base_url.rstrip("/").removesuffix("/v1").rstrip("/")
     return ClientSettings(base_url, api_key or os.environ.get("PARROT_API_KEY") or None)

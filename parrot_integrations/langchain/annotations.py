@@ -10,6 +10,7 @@ model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -179,7 +180,7 @@ def read_metadata(metadata: Mapping[str, Any]) -> Annotation:
     if "langgraph_path" in metadata:
         labels["path"] = "/".join(map(str, metadata["langgraph_path"]))
     for key, value in metadata.items():
-        if isinstance(value, Scalar) and not key.startswith(_NOISE):
+        if _is_label(value) and not key.startswith(_NOISE):
             labels.setdefault(key, value)
     return Annotation(
         app=_text(metadata.get("parrot_app")),
@@ -188,6 +189,12 @@ def read_metadata(metadata: Mapping[str, Any]) -> Annotation:
         perf=metadata.get("parrot_perf"),
         metadata=labels,
     )
+
+
+def _is_label(value: object) -> bool:
+    # JSON has no numbers that are not finite.
+    is_finite = not isinstance(value, float) or math.isfinite(value)
+    return isinstance(value, Scalar) and is_finite
 
 
 def to_criteria(perf: object) -> Criteria:

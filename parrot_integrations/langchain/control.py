@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable, RunnableBranch
 from langchain_core.runnables.base import RunnableEachBase
 from langchain_core.runnables.router import RouterRunnable
@@ -16,7 +17,12 @@ from parrot_integrations.langchain.flow import (
     TextCondition,
 )
 from parrot_integrations.langchain.structure import check_limit
-from parrot_integrations.langchain.symbolic import HostValue, SymbolicList
+from parrot_integrations.langchain.symbolic import (
+    GeneratedMessage,
+    HostValue,
+    SymbolicList,
+    generated_message,
+)
 from parrot_integrations.langchain.tracer import Arrival, Tracer, rule
 from parrot_integrations.planning.symbols import CannotPlan, Symbol, SymbolicText
 
@@ -65,15 +71,27 @@ def _branch(step: RunnableBranch, tracer: Tracer, arrival: Arrival) -> Any:  # t
                 return tracer.trace(way, arrival)
         return tracer.trace(step.default, arrival)
 
+    are_messages: list[bool] = []
+
     def tracing(way: Runnable[Any, Any]) -> Callable[[], str]:
-        return lambda: tracer.text(tracer.trace(way, arrival))
+        def trace() -> str:
+            made = tracer.trace(way, arrival)
+            are_messages.append(isinstance(made, GeneratedMessage))
+            if are_messages[-1] != are_messages[0] or _is_given_message(made):
+                raise CannotPlan(
+                    "some of its ways end in messages: add StrOutputParser() after each model"
+                )
+            return tracer.text(made)
+
+        return trace
 
     cases = [
         (condition.question, tracer.text(subject), tracing(way))
         for condition, way, subject in zip(conditions, ways, subjects, strict=True)
     ]
     symbol = tracer.builder.branch("branch", cases, tracing(step.default))
-    return tracer.builder.text_of(symbol)
+    marker = tracer.builder.text_of(symbol)
+    return generated_message(marker) if all(are_messages) else marker
 
 
 @rule.register
@@ -113,6 +131,10 @@ def _join(step: ListJoiner, tracer: Tracer, arrival: Arrival) -> Any:
         raise CannotPlan("its input is no list")
     pieces = [step.rule.item.replace("{}", tracer.text(item), 1) for item in value]
     return step.rule.separator.join(pieces)
+
+
+def _is_given_message(value: Any) -> bool:
+    return isinstance(value, BaseMessage) and not isinstance(value, GeneratedMessage)
 
 
 def _subject(condition: TextCondition, value: Any) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langchain_core.utils import from_env, secret_from_env
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from parrot_integrations.async_client import AsyncParrotClient
 from parrot_integrations.client import ParrotClient
@@ -31,7 +31,7 @@ class ParrotFields(BaseModel):
         protected_namespaces=(),
     )
 
-    model: str | None = None
+    model: str | None = Field(default=None, validation_alias=AliasChoices("model", "model_name"))
     """Name of the model; None takes the server's default."""
     base_url: str | None = Field(default_factory=from_env("PARROT_BASE_URL", default=None))
     """Address of the server; from ``PARROT_BASE_URL`` if not given."""
@@ -39,14 +39,18 @@ class ParrotFields(BaseModel):
         default_factory=secret_from_env("PARROT_API_KEY", default=None)
     )
     """Sent as a bearer token; from ``PARROT_API_KEY`` if not given."""
-    timeout: float | None = None
+    timeout: float | None = Field(
+        default=None, gt=0, validation_alias=AliasChoices("timeout", "request_timeout")
+    )
     """Longest wait for one reply in seconds; then the call is given up."""
     max_retries: int = Field(default=2, ge=0)
     """How often a request is sent again when the server is busy or out of reach."""
 
-    max_tokens: int | None = None
+    max_tokens: int | None = Field(
+        default=None, ge=1, validation_alias=AliasChoices("max_tokens", "max_completion_tokens")
+    )
     """Longest reply in tokens; None is 256. A longer one ends with finish reason ``length``."""
-    temperature: float | None = None
+    temperature: float | None = Field(default=None, ge=0, le=2)
     """None is 1."""
     top_p: float | None = None
     top_k: int | None = None
@@ -80,6 +84,11 @@ class ParrotFields(BaseModel):
     """Replaces the blocking client that all models of a process share."""
     async_client: AsyncParrotClient | None = Field(default=None, exclude=True, repr=False)
     """Replaces the awaiting client that all models of an event loop share."""
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _as_list(cls, given: object) -> object:
+        return [given] if isinstance(given, str) else given
 
     @property
     def settings(self) -> ClientSettings:

@@ -15,6 +15,7 @@ from typing import Any
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
+from langchain_core.runnables.base import RunnableLike, coerce_to_runnable
 from langchain_core.runnables.config import patch_config
 from langchain_core.runnables.utils import Input
 from pydantic import ConfigDict, Field
@@ -146,6 +147,7 @@ class RepeatUntil(RunnableSerializable[Any, str]):
     def _run(
         self, state: Any, run_manager: CallbackManagerForChainRun, config: RunnableConfig
     ) -> str:
+        state = self._initial(state)
         for number in range(self.max_rounds):
             child = patch_config(config, callbacks=run_manager.get_child(f"round:{number + 1}"))
             state = self._after(state, self.body.invoke(state, child))
@@ -156,12 +158,19 @@ class RepeatUntil(RunnableSerializable[Any, str]):
     async def _arun(
         self, state: Any, run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig
     ) -> str:
+        state = self._initial(state)
         for number in range(self.max_rounds):
             child = patch_config(config, callbacks=run_manager.get_child(f"round:{number + 1}"))
             state = self._after(state, await self.body.ainvoke(state, child))
             if self.until.holds(state):
                 break
         return self._result(state)
+
+    def _initial(self, given: Any) -> Any:
+        """Return what is given with texts in place of messages, as after each round."""
+        if self.result is None:
+            return _without_message(given)
+        return {key: _without_message(value) for key, value in given.items()}
 
     def _after(self, state: Any, made: Any) -> Any:
         if self.result is None:
@@ -222,7 +231,11 @@ def if_empty(*, key: str | None = None) -> TextCondition:
 
 
 def repeat_until(
-    body: Runnable[Input, Any], until: TextCondition, *, max_rounds: int, result: str | None = None
+    body: RunnableLike[Input, Any],
+    until: TextCondition,
+    *,
+    max_rounds: int,
+    result: str | None = None,
 ) -> RepeatUntil:
     """Return a step that repeats a chain on its own result until a condition holds.
 
@@ -232,7 +245,13 @@ def repeat_until(
         max_rounds: Bound.
         result: For mappings, the item that is returned at the end.
     """
-    return RepeatUntil(body=body, until=until, max_rounds=max_rounds, result=result)
+    return RepeatUntil(
+        body=coerce_to_runnable(body), until=until, max_rounds=max_rounds, result=result
+    )
+
+
+def _without_message(value: Any) -> Any:
+    return text_of(value) if isinstance(value, BaseMessage) else value
 
 
 def text_of(value: Any) -> str:

@@ -14,7 +14,11 @@ from contextlib import aclosing
 from typing import Any, Literal
 
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.base import (
+    RunnableBindingBase,
+    RunnableLike,
+    coerce_to_runnable,
+)
 from langchain_core.runnables.utils import Input, Output
 
 from parrot_integrations.langchain.annotations import for_batch
@@ -212,16 +216,18 @@ class ParrotRunnable(RunnableBindingBase[Input, Output]):
 
 
 def as_parrot(
-    runnable: Runnable[Input, Output], *, strict: bool = False
+    runnable: RunnableLike[Input, Output], *, strict: bool = False
 ) -> ParrotRunnable[Input, Output]:
     """Return a runnable that does the same, planned as a whole and submitted once.
 
     Args:
-        runnable: Any runnable; what it does is not changed.
+        runnable: Any runnable, or what LangChain makes one of: a mapping, a function. What it
+            does is not changed.
         strict: Raise ``ProgramError`` with code ``not_planned`` if a step cannot be planned,
             instead of leaving it to the client.
     """
-    return ParrotRunnable(bound=runnable, strict=strict)
+    bound: Runnable[Any, Any] = coerce_to_runnable(runnable)
+    return ParrotRunnable(bound=bound, strict=strict)
 
 
 #: What ``astream_events`` takes for itself.

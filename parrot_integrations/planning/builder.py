@@ -29,7 +29,13 @@ from parrot_integrations.planning.steps import (
     PlannedText,
     Step,
 )
-from parrot_integrations.planning.symbols import CannotPlan, Markers, Symbol, SymbolicText
+from parrot_integrations.planning.symbols import (
+    CannotPlan,
+    Markers,
+    Symbol,
+    SymbolicText,
+    without_markers,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +134,12 @@ class PlanBuilder:
         name = self._names.unique(where)
         self._externals[name] = where
         self._late_names.add(name)
-        self._late.append(Note(where, why))
+        self._late.append(Note(where, without_markers(why)))
         return self.text_of(Symbol(name))
 
     def cut(self, where: str, why: str) -> None:
         """Note that the calls of a step are not planned."""
-        self._cuts.append(Note(where, why))
+        self._cuts.append(Note(where, without_markers(why)))
 
     def variable_of(self, text: str, hint: str) -> str:
         """Return a variable whose value is a text that may hold markers.

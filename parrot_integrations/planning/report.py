@@ -53,12 +53,22 @@ class PlanReport:
 
     def __str__(self) -> str:
         """Return the report as lines."""
-        lines = [
-            f"planned {self.num_planned} calls in {self.num_submits} submit(s): "
+        is_unused = not (self.num_submits or self.num_claimed or self.num_missed)
+        first = (
+            f"planned {self.num_planned} calls; nothing has run yet"
+            if is_unused
+            else f"planned {self.num_planned} calls in {self.num_submits} submit(s): "
             f"{self.num_claimed} used, {self.num_wasted} not used; {self.num_missed} more sent by "
-            f"themselves; {self.num_sets} value(s) set",
+            f"themselves; {self.num_sets} value(s) set"
+        )
+        lines = [
+            first,
             *([f"  lost        {self.num_lost} call(s) sent again"] if self.num_lost else ()),
-            *(f"  late-bound  {note.where}: {note.why}" for note in self.late),
+            *(
+                f"  late-bound  {note.where}: {note.why}"
+                for note in self.late
+                if note not in self.cuts
+            ),
             *(f"  cut         {note.where}: {note.why}" for note in self.cuts),
         ]
         return "\n".join(lines)

@@ -43,6 +43,14 @@ _NONCE_DIGITS = 39
 _TRACE_DIGITS = 12
 
 
+_ANY_MARKER = re.compile(f"{_OPEN}[^{_CLOSE}]*(?:{_CLOSE}|$)")
+
+
+def without_markers(text: str) -> str:
+    """Return a text for people, with dots in the place of markers and pieces of them."""
+    return _ANY_MARKER.sub("...", text)
+
+
 class CannotPlan(Exception):  # noqa: N818 - says what happened
     """A step does with a symbolic value what cannot be foreseen; the message says what."""
 

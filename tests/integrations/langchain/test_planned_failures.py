@@ -104,7 +104,7 @@ LONG = "B {x} " + "long " * 300
             RunnableParallel(a=or_else(ask(url, "FAIL {x}"), url), b=ask(url, "B {x}"))
             | ask(url, "{a} {b}")
         ),
-        lambda url: ask(url, "A {x}", max_tokens=-1),
+        lambda url: prompt("A {x}") | ChatParrot(base_url=url).bind(max_tokens=-1),
         lambda url: ask(url, "A {y}"),
         lambda url: ask(url, "A {x}") | prompt("B {x} {y}") | ChatParrot(base_url=url),
         lambda url: (

@@ -218,12 +218,9 @@ def test_a_failed_request_for_one_value_is_not_repeated_by_other_gets(
 def test_a_defect_in_reading_answers_whoever_waits(
     program: P.Program, fake: FakeParrot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def explode(request: object) -> None:
+    def explode(*_args: object, **_kwargs: object) -> None:
         raise ZeroDivisionError
 
-    failing = lambda self, request, **_: explode(request)  # noqa: E731
-    monkeypatch.setattr(P.ParrotClient, "submit_stream", failing)
-        P.ParrotClient, "submit_stream", lambda self, request, **_: explode(request)
-    )
+    monkeypatch.setattr(P.ParrotClient, "submit_stream", explode)
     with pytest.raises(P.ServerFailed, match="reader_failed"):
         Ask("one").get()
