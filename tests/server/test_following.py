@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from tests.server.conftest import RunningServer, StartServer, until
 from tests.server.programs import Body, call, external
 from tests.server.sse import stream_submit
+from tests.server.test_chat import ScriptedPlan
 from tests.server.test_control import BETTER, POINT, answer, body, loop, map_over, read
 from tests.server.toy_engine import ToyPlan
 
@@ -125,3 +127,24 @@ async def test_a_failed_instance_is_reported(start: StartServer):
     states = {data["name"]: data["state"] for kind, data in events if kind == "variable"}
     assert states["points"] == "failed"
     assert {states["expand:0:text"], states["expand:1:text"]} <= {"ready", "cancelled"}
+
+
+async def test_a_body_may_hold_a_chat_with_a_form(start: StartServer):
+    chat: Body = {
+        "kind": "call",
+        "name": "rate",
+        "messages": [{"role": "user", "content": [read("point")]}, reply("grade")],
+        "sampling": {"response_format": {"type": "choice", "choices": ["good", "bad"]}},
+    }
+    server = await start(ScriptedPlan())
+    program: Body = {
+        "variables": [external("points-in", '["a", "b"]')],
+        "nodes": [map_over(read("points-in"), body("grade", chat))],
+        "outputs": [{"variable": "points"}],
+    }
+    values = (await server.submit(**program)).json()["variables"]
+    assert set(json.loads(values["points"]["value"])) <= {"good", "bad"}
+
+
+def reply(name: str) -> Body:
+    return {"role": "assistant", "content": [{"type": "output", "variable": name}]}
