@@ -16,7 +16,7 @@ import pytest
 import uvicorn
 
 import parrot_integrations as P
-from parrot_backend.core import coordinator as coordinator_module
+from parrot_backend.core import progress as progress_module
 from parrot_backend.core.commands import AnswerWaiter, Command, StartRequest
 from parrot_backend.core.graph import SessionGraph
 from parrot_backend.core.progress import Progress
@@ -106,7 +106,7 @@ def _answers_ours(message: Message) -> bool:
 
 async def test_a_value_passes_the_twelve_steps_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     watch = Watch(monkeypatch)
-    core = coordinator_module
+    core = progress_module
     watch.entering("1 recorded", GraphRecorder, "add_call", lambda _, hint, *rest: _is_ours(hint))
     watch.entering("2 shipped", P.AsyncParrotClient, "submit_stream", lambda *args: True)
     watch.entering("3 parsed", Service, "submit", lambda _, body, inbox: len(body.nodes) == 2)
