@@ -8,7 +8,7 @@ Pure: no I/O.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -101,14 +101,6 @@ class ModelCall:
             for message in self.messages
         )
         return (self.options.key, *rest)
-
-    def with_texts(self, texts: Iterable[str]) -> ModelCall:
-        """Return the call with other texts in the same frame."""
-        if self.messages is None:
-            (prompt,) = texts
-            return replace(self, prompt=prompt)
-        pairs = zip(self.messages, texts, strict=True)
-        return replace(self, messages=tuple(replace(m, content=text) for m, text in pairs))
 
     def to_node(
         self, name: str, output: str, contents: Iterable[Segments] | None = None

@@ -28,8 +28,11 @@ from parrot_integrations.values import Known, Slot
 
 _logger = logging.getLogger(__name__)
 
-#: How long a value that is set, or the end of a session, waits for the submit to arrive.
+#: How long a value that is set waits for the submit to arrive.
 _ACCEPTANCE_S = 60.0
+#: How long the end of a session does; then its connection is cut. It is shorter, because ends that
+#: wait for a server in trouble would keep values from being set on others.
+_CLOSING_S = 10.0
 
 
 class PlanSession:
@@ -156,7 +159,7 @@ class PlanSession:
         try:
             if self._entry is not None:
                 entry = self._slots[self._entry]
-                entry.wait_until(_is_accepted, Deadline(_ACCEPTANCE_S), "the plan")
+                entry.wait_until(_is_accepted, Deadline(_CLOSING_S), "the plan")
             if self.session_id is not None:
                 self._courier.close_session(self.session_id)
         except Exception as exc:  # noqa: BLE001 - the reader must end in any case
