@@ -1,7 +1,8 @@
-"""Random chains run plainly and planned: same results, same events, same effects."""
+"""Random chains run plainly and planned: same results, events and effects, and nothing left."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections import Counter
@@ -120,6 +121,14 @@ def check(
         assert planned.effects == plainly.effects
 
 
+async def cancelled(chain: Any, given: str, config: dict[str, Any], after_s: float) -> None:
+    task = asyncio.create_task(chain.ainvoke(given, config))
+    await asyncio.sleep(after_s)
+    task.cancel()
+    # It may have ended before, well or badly.
+    await asyncio.gather(task, return_exceptions=True)
+
+
 _entries = st.sampled_from([name for name in ENTRIES if name != "invoke"])
 _configs = st.sampled_from(_CONFIGS)
 
@@ -136,3 +145,13 @@ def test_other_entries(
     server: ScriptedServer, tree: Tree, values: list[str], entry: str, config: dict[str, Any]
 ) -> None:
     check(server, tree, entry, values, config)
+
+
+@given(trees(), inputs(), _configs, st.sampled_from([0.0, 0.002, 0.005, 0.01, 0.02, 0.05]))
+@examples(40 * _FACTOR)
+def test_a_run_that_is_cancelled_leaves_nothing(
+    server: ScriptedServer, tree: Tree, value: str, config: dict[str, Any], after_s: float
+) -> None:
+    chain = as_parrot(tree.build(Kit(server.url, True)))
+    asyncio.run(cancelled(chain, value, config, after_s))
+    settle(server)
