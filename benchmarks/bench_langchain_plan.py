@@ -21,7 +21,7 @@ from langchain_core.runnables import Runnable
 
 from benchmarks.common import Cell, append_rows, cells, spread
 from parrot_integrations.langchain import ChatParrot, as_parrot, join_list
-from tests.integrations.langchain.scripted_server import ScriptedServer, scripted_server
+from tests.helpers.scripted_server import ScriptedServer, scripted_server
 
 Chain = Runnable[Any, Any]
 

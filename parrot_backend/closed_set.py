@@ -22,7 +22,22 @@ _MAX_ARRAY_STARTS = 32
 #: linear; short texts can be tried from every start.
 _MAX_ARRAY_PASSES, _FREE_ARRAY_CHARS = 4, 2**20
 
+#: Which ends of a text are stripped.
+StripSide = Literal["both", "left", "right"]
+
 ConditionOp = Literal["contains", "equals", "starts_with", "ends_with", "is_empty"]
+
+
+def strip(text: str, side: StripSide = "both") -> str:
+    """Return a text without the white space at its ends, or at one."""
+    match side:
+        case "both":
+            return text.strip()
+        case "left":
+            return text.lstrip()
+        case "right":
+            return text.rstrip()
+    assert_never(side)
 
 
 def split_lines(text: str) -> list[str]:

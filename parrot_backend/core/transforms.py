@@ -34,7 +34,9 @@ MAX_PROMPT_CHARS = 8 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """Remove white space at both ends."""
+    """Remove white space at both ends, or at one."""
+
+    side: closed_set.StripSide = "both"
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +208,8 @@ def apply_transforms(
 
 def _apply(text: str, transform: Transform) -> str:
     match transform:
-        case Strip():
-            return text.strip()
+        case Strip(side):
+            return closed_set.strip(text, side)
         case HtmlEscape(double_quote, single_quote):
             return closed_set.html_escape(text, double_quote, single_quote)
         case HtmlUnescape():

@@ -10,9 +10,10 @@ from parrot_backend.protocol.base import WireModel
 
 
 class StripTransform(WireModel):
-    """Remove white space at both ends."""
+    """Remove white space at both ends, or at one."""
 
     op: Literal["strip"] = "strip"
+    side: Literal["both", "left", "right"] = "both"
 
 
 class HtmlEscapeTransform(WireModel):

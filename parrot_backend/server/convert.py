@@ -244,7 +244,7 @@ def _sampling(sampling: wire.Sampling) -> Sampling:
 def _transform(transform: wire.WireTransform) -> core_transforms.Transform:
     match transform:
         case wire.StripTransform():
-            return core_transforms.Strip()
+            return core_transforms.Strip(transform.side)
         case wire.HtmlEscapeTransform():
             return core_transforms.HtmlEscape(transform.double_quote, transform.single_quote)
         case wire.HtmlUnescapeTransform():

@@ -10,7 +10,6 @@
 ``parrot_session`` says to which application, session and stage the calls of a block belong.
 """
 
-from parrot_integrations.langchain.annotations import parrot_session
 from parrot_integrations.langchain.chat_models import ChatParrot
 from parrot_integrations.langchain.declared import traceable_step
 from parrot_integrations.langchain.flow import (
@@ -25,9 +24,10 @@ from parrot_integrations.langchain.flow import (
     split_lines,
     split_list,
 )
-from parrot_integrations.langchain.foresight import watch_plans
 from parrot_integrations.langchain.llms import ParrotLLM
 from parrot_integrations.langchain.runnable import ParrotRunnable, as_parrot
+from parrot_integrations.planning.annotations import parrot_session
+from parrot_integrations.planning.watching import watch_plans
 
 __all__ = [
     "ChatParrot",

@@ -14,23 +14,17 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar
 
 from langchain_core.callbacks import BaseRunManager
 from langchain_core.runnables import RunnableConfig, ensure_config
 
-from parrot_backend.protocol import MAX_NAME_CHARS, Scalar
-from parrot_integrations.criteria import LATENCY, THROUGHPUT, Criteria
+from parrot_backend.protocol import Scalar
+from parrot_integrations.planning.annotations import Annotation, annotated, label
 
 T = TypeVar("T")
 
-#: How urgent a reply is: a word, or targets in seconds.
-Perf = Literal["latency", "throughput"] | Criteria
-
-#: The server takes this many labels of a session.
-_MAX_LABELS = 64
 #: Keys of ``config["metadata"]`` that frameworks put there for themselves.
 _NOISE = (
     "ls_", "lc_", "langgraph_", "parrot_", "__", "checkpoint_", "thread_id", "versions",
@@ -38,82 +32,11 @@ _NOISE = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Annotation:
-    """What a scope or a config says; None says nothing."""
-
-    app: str | None = None
-    session: str | None = None
-    stage: str | None = None
-    perf: Perf | None = None
-    metadata: Mapping[str, Scalar] = field(default_factory=dict)
-
-    def over(self, other: Annotation) -> Annotation:
-        """Return both together, this one first."""
-        return Annotation(
-            app=self.app or other.app,
-            session=self.session or other.session,
-            stage=self.stage or other.stage,
-            perf=self.perf or other.perf,
-            metadata={**other.metadata, **self.metadata},
-        )
-
-    def labels(self) -> dict[str, Scalar]:
-        """Return the labels of the session that the server keeps."""
-        named = {"session": self.session, "stage": self.stage}
-        labels = {key: value for key, value in named.items() if value is not None}
-        return dict(list({**labels, **self.metadata}.items())[:_MAX_LABELS])
-
-
-_scope: ContextVar[Annotation] = ContextVar("parrot_annotation", default=Annotation())  # noqa: B039 - immutable
-
-_default_perf: ContextVar[Perf] = ContextVar("parrot_default_perf", default="latency")
 _config_metadata: ContextVar[Mapping[str, Any]] = ContextVar(
     "parrot_config_metadata",
     default={},  # noqa: B039 - never changed
 )
 _END: Any = object()
-
-
-@contextmanager
-def parrot_session(
-    *,
-    app: str | None = None,
-    session: str | None = None,
-    stage: str | None = None,
-    perf: Perf | None = None,
-    metadata: Mapping[str, Scalar] | None = None,
-) -> Iterator[None]:
-    """Annotate all calls in a block; an inner block adds to and overrides an outer one.
-
-    Args:
-        app: Name of the application, for people and for metrics.
-        session: What belongs together, for example a conversation.
-        stage: Which part of the program this is.
-        perf: How urgent the replies are.
-        metadata: Further labels.
-    """
-    inner = Annotation(app, session, stage, perf, dict(metadata or {}))
-    token = _scope.set(inner.over(_scope.get()))
-    try:
-        yield
-    finally:
-        _scope.reset(token)
-
-
-@contextmanager
-def for_batch() -> Iterator[None]:
-    """Take replies in a block for a batch's: nobody waits for one of them alone."""
-    token = _default_perf.set("throughput")
-    try:
-        yield
-    finally:
-        _default_perf.reset(token)
-
-
-def default_perf() -> Perf:
-    """Return the urgency of replies of which nobody says anything."""
-    return _default_perf.get()
 
 
 @contextmanager
@@ -165,7 +88,7 @@ def current_annotation(config_metadata: Mapping[str, Any] | None) -> Annotation:
     """
     if config_metadata is None:
         config_metadata = _config_metadata.get()
-    return read_metadata(config_metadata).over(_scope.get())
+    return read_metadata(config_metadata).over(annotated())
 
 
 def read_metadata(metadata: Mapping[str, Any]) -> Annotation:
@@ -183,9 +106,9 @@ def read_metadata(metadata: Mapping[str, Any]) -> Annotation:
         if _is_label(value) and not key.startswith(_NOISE):
             labels.setdefault(key, value)
     return Annotation(
-        app=_text(metadata.get("parrot_app")),
-        session=_text(metadata.get("parrot_session", metadata.get("thread_id"))),
-        stage=_text(metadata.get("parrot_stage", metadata.get("langgraph_node"))),
+        app=label(metadata.get("parrot_app")),
+        session=label(metadata.get("parrot_session", metadata.get("thread_id"))),
+        stage=label(metadata.get("parrot_stage", metadata.get("langgraph_node"))),
         perf=metadata.get("parrot_perf"),
         metadata=labels,
     )
@@ -195,23 +118,3 @@ def _is_label(value: object) -> bool:
     # JSON has no numbers that are not finite.
     is_finite = not isinstance(value, float) or math.isfinite(value)
     return isinstance(value, Scalar) and is_finite
-
-
-def to_criteria(perf: object) -> Criteria:
-    """Return the wire form of an urgency; None is latency.
-
-    Raises:
-        ValueError: Neither a known word nor criteria.
-    """
-    if perf is None or perf == "latency":
-        return LATENCY
-    if perf == "throughput":
-        return THROUGHPUT
-    if isinstance(perf, Criteria):
-        return perf
-    words = " or ".join(map(repr, get_args(get_args(Perf)[0])))
-    raise ValueError(f"perf is {words} or parrot_integrations.Criteria(...), not {perf!r}")
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)[:MAX_NAME_CHARS]

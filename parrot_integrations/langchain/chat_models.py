@@ -16,7 +16,11 @@ from pydantic import ConfigDict
 from parrot_integrations.errors import ParrotError
 from parrot_integrations.langchain.annotations import metadata_of
 from parrot_integrations.langchain.errors import langchain_errors
-from parrot_integrations.langchain.options import CallSpec, ToolLike, to_openai_tools
+from parrot_integrations.langchain.options import (
+    CallSpec,
+    ToolLike,
+    to_openai_tools,
+)
 from parrot_integrations.langchain.planned import PlannedChatModel
 from parrot_integrations.langchain.results import (
     DEFAULT_MODEL,

@@ -36,6 +36,7 @@ from parrot_integrations.errors import (
     ValueFailed,
     WaitTimeout,
 )
+from parrot_integrations.planning.error_kinds import ErrorKinds
 
 
 class InvalidRequest(RequestRejected, ModelInvalidRequestError):  # noqa: N818 - as its bases
@@ -98,36 +99,37 @@ class CallCancelled(ValueCancelled, ModelAPIError):  # noqa: N818
     """The call was given up."""
 
 
-_REJECTED: dict[str, type[RequestRejected]] = {
-    "http_401": NotAuthenticated,
-    "unauthorized": NotAuthenticated,
-    "http_403": NotPermitted,
-    "forbidden": NotPermitted,
-    "unknown_model": UnknownModel,
-    "prompt_too_long": PromptRejected,
-}
-_FAILED: dict[str, type[ValueFailed]] = {
-    "prompt_too_long": PromptTooLong,
-    "engine_rejected": CallRefused,
-    "unsupported": CallRefused,
-}
-#: The server is up, but cannot work at the moment.
-_NOT_READY = frozenset({"no_engine", "shutting_down", "http_503"})
-_BY_CLASS: dict[type[ParrotError], type[ParrotError]] = {
-    ConnectionFailed: Unreachable,
-    ServerFailed: ServerDefect,
-    WaitTimeout: TimedOut,
-    StreamRestarted: RestartedStream,
-    ValueCancelled: CallCancelled,
-}
+_KINDS = ErrorKinds(
+    rejected={
+        "http_401": NotAuthenticated,
+        "unauthorized": NotAuthenticated,
+        "http_403": NotPermitted,
+        "forbidden": NotPermitted,
+        "unknown_model": UnknownModel,
+        "prompt_too_long": PromptRejected,
+    },
+    otherwise_rejected=InvalidRequest,
+    failed={
+        "prompt_too_long": PromptTooLong,
+        "engine_rejected": CallRefused,
+        "unsupported": CallRefused,
+    },
+    otherwise_failed=CallFailed,
+    not_ready=NotReady,
+    busy=RateLimited,
+    others={
+        ConnectionFailed: Unreachable,
+        ServerFailed: ServerDefect,
+        WaitTimeout: TimedOut,
+        StreamRestarted: RestartedStream,
+        ValueCancelled: CallCancelled,
+    },
+)
 
 
 def to_langchain_error(error: ParrotError) -> ParrotError:
     """Return the error as a member of both trees; one that LangChain has no word for as it is."""
-    if isinstance(error, ModelError):
-        return error
-    kind = _kind_of(error)
-    return error if kind is None else kind(*error.args)
+    return error if isinstance(error, ModelError) else _KINDS.translated(error)
 
 
 @contextmanager
@@ -140,13 +142,3 @@ def langchain_errors() -> Iterator[None]:
         if translated is exc:
             raise
         raise translated from exc
-
-
-def _kind_of(error: ParrotError) -> type[ParrotError] | None:
-    if isinstance(error, RequestRejected):
-        return _REJECTED.get(error.code, InvalidRequest)
-    if isinstance(error, Saturated):
-        return NotReady if error.code in _NOT_READY else RateLimited
-    if isinstance(error, ValueFailed) and not isinstance(error, ValueCancelled):
-        return _FAILED.get(error.code, CallFailed)
-    return _BY_CLASS.get(type(error))

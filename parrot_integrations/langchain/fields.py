@@ -10,13 +10,13 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, fiel
 
 from parrot_integrations.async_client import AsyncParrotClient
 from parrot_integrations.client import ParrotClient
-from parrot_integrations.langchain.annotations import (
-    Perf,
-    current_annotation,
-    default_perf,
-    to_criteria,
+from parrot_integrations.langchain.annotations import current_annotation
+from parrot_integrations.langchain.options import (
+    OUTPUT_NAMES,
+    CallSpec,
+    read_call,
 )
-from parrot_integrations.langchain.options import OUTPUT_NAMES, CallSpec, read_call
+from parrot_integrations.planning.annotations import Perf, default_perf, to_criteria
 from parrot_integrations.planning.clients import Connection
 from parrot_integrations.planning.submits import Terms
 from parrot_integrations.settings import ClientSettings, resolve_settings

@@ -1,11 +1,9 @@
-"""Plans for runs of a runnable: made from the inputs, sent, and collected for whoever watches."""
+"""Plans for runs of a runnable: made from the inputs, and sent."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,30 +17,19 @@ from parrot_integrations.errors import ProgramError
 
 # The rules are registered when their modules are imported.
 from parrot_integrations.langchain import control, leaves, structure  # noqa: F401
-from parrot_integrations.langchain.annotations import current_annotation, default_perf, to_criteria
+from parrot_integrations.langchain.annotations import current_annotation
 from parrot_integrations.langchain.tracer import Arrival, Tracer
+from parrot_integrations.planning.annotations import default_perf, to_criteria
 from parrot_integrations.planning.builder import PlanBuilder
 from parrot_integrations.planning.context import current_plan
 from parrot_integrations.planning.plan import Plan, PlanTerms
 from parrot_integrations.planning.plans import Plans
+from parrot_integrations.planning.watching import show_to_watchers
 
 _logger = logging.getLogger(__name__)
 
 #: Bounds of one plan; a larger batch is several. The server takes 10,000 nodes and 8 MiB.
 _MAX_CALLS, _MAX_CHARS = 1_000, 2 * 2**20
-
-_watched: ContextVar[list[Plan] | None] = ContextVar("parrot_watched_plans", default=None)
-
-
-@contextmanager
-def watch_plans() -> Iterator[list[Plan]]:
-    """Collect the plans that are made in a block, for their reports."""
-    plans: list[Plan] = []
-    token = _watched.set(plans)
-    try:
-        yield plans
-    finally:
-        _watched.reset(token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +84,7 @@ class Foresight:
             # A defect of the tracer must not keep the program from running: it runs unplanned.
             _logger.warning("a chain could not be planned", exc_info=True)
             return None
-        watched = _watched.get()
-        if watched is not None:
-            watched.extend(plans.plans)
+        show_to_watchers(plans.plans)
         return plans
 
     def make(self, runs: Sequence[Run], plans: Plans, made: Callable[[Plan], None]) -> None:

@@ -14,7 +14,7 @@ from pydantic import ConfigDict
 
 from parrot_backend.protocol import VariableView
 from parrot_integrations.errors import ParrotError
-from parrot_integrations.langchain.annotations import for_batch, metadata_of
+from parrot_integrations.langchain.annotations import metadata_of
 from parrot_integrations.langchain.errors import langchain_errors
 from parrot_integrations.langchain.options import CallSpec
 from parrot_integrations.langchain.planned import PlannedBatches
@@ -24,6 +24,7 @@ from parrot_integrations.langchain.results import (
     response_metadata,
     to_usage,
 )
+from parrot_integrations.planning.annotations import for_batch
 from parrot_integrations.planning.calls import ModelCall
 from parrot_integrations.planning.direct import aresults, replies_to, results
 from parrot_integrations.planning.reply import ReplyEvent, ReplyText

@@ -11,37 +11,22 @@ from typing import Any
 
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import TypeAdapter
 
 from parrot_backend.protocol import (
-    JsonObjectFormat,
-    JsonSchemaFormat,
-    NamedTool,
-    ResponseFormat,
-    Sampling,
     Tool,
-    ToolChoice,
 )
-from parrot_integrations.langchain.annotations import Perf
+from parrot_integrations.planning.annotations import Perf
 from parrot_integrations.planning.calls import CallOptions
+from parrot_integrations.planning.options import (
+    SAMPLING_NAMES,
+    from_openai_tool,
+    to_sampling,
+    to_tool_choice,
+)
 
 #: What LangChain's users give as tools.
 ToolLike = dict[str, Any] | type | Callable[..., Any] | BaseTool
 
-#: Parameters that go to the sampler as they are; None is the server's default.
-SAMPLING_NAMES = (
-    "max_tokens",
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "seed",
-    "min_tokens",
-    "presence_penalty",
-    "frequency_penalty",
-    "repetition_penalty",
-    "ignore_eos",
-)
 #: Further parameters that change what is generated.
 OUTPUT_NAMES = ("model", *SAMPLING_NAMES, "stop", "logprobs", "top_logprobs", "n")
 _CALL_NAMES = frozenset(
@@ -59,8 +44,6 @@ _CALL_NAMES = frozenset(
 )
 #: LangChain passes these on to the model and has read them itself.
 _LANGCHAIN_NAMES = frozenset({"stream", "ls_structured_output_format", "structured_output_format"})
-
-_response_format: TypeAdapter[ResponseFormat] = TypeAdapter(ResponseFormat)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +102,7 @@ def read_call(
     tools = to_tools(given.get("tools") or ())
     options = CallOptions(
         model=merged.get("model"),
-        sampling=_sampling(merged),
+        sampling=to_sampling(merged),
         tools=tools,
         tool_choice=to_tool_choice(given.get("tool_choice"), tools),
         parallel_tool_calls=given.get("parallel_tool_calls", True),
@@ -141,67 +124,5 @@ def to_openai_tools(tools: Sequence[ToolLike], strict: bool | None) -> list[dict
     return [convert_to_openai_tool(tool, strict=strict) for tool in tools]
 
 
-def to_tool_choice(choice: object, tools: Sequence[Tool]) -> ToolChoice:
-    """Convert a choice of tools: a word, a tool's name, OpenAI's object, or a truth value.
-
-    Raises:
-        ValueError: No such tool.
-    """
-    if choice is None or choice == "auto":
-        return "auto"
-    if choice is True or choice in ("any", "required"):
-        return "required"
-    if choice is False or choice == "none":
-        return "none"
-    if isinstance(choice, Mapping):
-        choice = choice.get("name") or choice.get("function", {}).get("name")
-    names = [tool.name for tool in tools]
-    if choice not in names:
-        known = ", ".join(names) or "none"
-        raise ValueError(f"tool_choice {choice!r} is not one of the tools ({known})")
-    return NamedTool(name=str(choice))
-
-
-def to_response_format(given: object) -> ResponseFormat | None:
-    """Convert the form that an output must have: ours, or as OpenAI's API words it.
-
-    Raises:
-        ValueError: Not a known form.
-    """
-    if given is None or (isinstance(given, Mapping) and given.get("type") == "text"):
-        return None
-    if isinstance(given, Mapping) and given.get("type") == "json_object":
-        return JsonObjectFormat()
-    if isinstance(given, Mapping) and given.get("type") == "json_schema":
-        inner = given.get("json_schema")
-        if isinstance(inner, Mapping) and isinstance(inner.get("schema"), Mapping):
-            # OpenAI's API puts a name and `strict` beside the schema.
-            inner = inner["schema"]
-        return JsonSchemaFormat(json_schema=dict(inner or {}))
-    return _response_format.validate_python(given)
-
-
 def _to_tool(tool: ToolLike) -> Tool:
-    function = convert_to_openai_tool(tool)["function"]
-    fields = {
-        key: function[key] for key in ("name", "description", "parameters") if key in function
-    }
-    return Tool(**fields)
-
-
-def _sampling(merged: Mapping[str, Any]) -> Sampling:
-    given = {name: merged[name] for name in SAMPLING_NAMES if merged.get(name) is not None}
-    stop = merged.get("stop") or ()
-    return Sampling(
-        **given,
-        stop=(stop,) if isinstance(stop, str) else tuple(stop),
-        logprobs=_logprobs(merged.get("logprobs"), merged.get("top_logprobs")),
-        response_format=to_response_format(merged.get("response_format")),
-    )
-
-
-def _logprobs(logprobs: bool | int | None, top_logprobs: int | None) -> int | None:
-    """Return how many alternatives are told; OpenAI's API switches on and counts separately."""
-    if logprobs is False or (logprobs is None and top_logprobs is None):
-        return None
-    return top_logprobs or (0 if isinstance(logprobs, bool) or logprobs is None else logprobs)
+    return from_openai_tool(convert_to_openai_tool(tool))

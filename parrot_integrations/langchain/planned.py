@@ -22,13 +22,13 @@ from parrot_integrations.errors import NotConfigured
 from parrot_integrations.langchain.annotations import (
     abegin_with_config,
     begin_with_config,
-    for_batch,
     with_config,
 )
 from parrot_integrations.langchain.batches import planned_batch
 from parrot_integrations.langchain.fields import ParrotFields
 from parrot_integrations.langchain.messages import to_messages
 from parrot_integrations.langchain.options import CallSpec
+from parrot_integrations.planning.annotations import for_batch
 from parrot_integrations.planning.calls import ModelCall
 from parrot_integrations.planning.submits import Terms
 

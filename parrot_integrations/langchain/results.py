@@ -13,8 +13,9 @@ from langchain_core.messages.tool import (
     tool_call_chunk,
 )
 
-from parrot_backend.protocol import TokenLogprob, Usage, VariableView
 from parrot_backend.protocol import ToolCall as WireToolCall
+from parrot_backend.protocol import Usage, VariableView
+from parrot_integrations.planning.openai_words import finish_reason, to_logprobs
 from parrot_integrations.planning.reply import ReplyText
 
 PROVIDER = "parrot"
@@ -63,12 +64,12 @@ def response_metadata(view: VariableView, model: str | None) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "model_name": model or DEFAULT_MODEL,
         "model_provider": PROVIDER,
-        "finish_reason": _finish_reason(view),
+        "finish_reason": finish_reason(view),
         "session_id": view.id.partition(".")[0],
         "variable_id": view.id,
     }
     if view.logprobs is not None:
-        metadata["logprobs"] = {"content": [to_logprob(token) for token in view.logprobs]}
+        metadata["logprobs"] = to_logprobs(view.logprobs)
     return metadata
 
 
@@ -82,22 +83,6 @@ def to_usage(usage: Usage | None) -> UsageMetadata | None:
         total_tokens=usage.prompt_tokens + usage.completion_tokens,
         input_token_details=InputTokenDetails(cache_read=usage.cached_tokens),
     )
-
-
-def to_logprob(token: TokenLogprob) -> dict[str, Any]:
-    """Return a token's probability in the form of OpenAI's API."""
-    top = [_entry(other.token, other.logprob) for other in token.top]
-    return {**_entry(token.token, token.logprob), "top_logprobs": top}
-
-
-def _finish_reason(view: VariableView) -> str | None:
-    """Return why the reply ended, with OpenAI's word for one that ends in order with tool calls."""
-    is_in_order = view.finish_reason in (None, "stop")
-    return "tool_calls" if view.tool_calls and is_in_order else view.finish_reason
-
-
-def _entry(token: str, logprob: float) -> dict[str, Any]:
-    return {"token": token, "bytes": list(token.encode()), "logprob": logprob}
 
 
 def _read_tool_calls(

@@ -21,19 +21,19 @@ from langchain_core.runnables.base import (
 )
 from langchain_core.runnables.utils import Input, Output
 
-from parrot_integrations.langchain.annotations import for_batch
-from parrot_integrations.langchain.foresight import Foresight, Run
+from parrot_integrations.langchain.foresight import (
+    Foresight,
+    Run,
+)
 from parrot_integrations.langchain.streams import (
-    Begin,
     added,
     again,
-    aplanned,
-    planned,
-    planned_block,
 )
+from parrot_integrations.planning.annotations import for_batch
 from parrot_integrations.planning.context import current_plan
 from parrot_integrations.planning.plan import Plan
 from parrot_integrations.planning.plans import Plans
+from parrot_integrations.planning.running import Begin, aplanned, planned, planned_block
 
 
 class ParrotRunnable(RunnableBindingBase[Input, Output]):

@@ -55,6 +55,9 @@ def untransformed(text: str, transforms: tuple[WireTransform, ...]) -> str | Non
                 value = html.unescape(value)
             elif isinstance(transform, HtmlUnescapeTransform):
                 value = html.escape(value)
+            elif isinstance(transform, StripTransform):
+                # What was stripped cannot be told; without it, the text is the same.
+                continue
             else:
                 return None
         return value if transformed(value, transforms) == text else None
@@ -81,7 +84,7 @@ def condition_holds(condition: Condition, values: Mapping[str, str]) -> bool:
 def _transformed(text: str, transform: WireTransform) -> str:
     match transform:
         case StripTransform():
-            return text.strip()
+            return closed_set.strip(text, transform.side)
         case HtmlEscapeTransform():
             return closed_set.html_escape(text, transform.double_quote, transform.single_quote)
         case HtmlUnescapeTransform():

@@ -5,8 +5,9 @@ keep it honest:
 
 1. The marker is a ``str`` that raises as soon as somebody looks into it (length, comparison,
    ``strip``, ``[0]``, a format spec): a step that decides by the value cannot be planned.
-2. The marker carries a sample of awkward characters. What comes out of a template engine with
-   another sample was changed by it; only changes that the server can repeat are accepted.
+2. The marker carries a sample of awkward characters, between two pieces of white space. What comes
+   out of a template engine with another sample, or without the white space, was changed by it; only
+   changes that the server can repeat are accepted.
 3. A plan is only a forecast: when the program is replayed, a call is looked up by its exact text.
 
 Markers hold a random nonce that is made after the program's input is known, so no text of a user
@@ -20,12 +21,13 @@ import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, SupportsIndex
 
 from parrot_backend.protocol import (
     HtmlEscapeTransform,
     HtmlUnescapeTransform,
     InputSegment,
+    StripTransform,
     TextSegment,
     WireTransform,
 )
@@ -33,8 +35,12 @@ from parrot_integrations.planning.calls import Segments
 
 _OPEN, _CLOSE = "\ue000", "\ue001"
 
-#: Whatever a template engine may do to a text shows in one of these characters.
-SAMPLE = "<b a='x'>&amp;&#x27;\"{0}\\n%s\u00c4\n\t</b>"
+#: White space that no template has; it shows whether a text is stripped, and at which ends.
+_EDGE = "\u2003\u2002"
+
+#: Whatever a template engine may do to a text shows in one of these characters. The escape within
+#: an escape tells one unescaping from two.
+SAMPLE = "<b a='x'>&amp;&#x27;&amp;lt;\"{0}\\n%s\u00c4\n\t</b>"
 
 
 #: 129 bits.
@@ -43,7 +49,7 @@ _NONCE_DIGITS = 39
 _TRACE_DIGITS = 12
 
 
-_ANY_MARKER = re.compile(f"{_OPEN}[^{_CLOSE}]*(?:{_CLOSE}|$)")
+_ANY_MARKER = re.compile(f"(?:{_EDGE})?{_OPEN}[^{_CLOSE}]*(?:{_CLOSE}(?:{_EDGE})?|$)")
 
 
 def without_markers(text: str) -> str:
@@ -95,6 +101,12 @@ class SymbolicText(str):
             raise CannotPlan("a format spec is applied to a generated value")
         return str.__str__(self)
 
+    def replace(self, old: str, new: str, count: SupportsIndex = -1) -> SymbolicText:
+        """Return the marker with a change that shows in its sample: that is how HTML is escaped."""
+        if old not in _SAMPLED or count != -1:
+            raise CannotPlan("replace of a generated value")
+        return SymbolicText(str.replace(self, old, new), self.symbol)
+
     # A text may be a key of a template's cache; the marker itself is as good as any.
     __hash__ = str.__hash__
 
@@ -106,13 +118,16 @@ def _refusing(name: str) -> Callable[..., NoReturn]:
     return refuse
 
 
-#: Every way to look into a text.
+#: What takes the place of one of these shows in the sample, which has each of them.
+_SAMPLED = frozenset("&<>\"'")
+
+#: Every way to look into a text, but for ``replace``.
 _LOOKS = """
     __len__ __bool__ __contains__ __getitem__ __iter__ __eq__ __ne__ __lt__ __gt__ __le__ __ge__
     __repr__ __mul__ __rmul__ __mod__ capitalize casefold center count encode endswith expandtabs
     find index isalnum isalpha isascii isdecimal isdigit isidentifier islower isnumeric
     isprintable isspace istitle isupper ljust lower lstrip partition removeprefix removesuffix
-    replace rfind rindex rjust rpartition rsplit rstrip split splitlines startswith strip
+    rfind rindex rjust rpartition rsplit rstrip split splitlines startswith strip
     swapcase title translate upper zfill
 """
 for _name in _LOOKS.split():
@@ -128,7 +143,9 @@ class Markers:
         self._traces = (self._nonce[:_TRACE_DIGITS], self._nonce[-_TRACE_DIGITS:])
         self._symbols: list[Symbol] = []
         self._pattern = re.compile(
-            f"{_OPEN}{self._nonce}:([0-9]+):([^{_OPEN}{_CLOSE}]*):{self._nonce}{_CLOSE}", re.DOTALL
+            f"({_EDGE})?{_OPEN}{self._nonce}:([0-9]+):([^{_OPEN}{_CLOSE}]*):{self._nonce}{_CLOSE}"
+            f"({_EDGE})?",
+            re.DOTALL,
         )
 
     def mark(self, symbol: Symbol) -> SymbolicText:
@@ -136,7 +153,8 @@ class Markers:
         self._symbols.append(symbol)
         number = len(self._symbols) - 1
         nonce = self._nonce
-        return SymbolicText(f"{_OPEN}{nonce}:{number}:{SAMPLE}:{nonce}{_CLOSE}", symbol)
+        core = f"{_OPEN}{nonce}:{number}:{SAMPLE}:{nonce}{_CLOSE}"
+        return SymbolicText(f"{_EDGE}{core}{_EDGE}", symbol)
 
     def is_marked(self, text: str) -> bool:
         """Tell whether a text holds a marker, even a spoiled one."""
@@ -151,25 +169,42 @@ class Markers:
         """
         parts = self._pattern.split(str.__str__(text))
         found: list[TextSegment | InputSegment] = []
-        for position in range(0, len(parts), 3):
+        for position in range(0, len(parts), 5):
             constant = parts[position]
             if self.is_marked(constant):
                 raise CannotPlan("a generated value is cut or rewritten")
             if constant:
                 found.append(TextSegment(text=constant))
-            if position + 2 < len(parts):
-                symbol = self._symbols[int(parts[position + 1])]
-                found.append(_input(symbol, parts[position + 2]))
+            if position + 4 < len(parts):
+                left, number, sample, right = parts[position + 1 : position + 5]
+                symbol = self._symbols[int(number)]
+                found.append(_input(symbol, sample, is_left=bool(left), is_right=bool(right)))
         return tuple(found)
 
 
-def _input(symbol: Symbol, sample: str) -> InputSegment:
+def _input(symbol: Symbol, sample: str, *, is_left: bool, is_right: bool) -> InputSegment:
+    """Return what a marker stands for.
+
+    Args:
+        symbol: Its symbol.
+        sample: What has become of the sample.
+        is_left: Whether the white space at its left is still there.
+        is_right: The same for its right.
+    """
     if symbol.is_list:
         raise CannotPlan("a list is put into a text")
     change = _CHANGES.get(sample)
     if change is None:
         raise CannotPlan("a template changes a generated value in a way the server does not know")
-    return InputSegment(variable=symbol.variable, transforms=(*symbol.transforms, *change))
+    stripped = () if is_left and is_right else (_strip(is_left=is_left, is_right=is_right),)
+    transforms = (*symbol.transforms, *stripped, *change)
+    return InputSegment(variable=symbol.variable, transforms=transforms)
+
+
+def _strip(*, is_left: bool, is_right: bool) -> StripTransform:
+    if not is_left and not is_right:
+        return StripTransform()
+    return StripTransform(side="right" if is_left else "left")
 
 
 def _escaped(double_quote: str, single_quote: str) -> str:
@@ -181,6 +216,7 @@ def _escaped(double_quote: str, single_quote: str) -> str:
 _CHANGES: dict[str, tuple[WireTransform, ...]] = {
     SAMPLE: (),
     html.unescape(SAMPLE): (HtmlUnescapeTransform(),),
+    html.unescape(html.unescape(SAMPLE)): (HtmlUnescapeTransform(), HtmlUnescapeTransform()),
     html.escape(SAMPLE): (HtmlEscapeTransform(),),
     # Mustache leaves single quotes alone; Jinja's markupsafe writes both as decimal numbers.
     _escaped("&quot;", "'"): (HtmlEscapeTransform(single_quote="'"),),

@@ -47,6 +47,8 @@ from tests.helpers.builders import (
 APPLIED: list[tuple[str, tuple[Transform, ...], str, str]] = [
     ("nothing", (), " as it is ", " as it is "),
     ("strip", (Strip(),), " \t\n text \r\n", "text"),
+    ("strip at the left", (Strip("left"),), " \u2003a ", "a "),
+    ("strip at the right", (Strip("right"),), " a\n ", " a"),
     ("strip of white space only", (Strip(),), " \n", ""),
     ("strip keeps inner space", (Strip(),), " a  b ", "a  b"),
     ("html escape", (HtmlEscape(),), """<b "x">'&'""", "&lt;b &quot;x&quot;&gt;&#x27;&amp;&#x27;"),

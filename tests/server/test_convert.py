@@ -86,6 +86,7 @@ def test_every_sampling_parameter_is_passed_on():
 def test_every_transform_has_its_counterpart():
     ops = [
         {"op": "strip"},
+        {"op": "strip", "side": "left"},
         {"op": "html_escape"},
         {"op": "html_unescape"},
         {"op": "regex_group", "pattern": "(a)", "group": 1},
@@ -99,6 +100,7 @@ def test_every_transform_has_its_counterpart():
     assert isinstance(spec, TransformSpec)
     assert spec.transforms == (
         transforms.Strip(),
+        transforms.Strip("left"),
         transforms.HtmlEscape(),
         transforms.HtmlUnescape(),
         transforms.RegexGroup("(a)", 1),

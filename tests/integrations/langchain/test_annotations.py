@@ -13,11 +13,10 @@ from langgraph.types import Send
 import parrot_integrations as P
 from parrot_integrations.langchain import ChatParrot, ParrotLLM, parrot_session
 from parrot_integrations.langchain.annotations import (
-    Annotation,
     current_annotation,
     read_metadata,
-    to_criteria,
 )
+from parrot_integrations.planning.annotations import Annotation, to_criteria
 from parrot_integrations.planning.submits import Terms
 from tests.helpers.fake_parrot import FakeParrot
 

@@ -51,8 +51,8 @@ from parrot_integrations.langchain import (
     watch_plans,
 )
 from parrot_integrations.planning.background import background
+from tests.helpers.scripted_server import ScriptedServer, scripted_server
 from tests.integrations.langchain.recording import plain
-from tests.integrations.langchain.scripted_server import ScriptedServer, scripted_server
 
 pytestmark = pytest.mark.e2e
 

@@ -11,7 +11,7 @@ from langchain_core.runnables import Runnable
 
 from parrot_integrations.langchain import ChatParrot, as_parrot, watch_plans
 from parrot_integrations.planning.background import background
-from tests.integrations.langchain.scripted_server import scripted_server
+from tests.helpers.scripted_server import scripted_server
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "langchain"
 

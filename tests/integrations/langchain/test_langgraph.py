@@ -16,7 +16,7 @@ from langgraph.types import Send
 from parrot_integrations.langchain import ChatParrot, as_parrot, watch_plans
 from parrot_integrations.planning.background import background
 from parrot_integrations.planning.context import current_plan
-from tests.integrations.langchain.scripted_server import ScriptedServer, scripted_server
+from tests.helpers.scripted_server import ScriptedServer, scripted_server
 
 pytestmark = pytest.mark.e2e
 

@@ -18,7 +18,7 @@ from parrot_integrations.langchain import (
     repeat_until,
     watch_plans,
 )
-from tests.integrations.langchain.scripted_server import ScriptedServer, scripted_server
+from tests.helpers.scripted_server import ScriptedServer, scripted_server
 
 pytestmark = pytest.mark.e2e
 

@@ -19,10 +19,9 @@ from parrot_backend.protocol import (
 from parrot_integrations.langchain.options import (
     read_call,
     to_openai_tools,
-    to_response_format,
-    to_tool_choice,
     to_tools,
 )
+from parrot_integrations.planning.options import to_response_format, to_tool_choice
 
 ADD = Tool(name="add"), Tool(name="mul")
 

@@ -28,8 +28,8 @@ from parrot_integrations.langchain import (
 from parrot_integrations.planning.background import background
 from parrot_integrations.planning.context import current_plan
 from parrot_integrations.planning.symbols import Markers, Symbol
+from tests.helpers.scripted_server import ScriptedServer, scripted_server
 from tests.integrations.langchain.recording import failure
-from tests.integrations.langchain.scripted_server import ScriptedServer, scripted_server
 
 pytestmark = pytest.mark.e2e
 

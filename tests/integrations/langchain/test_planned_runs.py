@@ -32,7 +32,7 @@ from parrot_integrations.langchain import (
 )
 from parrot_integrations.planning.background import background
 from parrot_integrations.planning.context import current_plan
-from tests.integrations.langchain.scripted_server import ScriptedServer, scripted_server
+from tests.helpers.scripted_server import ScriptedServer, scripted_server
 
 pytestmark = pytest.mark.e2e
 

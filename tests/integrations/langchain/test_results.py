@@ -9,7 +9,11 @@ from typing import Any
 from langchain_core.messages import AIMessage, AIMessageChunk
 
 from parrot_backend.protocol import TokenLogprob, ToolCall, TopLogprob, Usage, VariableView
-from parrot_integrations.langchain.results import to_ai_message, to_last_chunk, to_text_chunk
+from parrot_integrations.langchain.results import (
+    to_ai_message,
+    to_last_chunk,
+    to_text_chunk,
+)
 from parrot_integrations.planning.reply import ReplyText
 
 

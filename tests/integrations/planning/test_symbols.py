@@ -15,9 +15,9 @@ from parrot_backend.protocol import (
     TextSegment,
 )
 from parrot_integrations.planning.rules import transformed
-from parrot_integrations.planning.symbols import CannotPlan, Markers, Symbol
+from parrot_integrations.planning.symbols import CannotPlan, Markers, Symbol, SymbolicText
 
-AWKWARD = "<&\"'> {x} %s \ue000\ue001 \x00\x1f é"
+AWKWARD = "\n <&\"'> &amp;lt; {x} %s \ue000\ue001 \x00\x1f é \u2003"
 
 
 @pytest.fixture
@@ -52,6 +52,7 @@ def test_formatting_and_joining_place_the_value(markers: Markers) -> None:
         lambda text: text.split(),
         lambda text: text.upper(),
         lambda text: text.replace("a", "b"),
+        lambda text: text.replace("<", "&lt;", 1),
         lambda text: f"{text:>10}",
         lambda text: f"{text!r}",
         lambda text: "{:10s}".format(text),  # noqa: UP032 - another way than above
@@ -79,6 +80,14 @@ def test_looking_into_a_value_is_refused(markers: Markers, look) -> None:
             lambda text: html.escape(text).replace("&quot;", "&#34;").replace("&#x27;", "&#39;"),
             (HtmlEscapeTransform(double_quote="&#34;", single_quote="&#39;"),),
         ),
+        (lambda text: html.unescape(html.unescape(text)), (HtmlUnescapeTransform(),) * 2),
+        (str.strip, (StripTransform(),)),
+        (str.lstrip, (StripTransform(side="left"),)),
+        (str.rstrip, (StripTransform(side="right"),)),
+        (
+            lambda text: html.escape(text.rstrip()),
+            (StripTransform(side="right"), HtmlEscapeTransform()),
+        ),
     ],
 )
 def test_a_change_that_the_server_knows_becomes_a_transform(markers, change, expected) -> None:
@@ -86,6 +95,25 @@ def test_a_change_that_the_server_knows_becomes_a_transform(markers, change, exp
     (segment,) = markers.segments(change(marker))
     assert segment.transforms == expected
     assert transformed(AWKWARD, segment.transforms) == change(AWKWARD)
+
+
+def test_a_marker_within_a_text_is_not_stripped(markers: Markers) -> None:
+    first, second = markers.mark(Symbol("a")), markers.mark(Symbol("b"))
+    assert markers.segments(f" {first}{second}.\n".strip()) == (
+        InputSegment(variable="a", transforms=(StripTransform(side="left"),)),
+        InputSegment(variable="b"),
+        TextSegment(text="."),
+    )
+
+
+def test_a_marker_may_be_escaped_and_stays_a_marker(markers: Markers) -> None:
+    escaped = html.escape(html.escape(markers.mark(Symbol("a"))))
+    assert isinstance(escaped, SymbolicText)
+    with pytest.raises(CannotPlan):
+        bool(escaped)
+    assert markers.segments(html.unescape(str.__str__(escaped))) == (
+        InputSegment(variable="a", transforms=(HtmlEscapeTransform(),)),
+    )
 
 
 @pytest.mark.parametrize(
