@@ -46,21 +46,16 @@ def to_chat_chunk(
     event: ReplyEvent, ai_model_id: str, function_invoke_attempt: int
 ) -> StreamingChatMessageContent:
     """Return a piece of a streamed reply; the last one tells everything but the text."""
-    items: list[Any]
-    if isinstance(event, ReplyText):
-        kind = StreamingReasoningContent if event.kind == "reasoning" else StreamingTextContent
-        items, told = [kind(choice_index=0, text=event.text)], {}
-    else:
-        items = list(_function_calls(event))
-        told = {"metadata": to_metadata(event), "finish_reason": _to_finish_reason(event)}
+    view = None if isinstance(event, ReplyText) else event
     return StreamingChatMessageContent(
         role=AuthorRole.ASSISTANT,
         choice_index=0,
-        items=items,
+        items=_piece(event) if isinstance(event, ReplyText) else _function_calls(event),
         inner_content=event,
         ai_model_id=ai_model_id,
+        metadata=None if view is None else to_metadata(view),
+        finish_reason=None if view is None else _to_finish_reason(view),
         function_invoke_attempt=function_invoke_attempt,
-        **told,
     )
 
 
@@ -76,13 +71,12 @@ def to_text(view: VariableView, ai_model_id: str) -> TextContent:
 
 def to_text_chunk(event: ReplyEvent, ai_model_id: str) -> StreamingTextContent:
     """Return a piece of a streamed reply to a raw prompt; the last one tells how it ended."""
-    is_text = isinstance(event, ReplyText)
     return StreamingTextContent(
         choice_index=0,
         text=event.text if isinstance(event, ReplyText) else "",
         inner_content=event,
         ai_model_id=ai_model_id,
-        metadata={} if is_text else to_metadata(event),
+        metadata={} if isinstance(event, ReplyText) else to_metadata(event),
     )
 
 
@@ -109,7 +103,13 @@ def to_usage(usage: Usage) -> CompletionUsage:
     )
 
 
-def _function_calls(view: VariableView) -> list[FunctionCallContent]:
+def _piece(event: ReplyText) -> list[Any]:
+    if event.kind == "reasoning":
+        return [StreamingReasoningContent(choice_index=0, text=event.text)]
+    return [StreamingTextContent(choice_index=0, text=event.text)]
+
+
+def _function_calls(view: VariableView) -> list[Any]:
     return [
         FunctionCallContent(id=call.id, index=i, name=call.name, arguments=call.arguments)
         for i, call in enumerate(view.tool_calls)

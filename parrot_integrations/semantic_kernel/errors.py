@@ -57,11 +57,11 @@ class NotAuthenticated(RequestRejected, ServiceInvalidAuthError):  # noqa: N818
     """The key is missing or wrong, or does not allow it."""
 
 
-class ServerBusy(Saturated, ServiceResponseException):  # noqa: N818
+class ServerBusy(Saturated, ServiceResponseException):
     """The server holds as many calls as it takes, or cannot work at the moment."""
 
 
-class Unreachable(ConnectionFailed, ServiceResponseException):  # noqa: N818
+class Unreachable(ConnectionFailed, ServiceResponseException):
     """The server could not be reached, or the connection broke off."""
 
 
@@ -69,11 +69,11 @@ class ServerDefect(ServerFailed, ServiceInvalidResponseError):  # noqa: N818
     """The server failed, or answered something that is not Parrot's protocol."""
 
 
-class TimedOut(WaitTimeout, ServiceResponseException):  # noqa: N818
+class TimedOut(WaitTimeout, ServiceResponseException):
     """The reply was not there within ``timeout_s``."""
 
 
-class RestartedStream(StreamRestarted, ServiceResponseException):  # noqa: N818
+class RestartedStream(StreamRestarted, ServiceResponseException):
     """The call ran again, and what was streamed is void."""
 
 
@@ -81,11 +81,11 @@ class CallRefused(ValueFailed, ServiceInvalidRequestError):  # noqa: N818
     """The engine refused the call; another try would not help."""
 
 
-class CallFailed(ValueFailed, ServiceResponseException):  # noqa: N818
+class CallFailed(ValueFailed, ServiceResponseException):
     """The call failed on the server."""
 
 
-class CallCancelled(ValueCancelled, ServiceResponseException):  # noqa: N818
+class CallCancelled(ValueCancelled, ServiceResponseException):
     """The call was given up."""
 
 

@@ -94,24 +94,21 @@ class ParrotService(AIServiceClientBase, ABC):
         env_file_encoding: str | None = None,
     ) -> None:
         """Read what is not given from the environment."""
+        named = {self.MODEL_SETTING: ai_model_id, "host": host, "api_key": api_key}
+        files = {"env_file_path": env_file_path, "env_file_encoding": env_file_encoding}
         try:
-            given = ParrotSettings(
-                **{self.MODEL_SETTING: ai_model_id},
-                host=host,
-                api_key=api_key,
-                env_file_path=env_file_path,
-                env_file_encoding=env_file_encoding,
-            )
+            given = ParrotSettings(**named, **files)
             model = getattr(given, self.MODEL_SETTING)
-            super().__init__(
-                ai_model_id=DEFAULT_MODEL if model is None else model,
-                service_id=service_id or "",
-                endpoint=_endpoint(given) if client is None else client.settings,
-                app=app,
-                perf=perf,
-                timeout_s=timeout_s,
-                client=client,
-            )
+            fields: dict[str, Any] = {
+                "ai_model_id": DEFAULT_MODEL if model is None else model,
+                "service_id": service_id or "",
+                "endpoint": _endpoint(given) if client is None else client.settings,
+                "app": app,
+                "perf": perf,
+                "timeout_s": timeout_s,
+                "client": client,
+            }
+            super().__init__(**fields)
         except ValidationError as exc:
             # The error shows values, and one of them may be the key.
             problems = "; ".join(

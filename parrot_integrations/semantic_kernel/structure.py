@@ -1,4 +1,4 @@
-"""Forms of outputs as Semantic Kernel's users give them: types, or what Parrot itself takes. Pure."""
+"""Forms of outputs as Semantic Kernel's users give them: types, or what Parrot takes. Pure."""
 
 from __future__ import annotations
 
