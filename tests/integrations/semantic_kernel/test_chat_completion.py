@@ -236,6 +236,18 @@ async def test_errors_are_the_framework_s(
     assert isinstance(caught.value, P.ParrotError)
 
 
+async def test_the_key_is_sent_and_not_told(fake: FakeParrot, chat_history: ChatHistory) -> None:
+    transport = httpx.MockTransport(fake.ahandle)
+    client = P.AsyncParrotClient("http://parrot.test", "sk-secret", transport=transport)
+    chat = ParrotChatCompletion(client=client)
+    await ask(chat, chat_history)
+    assert fake.headers["Authorization"] == "Bearer sk-secret"
+    fake.mishaps = [error_reply(401, "unauthorized")]
+    with pytest.raises(ServiceInvalidAuthError) as caught:
+        await ask(chat, chat_history)
+    assert "secret" not in repr(chat) + str(caught.value) + repr(caught.value.__cause__)
+
+
 async def test_a_reply_that_is_none_is_an_invalid_response(
     chat: ParrotChatCompletion, fake: FakeParrot, chat_history: ChatHistory
 ) -> None:
