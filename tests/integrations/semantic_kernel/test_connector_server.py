@@ -98,7 +98,7 @@ async def test_many_calls_at_once(server: ScriptedServer) -> None:
 async def test_a_stream_that_is_left_is_cancelled(slow: ScriptedServer) -> None:
     chat = ParrotChatCompletion(host=slow.url)
     chunks = chat.get_streaming_chat_message_contents(asking(), LONG)
-    async with aclosing(chunks) as left:  # type: ignore[type-var]
+    async with aclosing(chunks) as left:
         await anext(left)
         assert slow.service.coordinator.num_unfinished_calls == 1
     await asyncio.to_thread(slow.wait_until_idle)
