@@ -9,7 +9,7 @@ import sys
 
 from agent_framework import Agent, Workflow, WorkflowBuilder
 
-from parrot_integrations.agent_framework import ParrotChatClient, parrot_session
+from parrot_integrations.agent_framework import ParrotChatClient, ParrotChatOptions, parrot_session
 
 
 def build(client: ParrotChatClient) -> Workflow:
@@ -18,13 +18,13 @@ def build(client: ParrotChatClient) -> Workflow:
         client,
         "You write poems of four lines about the topic you are given.",
         name="writer",
-        default_options={"max_tokens": 64, "stage": "write"},
+        default_options=ParrotChatOptions(max_tokens=64, stage="write"),
     )
     critic = Agent(
         client,
         "You say in one sentence what is good about the poem, and in one what is not.",
         name="critic",
-        default_options={"max_tokens": 64, "stage": "judge"},
+        default_options=ParrotChatOptions(max_tokens=64, stage="judge"),
     )
     return WorkflowBuilder(start_executor=writer).add_edge(writer, critic).build()
 
