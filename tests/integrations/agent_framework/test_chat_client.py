@@ -132,6 +132,18 @@ async def test_a_reply_in_a_form_is_parsed(
     assert wanted.type == "json_schema"
 
 
+async def test_without_the_loop_of_tools_a_form_is_parsed_too(
+    async_client: P.AsyncParrotClient, fake: FakeParrot
+) -> None:
+    fake.generate = lambda _: '{"name": "Oslo"}'
+    chat = ParrotChatClient(
+        async_client=async_client, function_invocation_configuration={"enabled": False}
+    )
+    for stream in (False, True):
+        found = await ask(chat, WHY, stream, {"response_format": City})
+        assert found.value == City(name="Oslo")
+
+
 async def test_middleware_sees_every_call(chat: ParrotChatClient, fake: FakeParrot) -> None:
     seen = []
 
