@@ -186,7 +186,7 @@ def _shadow_kernel(kernel: Kernel, agent: str, recording: Recording) -> Kernel:
 
     async def refuse(
         context: FunctionInvocationContext,
-        _next: Callable[[FunctionInvocationContext], Awaitable[None]],
+        next: Callable[[FunctionInvocationContext], Awaitable[None]],
     ) -> None:
         name = context.function.fully_qualified_name
         recording.refuse(agent, f"its instructions call {name}")
