@@ -11,7 +11,7 @@
 """
 
 from parrot_integrations.langchain.chat_models import ChatParrot
-from parrot_integrations.langchain.declared import traceable_step
+from parrot_integrations.planning.declared import traceable_step
 from parrot_integrations.langchain.flow import (
     if_contains,
     if_empty,
