@@ -21,7 +21,9 @@ from semantic_kernel.prompt_template import (
 from semantic_kernel.services.ai_service_selector import AIServiceSelector
 
 from parrot_integrations.planning.symbols import CannotPlan
+from parrot_integrations.semantic_kernel.chat_completion import ParrotChatCompletion
 from parrot_integrations.semantic_kernel.symbolic import TemplateText
+from parrot_integrations.semantic_kernel.text_completion import ParrotTextCompletion
 
 _TEMPLATES = (KernelPromptTemplate, HandlebarsPromptTemplate, Jinja2PromptTemplate)
 _FUNCTION = """
@@ -30,6 +32,15 @@ _FUNCTION = """
 """.split()  # noqa: SIM905 - shorter so
 _KERNEL = """
     get_function get_service get_services_by_type select_ai_service construct_call_stack
+""".split()  # noqa: SIM905 - shorter so
+_CHAT = """
+    get_chat_message_contents get_streaming_chat_message_contents foresee
+    _inner_get_chat_message_contents _inner_get_streaming_chat_message_contents
+    _prepare_chat_history_for_request _calls _options connection
+""".split()  # noqa: SIM905 - shorter so
+_TEXT = """
+    get_text_contents get_streaming_text_contents foresee _inner_get_text_contents
+    _inner_get_streaming_text_contents _calls _options connection
 """.split()  # noqa: SIM905 - shorter so
 
 #: Types whose texts run nobody's code.
@@ -62,6 +73,22 @@ def check_prompt_function(function: KernelFunctionFromPrompt) -> None:
         raise CannotPlan("its class says itself what it does")
     if type(function.prompt_template) not in _TEMPLATES:
         raise CannotPlan("its template is of another format")
+
+
+def check_service(service: object) -> None:
+    """Make sure that a service is one of ours.
+
+    Raises:
+        CannotPlan: It is not.
+    """
+    kind = type(service)
+    is_chat = isinstance(service, ParrotChatCompletion)
+    if not is_chat and not isinstance(service, ParrotTextCompletion):
+        raise CannotPlan(f"its service is a {kind.__name__}")
+    if is_chat and not has_own(kind, ParrotChatCompletion, _CHAT):
+        raise CannotPlan("its service's class says itself what it does")
+    if not is_chat and not has_own(kind, ParrotTextCompletion, _TEXT):
+        raise CannotPlan("its service's class says itself what it does")
 
 
 def is_prompt(function: KernelFunction) -> bool:
