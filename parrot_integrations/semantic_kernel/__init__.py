@@ -9,23 +9,33 @@ to which application, session and stage the calls of a block belong.
 """
 
 from parrot_integrations.planning.annotations import parrot_session
+from parrot_integrations.planning.declared import traceable_step
 from parrot_integrations.planning.watching import watch_plans
 from parrot_integrations.semantic_kernel.chat_completion import ParrotChatCompletion
+from parrot_integrations.semantic_kernel.chunks import aggregate, map_chunks
 from parrot_integrations.semantic_kernel.execution_settings import (
     ParrotChatPromptExecutionSettings,
     ParrotPromptExecutionSettings,
     ParrotTextPromptExecutionSettings,
 )
+from parrot_integrations.semantic_kernel.pipeline import ParrotPipeline
+from parrot_integrations.semantic_kernel.plan_filter import ParrotPlanFilter, plan_function
 from parrot_integrations.semantic_kernel.settings import ParrotSettings
 from parrot_integrations.semantic_kernel.text_completion import ParrotTextCompletion
 
 __all__ = [
     "ParrotChatCompletion",
     "ParrotChatPromptExecutionSettings",
+    "ParrotPipeline",
+    "ParrotPlanFilter",
     "ParrotPromptExecutionSettings",
     "ParrotSettings",
     "ParrotTextCompletion",
     "ParrotTextPromptExecutionSettings",
+    "aggregate",
+    "map_chunks",
     "parrot_session",
+    "plan_function",
+    "traceable_step",
     "watch_plans",
 ]

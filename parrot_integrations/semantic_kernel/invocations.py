@@ -7,7 +7,7 @@ goes down the same tree; what it invokes beside it, a plan does not speak for.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -31,12 +31,14 @@ class Invocation:
     Attributes:
         function: What is invoked; None at the root.
         is_traced: It was seen to its end, and its own calls are in the plan.
+        is_open: It may make further calls.
         num_calls: Calls of models by itself that the plan has and the program has not made.
         children: The invocations inside, in order.
     """
 
     function: KernelFunction | None = None
     is_traced: bool = False
+    is_open: bool = False
     num_calls: int = 0
     children: list[Invocation] = field(default_factory=list)
     _is_taken: bool = False
@@ -63,7 +65,12 @@ class Invocation:
     @property
     def is_whole(self) -> bool:
         """Whether all of it was foreseen."""
-        return self.is_traced and all(child.is_whole for child in self.children)
+        return self.is_traced and not self.is_open and self.is_whole_inside
+
+    @property
+    def is_whole_inside(self) -> bool:
+        """Whether all that is inside was foreseen."""
+        return all(child.is_whole for child in self.children)
 
     @property
     def total_calls(self) -> int:
@@ -138,11 +145,18 @@ def at(place: Place | None) -> Iterator[None]:
         current_place.reset(token)
 
 
-async def placed(place: Place | None, items: AsyncIterator[T]) -> AsyncGenerator[T, None]:
-    """Yield items; while each is made the program is at a place."""
+def placed(place: Place | None, items: AsyncIterator[T]) -> AsyncGenerator[T, None]:
+    """Return items; while each is made the program is at a place."""
+    return within(lambda: at(place), items)
+
+
+async def within(
+    block: Callable[[], AbstractContextManager[None]], items: AsyncIterator[T]
+) -> AsyncGenerator[T, None]:
+    """Yield items; each is made in a block of its own."""
     try:
         while True:
-            with at(place):
+            with block():
                 item = await anext(items, _END)
             if item is _END:
                 return

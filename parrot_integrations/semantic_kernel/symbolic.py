@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from parrot_integrations.planning.symbols import SymbolicText
 
 
-class TemplateCut(BaseException):  # noqa: N818 - says what happened
+class TemplateCut(BaseException):
     """A template, or a function in it, decides by a generated value; the message says how.
 
     It is no ``Exception``, because template engines turn those into texts or log them as errors.

@@ -105,7 +105,8 @@ class Tracer:
                     text = await self._prompt(function, arguments, invocation, is_streaming)
                 else:
                     text = await look_through(function, arguments)
-        except (CannotPlan, TemplateCut, Exception) as exc:
+                    invocation.is_traced = True
+        except (TemplateCut, Exception) as exc:  # noqa: BLE001 - whatever an engine says of a marker
             return self._leave(function, _reason(exc))
         return TracedResult(lambda: text)
 
@@ -128,12 +129,12 @@ class Tracer:
         if isinstance(rendered, FunctionResult):
             invocation.is_traced = True
             return str(rendered)
-        calls, terms = self._foresee(service, settings, rendered, is_streaming)
-        self._use(service, terms)
+        calls = self._foresee(service, settings, rendered, is_streaming)
         name = function.fully_qualified_name
         replies = [self.builder.call(call, name) for call in calls]
         invocation.num_calls, invocation.is_traced = len(calls), True
         if any(call.options.tools and call.options.tool_choice != "none" for call in calls):
+            invocation.is_open = True
             raise CannotPlan("the model may ask for tools")
         return TemplateText.of(self.builder.text_of(replies[0]))
 
@@ -176,24 +177,26 @@ class Tracer:
         settings: PromptExecutionSettings,
         rendered: str,
         is_streaming: bool,
-    ) -> tuple[list[ModelCall], Terms]:
+    ) -> list[ModelCall]:
         """Return the calls for a rendered prompt.
 
         Raises:
             CannotPlan: They are not for a service of ours, or cannot be foreseen.
         """
         check_service(service)
+        assert isinstance(service, ParrotService), "as was checked"
         if isinstance(service, ParrotChatCompletion):
             history = ChatHistory.from_rendered_prompt(rendered)
             calls, terms = service.foresee(history, settings, self._kernel)
         else:
-            assert isinstance(service, ParrotTextCompletion)
+            assert isinstance(service, ParrotTextCompletion), "as was checked"
             # Only without a stream, the framework reads it as HTML.
             prompt = rendered if is_streaming else unescape(rendered)
             calls, terms = service.foresee(prompt, settings)
         if any(self.builder.markers.is_marked(repr(call.frame)) for call in calls):
             raise CannotPlan("a generated value is more than the text of a message")
-        return calls, terms
+        self._use(service, terms)
+        return calls
 
     def _use(self, service: ParrotService, terms: Terms) -> None:
         """Note that a service is asked.
