@@ -79,7 +79,9 @@ def arguments(**values: Any) -> KernelArguments:
 def plain(value: Any) -> Any:
     """A result without what differs between any two runs."""
     if isinstance(value, FunctionResult):
-        return [plain(item) for item in value.value] if isinstance(value.value, list) else value.value
+        return (
+            [plain(item) for item in value.value] if isinstance(value.value, list) else value.value
+        )
     if isinstance(value, ChatMessageContent):
         return (value.role.value, value.content, str(value.finish_reason))
     if isinstance(value, TextContent):

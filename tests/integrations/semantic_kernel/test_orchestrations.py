@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,6 +50,8 @@ from tests.integrations.semantic_kernel.orchestra import (
 )
 
 pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +163,10 @@ class OwnManager(RoundRobinGroupChatManager):
 class OwnService(ParrotChatCompletion):
     """A service that might do anything."""
 
+    async def get_streaming_chat_message_contents(self, *args: Any, **kwargs: Any) -> Any:
+        async for messages in super().get_streaming_chat_message_contents(*args, **kwargs):
+            yield messages
+
 
 class OwnOrchestration(ParrotSequentialOrchestration):
     """An orchestration that says itself how it begins."""
@@ -213,7 +220,7 @@ def with_other_server(server: ScriptedServer) -> Any:
 
 def with_two_sessions(server: ScriptedServer) -> Any:
     service = ParrotChatCompletion(host=server.url)
-    members = [
+    members: list[Any] = [
         ChatCompletionAgent(name=f"a{i}", service=service.with_session(session=str(i)))
         for i in range(2)
     ]
@@ -233,7 +240,7 @@ def with_a_human(server: ScriptedServer) -> Any:
 
 UNPLANNED: list[tuple[Any, str]] = [
     (with_own_agent, "own is a Own, not just a ChatCompletionAgent"),
-    (with_own_service, "its service is a OwnService"),
+    (with_own_service, "its service's class says itself what it does"),
     (with_tools, "its model may ask for tools"),
     (with_called_function, "its instructions call clock-now"),
     (with_other_server, "its model is on another server than those before"),
@@ -321,8 +328,8 @@ def test_types_and_transforms_are_the_users(server: ScriptedServer, make: Any) -
     )
     assert seen == [order]
     assert server.num_submits == 1
-    plain = SequentialOrchestration[Order, str](three(server))
-    (text,) = texts(asyncio.run(run(plain.__class__(three(server)), "dry: tides")))
+    plain: Any = SequentialOrchestration(three(server))
+    (text,) = texts(asyncio.run(run(plain, "dry: tides")))
     assert found == f"<{text[2]}>"
 
 
@@ -403,7 +410,8 @@ try:
 except ImportError as exc:
     print(json.dumps([hasattr(sk, "ParrotChatCompletion"), str(exc)]))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     has_connector, message = json.loads(done.stdout)
     assert has_connector
     assert "protobuf" in message
