@@ -123,16 +123,19 @@ class OrchestrationRun:
         with in_force(self), annotation:
             yield
 
-    def end(self) -> None:
+    def end(self, *, has_failed: bool) -> None:
         """Take in that the orchestration has its result, has failed, or was cancelled.
 
         Steps in progress go on, as they do without a plan, and so does what they wait for.
+
+        Args:
+            has_failed: Whether it was an error; if a reader of a step got it, it reads no more.
         """
         self._is_useless = True
-        task = asyncio.current_task()
-        # A step that this very task reads is not in progress: its reader has turned away.
-        for key in [key for key, reader in self._steps.items() if reader is task]:
-            del self._steps[key]
+        if has_failed:
+            task = asyncio.current_task()
+            for key in [key for key, reader in self._steps.items() if reader is task]:
+                del self._steps[key]
         if not self._steps:
             self.close()
 
@@ -157,13 +160,15 @@ class OrchestrationRun:
             self.close()
             return
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(PATIENCE_S, self._lose_patience)
-
-    def _lose_patience(self) -> None:
-        _logger.debug("an orchestration does not go on; its plan is given up")
-        self.close()
+        self._timer = loop.call_later(PATIENCE_S, _lose_patience, weakref.ref(self))
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _lose_patience(run: weakref.ref[OrchestrationRun]) -> None:
+    if (found := run()) is not None:
+        _logger.debug("an orchestration does not go on; its plan is given up")
+        found.close()

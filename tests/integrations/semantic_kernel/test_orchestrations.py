@@ -171,7 +171,10 @@ class OwnService(ParrotChatCompletion):
 class OwnOrchestration(ParrotSequentialOrchestration):
     """An orchestration that says itself how it begins."""
 
+    has_begun = False
+
     async def _start(self, *args: Any, **kwargs: Any) -> None:
+        self.has_begun = True
         await super()._start(*args, **kwargs)
 
 
@@ -277,6 +280,12 @@ def test_what_cannot_be_foreseen_runs_as_it_is(
     raise AssertionError("no class of the framework")
 
 
+def test_an_orchestration_of_the_users_own_is_left_alone(server: ScriptedServer) -> None:
+    orchestration = OwnOrchestration(members=three(server))
+    asyncio.run(run(orchestration))
+    assert orchestration.has_begun
+
+
 def test_a_chat_without_a_last_round_is_not_traced(server: ScriptedServer) -> None:
     chat = group(server, RoundRobinGroupChatManager())
     (note,) = asyncio.run(chat.plan("Tides")).report().cuts
@@ -311,7 +320,10 @@ class Typed(ParrotSequentialOrchestration[Order, str]):
     """With types of its own."""
 
 
-@pytest.mark.parametrize("make", [ParrotSequentialOrchestration[Order, str], Typed])
+GIVEN_TYPES: Any = ParrotSequentialOrchestration[Order, str]
+
+
+@pytest.mark.parametrize("make", [GIVEN_TYPES, Typed])
 def test_types_and_transforms_are_the_users(server: ScriptedServer, make: Any) -> None:
     seen: list[Any] = []
 
@@ -343,9 +355,12 @@ def test_a_task_of_the_users_type_becomes_json(server: ScriptedServer) -> None:
 
 
 def test_a_wrong_task_fails_as_ever(server: ScriptedServer) -> None:
-    for cls in (SequentialOrchestration, ParrotSequentialOrchestration):
+    for orchestration in (
+        SequentialOrchestration[Order, str](three(server)),
+        ParrotSequentialOrchestration[Order, str](three(server)),
+    ):
         with pytest.raises(TypeError, match="Invalid input message type"):
-            asyncio.run(run(cls[Order, str](three(server)), 7))
+            asyncio.run(run(orchestration, 7))
 
 
 def test_nothing_of_the_users_is_changed_by_a_plan(server: ScriptedServer) -> None:
