@@ -87,7 +87,7 @@ class PlannedOrchestration(OrchestrationBase[TIn, TOut]):
         bound._input_transform = lambda _: messages
         result = await super(PlannedOrchestration, bound).invoke(task, runtime)
         # Nothing runs between the start of the orchestration and this line.
-        result.event = EndEvent(lambda: run.end(has_failed=result.exception is not None))
+        result.event = EndEvent(run.end)
         return result
 
     def _symbolic(self, members: list[Agent]) -> OrchestrationBase[Any, Any]:
