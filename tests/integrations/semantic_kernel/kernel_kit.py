@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,6 +19,7 @@ from semantic_kernel.functions import (
 from semantic_kernel.prompt_template import InputVariable, PromptTemplateConfig
 
 from parrot_integrations.planning.background import background
+from parrot_integrations.planning.clients import _kept
 from parrot_integrations.planning.context import current_plan
 from parrot_integrations.semantic_kernel import ParrotChatCompletion, ParrotPlanFilter
 from parrot_integrations.semantic_kernel.invocations import current_place
@@ -113,8 +115,11 @@ async def streamed(kernel: Kernel, function: KernelFunction, **values: Any) -> s
     return "".join(pieces)
 
 
-def settle(server: ScriptedServer) -> None:
+async def settle(server: ScriptedServer) -> None:
     """Nothing is left on the server, and no plan is in force."""
+    # Once nest_asyncio is applied, loops do not close asynchronous generators at their end.
+    for _, keeper in list(_kept.get(asyncio.get_running_loop(), {}).values()):
+        await keeper.aclose()
     assert current_plan.get() is None
     assert current_place.get() is None
     assert background().settle(10)
