@@ -66,7 +66,9 @@ def add(
         ),
         prompt_execution_settings=settings,
     )
-    return kernel.add_function(plugin, made)
+    added = kernel.add_function(plugin, made)
+    assert isinstance(added, KernelFunction)
+    return added
 
 
 def trusted(*names: str) -> list[InputVariable]:
@@ -81,7 +83,9 @@ def arguments(**values: Any) -> KernelArguments:
 def plain(value: Any) -> Any:
     """A result without what differs between any two runs."""
     if isinstance(value, FunctionResult):
-        return [plain(item) for item in value.value] if isinstance(value.value, list) else value.value
+        return plain(value.value)
+    if isinstance(value, list):
+        return [plain(item) for item in value]
     if isinstance(value, ChatMessageContent):
         return (value.role.value, value.content, str(value.finish_reason))
     if isinstance(value, TextContent):
