@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,6 +19,7 @@ from semantic_kernel.functions import (
 from semantic_kernel.prompt_template import InputVariable, PromptTemplateConfig
 
 from parrot_integrations.planning.background import background
+from parrot_integrations.planning.clients import _kept
 from parrot_integrations.planning.context import current_plan
 from parrot_integrations.semantic_kernel import ParrotChatCompletion, ParrotPlanFilter
 from parrot_integrations.semantic_kernel.invocations import current_place
@@ -64,7 +66,9 @@ def add(
         ),
         prompt_execution_settings=settings,
     )
-    return kernel.add_function(plugin, made)
+    added = kernel.add_function(plugin, made)
+    assert isinstance(added, KernelFunction)
+    return added
 
 
 def trusted(*names: str) -> list[InputVariable]:
@@ -79,9 +83,9 @@ def arguments(**values: Any) -> KernelArguments:
 def plain(value: Any) -> Any:
     """A result without what differs between any two runs."""
     if isinstance(value, FunctionResult):
-        return (
-            [plain(item) for item in value.value] if isinstance(value.value, list) else value.value
-        )
+        return plain(value.value)
+    if isinstance(value, list):
+        return [plain(item) for item in value]
     if isinstance(value, ChatMessageContent):
         return (value.role.value, value.content, str(value.finish_reason))
     if isinstance(value, TextContent):
@@ -115,8 +119,14 @@ async def streamed(kernel: Kernel, function: KernelFunction, **values: Any) -> s
     return "".join(pieces)
 
 
-def settle(server: ScriptedServer) -> None:
+async def settle(server: ScriptedServer) -> None:
     """Nothing is left on the server, and no plan is in force."""
+    # Generators within one that was closed are closed by the loop, one after the other.
+    for _ in range(20):
+        await asyncio.sleep(0)
+    # Once nest_asyncio is applied, loops do not close asynchronous generators at their end.
+    for _, keeper in list(_kept.get(asyncio.get_running_loop(), {}).values()):
+        await keeper.aclose()
     assert current_plan.get() is None
     assert current_place.get() is None
     assert background().settle(10)

@@ -148,8 +148,8 @@ async def test_one_submit(server: ScriptedServer, name: str) -> None:
     program = PROGRAMS[name]
     server.requests.clear()
     with watch_plans() as plans:
-        planned = await program.run(kernel(server.url, is_planned=True))
-    settle(server)
+        await program.run(kernel(server.url, is_planned=True))
+    await settle(server)
     (plan,) = plans
     report = plan.report()
     assert (server.num_submits, server.num_sets) == (1, program.num_sets), str(report)
@@ -164,7 +164,7 @@ async def test_the_same_without_plans(server: ScriptedServer, name: str) -> None
     server.requests.clear()
     assert await program.run(kernel(server.url, is_planned=False)) == planned
     assert server.num_submits == program.num_calls
-    settle(server)
+    await settle(server)
 
 
 @pytest.mark.parametrize("name", [n for n in PROGRAMS if "pipeline" in n or "chunks" in n])
@@ -176,4 +176,4 @@ async def test_pipelines_and_chunks_plan_without_a_filter(
     server.requests.clear()
     assert await program.run(kernel(server.url, is_planned=False)) == filtered
     assert server.num_submits == 1
-    settle(server)
+    await settle(server)
