@@ -17,7 +17,6 @@ from parrot_integrations.semantic_kernel import (
     ParrotSettings,
     ParrotTextCompletion,
 )
-from parrot_integrations.semantic_kernel.services import ParrotService
 
 KINDS: list[Any] = [ParrotChatCompletion, ParrotTextCompletion]
 SECRET = "sk-very-secret"
@@ -147,4 +146,3 @@ def test_a_kernel_finds_its_services(host: str) -> None:
     kernel = Kernel(services=[chat, text])
     assert kernel.clone().get_service("default") == chat
     assert kernel.get_service(type=ParrotTextCompletion) is text
-    assert isinstance(text, ParrotService)
