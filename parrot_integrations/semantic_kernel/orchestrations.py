@@ -39,6 +39,7 @@ from parrot_integrations.planning.watching import show_to_watchers
 from parrot_integrations.semantic_kernel.orchestration_members import Member
 from parrot_integrations.semantic_kernel.orchestration_plans import (
     MAX_CALLS,
+    Foreseen,
     labels_of,
     no_plan,
     plan_of,
@@ -66,7 +67,8 @@ class PlannedOrchestration(OrchestrationBase[TIn, TOut]):
         Without calls, its report says why the orchestration is not planned.
         """
         self._set_types()
-        return await self._plan(await self._to_messages(task), labels_of(self.name))
+        messages = await self._to_messages(task)
+        return (await self._foresee(messages, labels_of(self.name))).plan
 
     async def invoke(
         self, task: str | DefaultTypeAlias | TIn, runtime: CoreRuntime
@@ -75,12 +77,12 @@ class PlannedOrchestration(OrchestrationBase[TIn, TOut]):
         self._set_types()
         labels = labels_of(self.name)
         if (why := self._own_ways()) is not None:
-            show_to_watchers([no_plan(labels.orchestration, why)])
+            show_to_watchers([no_plan(labels.orchestration, why).plan])
             return await super().invoke(task, runtime)
         messages = await self._to_messages(task)
-        plan = await self._plan(messages, labels)
-        show_to_watchers([plan])
-        run = OrchestrationRun(plan if plan.program.steps else None, labels)
+        foreseen = await self._foresee(messages, labels)
+        show_to_watchers([foreseen.plan])
+        run = OrchestrationRun(labels, foreseen.plan, foreseen.root)
         bound = copy.copy(self)
         bound._members = [_bound(member, run) for member in self._members]
         # The user's transform has run.
@@ -109,7 +111,7 @@ class PlannedOrchestration(OrchestrationBase[TIn, TOut]):
         made: Any = self._input_transform(task)
         return await made if inspect.iscoroutinefunction(self._input_transform) else made
 
-    async def _plan(self, messages: DefaultTypeAlias, labels: Labels) -> Plan:
+    async def _foresee(self, messages: DefaultTypeAlias, labels: Labels) -> Foreseen:
         try:
             if (why := self._own_ways()) is not None:
                 raise CannotPlan(why)

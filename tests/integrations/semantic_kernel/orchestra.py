@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import _asyncio
+import asyncio
 import threading
 from collections import defaultdict
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+from unittest.mock import patch
 
 from semantic_kernel.agents import ChatCompletionAgent
 from semantic_kernel.agents.orchestration.concurrent import ConcurrentOrchestration
@@ -27,6 +31,8 @@ from parrot_integrations.semantic_kernel import (
 )
 from tests.helpers.scripted_server import ScriptedServer
 
+T = TypeVar("T")
+
 PLAIN: dict[str, Any] = {
     "sequential": SequentialOrchestration,
     "concurrent": ConcurrentOrchestration,
@@ -38,6 +44,21 @@ PLANNED: dict[str, Any] = {
     "group chat": ParrotGroupChatOrchestration,
 }
 KINDS = list(PLAIN)
+
+
+def execute(program: Coroutine[Any, Any, T]) -> T:
+    """Run a program on a loop of its own.
+
+    Templates of Handlebars apply nest_asyncio, for good; the orchestrations of the framework (which
+    accept only the tasks of their day) do not work from then on. So it is undone here.
+    """
+    with (
+        patch.multiple(asyncio, Task=_asyncio.Task, Future=_asyncio.Future),
+        patch.multiple(asyncio.tasks, Task=_asyncio.Task, _CTask=_asyncio.Task),
+        patch.multiple(asyncio.futures, Future=_asyncio.Future, _CFuture=_asyncio.Future),
+        asyncio.Runner() as runner,
+    ):
+        return runner.run(program)
 
 
 def agents(host: str, *instructions: str | None, **fields: Any) -> list[Any]:
