@@ -203,6 +203,12 @@ async def test_the_last_attempt_goes_without_functions(kernel: Kernel, sums: Sum
     assert len(sums.calls) == 3
 
 
+def test_functions_are_withdrawn(kernel: Kernel) -> None:
+    wanted = settings(None, tools=[{"type": "function"}], tool_choice="required", temperature=0)
+    service(kernel)._reset_function_choice_settings(wanted)
+    assert (wanted.tools, wanted.tool_choice, wanted.temperature) == (None, None, 0)
+
+
 async def test_the_functions_of_a_foreseen_call_are_those_of_the_kernel(kernel: Kernel) -> None:
     given = settings(Behavior.Auto(filters={"included_functions": ["sums-add"]}))
     call = sent(kernel, asking("x"), given)
