@@ -116,8 +116,6 @@ async def _run(
     if result.background_task is not None:
         await result.background_task
     await runtime.run(lambda: recording.refusal is None)
-    if recording.refusal is None and not result.event.is_set():
-        recording.refuse(type(orchestration).__name__, "it does not come to an end")
 
 
 def _plannable(member: Agent | OrchestrationBase[Any, Any]) -> ChatCompletionAgent:

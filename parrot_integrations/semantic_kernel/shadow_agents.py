@@ -217,8 +217,9 @@ def _patching(kernel: Kernel) -> str | None:
     """Return why functions of a kernel cannot be traced before an orchestration begins."""
     for plugin in kernel.plugins.values():
         for function in plugin:
-            is_prompt = isinstance(function, KernelFunctionFromPrompt)
-            if is_prompt and patches_asyncio(function.prompt_template):
+            if not isinstance(function, KernelFunctionFromPrompt):
+                continue
+            if patches_asyncio(function.prompt_template):
                 return f"in its instructions, {function.fully_qualified_name} may patch asyncio"
     return None
 

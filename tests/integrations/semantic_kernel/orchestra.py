@@ -5,6 +5,7 @@ from __future__ import annotations
 import _asyncio
 import asyncio
 import threading
+from asyncio.base_events import BaseEventLoop
 from collections import defaultdict
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
@@ -46,6 +47,15 @@ PLANNED: dict[str, Any] = {
 KINDS = list(PLAIN)
 
 
+class _Loop(asyncio.SelectorEventLoop):
+    """A loop as Python makes them, whatever has become of the class."""
+
+    run_forever = BaseEventLoop.run_forever
+    run_until_complete = BaseEventLoop.run_until_complete
+    _run_once = BaseEventLoop._run_once  # type: ignore[attr-defined]
+    _check_running = BaseEventLoop._check_running  # type: ignore[attr-defined]
+
+
 def execute(program: Coroutine[Any, Any, T]) -> T:
     """Run a program on a loop of its own.
 
@@ -56,7 +66,7 @@ def execute(program: Coroutine[Any, Any, T]) -> T:
         patch.multiple(asyncio, Task=_asyncio.Task, Future=_asyncio.Future),
         patch.multiple(asyncio.tasks, Task=_asyncio.Task, _CTask=_asyncio.Task),
         patch.multiple(asyncio.futures, Future=_asyncio.Future, _CFuture=_asyncio.Future),
-        asyncio.Runner() as runner,
+        asyncio.Runner(loop_factory=_Loop) as runner,
     ):
         return runner.run(program)
 
