@@ -26,9 +26,6 @@ from parrot_integrations.semantic_kernel.trace_runtime import TraceRuntime
 
 #: What a plan is worth tracing for: one call goes by itself in one submit anyway.
 _MIN_CALLS = 2
-#: Bound of one plan; the server takes 10,000 nodes.
-MAX_CALLS = 1_000
-
 _GENERATED_NAME = re.compile(r"_[0-9a-f]{32}$")
 
 #: A span that samplers leave out, and what is below it.

@@ -38,7 +38,6 @@ from parrot_integrations.planning.symbols import CannotPlan
 from parrot_integrations.planning.watching import show_to_watchers
 from parrot_integrations.semantic_kernel.orchestration_members import Member
 from parrot_integrations.semantic_kernel.orchestration_plans import (
-    MAX_CALLS,
     Foreseen,
     labels_of,
     no_plan,
@@ -51,6 +50,10 @@ from parrot_integrations.semantic_kernel.orchestration_runs import (
 )
 
 _logger = logging.getLogger(__name__)
+
+#: Bounds of what is traced before the first call: a member takes a millisecond or two, and a round
+#: copies the whole chat several times. At either bound it is about a quarter of a second.
+_MAX_MEMBERS, _MAX_ROUNDS = 200, 50
 
 #: What a subclass may say without a change of what the agents are asked.
 _HARMLESS = frozenset(
@@ -144,7 +147,7 @@ class ParrotSequentialOrchestration(
     """A ``SequentialOrchestration``, planned: each agent goes on with what the one before said."""
 
     def _symbolic(self, members: list[Agent]) -> OrchestrationBase[Any, Any]:
-        _check_size(len(members))
+        _check_size(len(members), _MAX_MEMBERS, "members")
         return SequentialOrchestration(members=members)
 
 
@@ -154,7 +157,7 @@ class ParrotConcurrentOrchestration(
     """A ``ConcurrentOrchestration``, planned: all agents work on the same task."""
 
     def _symbolic(self, members: list[Agent]) -> OrchestrationBase[Any, Any]:
-        _check_size(len(members))
+        _check_size(len(members), _MAX_MEMBERS, "members")
         return ConcurrentOrchestration(members=members)
 
 
@@ -171,13 +174,13 @@ class ParrotGroupChatOrchestration(
             raise CannotPlan("its manager may ask a human")
         if manager.max_rounds is None:
             raise CannotPlan("its manager has no max_rounds")
-        _check_size(manager.max_rounds - manager.current_round)
+        _check_size(manager.max_rounds - manager.current_round, _MAX_ROUNDS, "rounds")
         return GroupChatOrchestration(members=members, manager=manager.model_copy())
 
 
-def _check_size(num_calls: int) -> None:
-    if num_calls > MAX_CALLS:
-        raise CannotPlan(f"it has more than {MAX_CALLS} calls")
+def _check_size(number: int, at_most: int, things: str) -> None:
+    if number > at_most:
+        raise CannotPlan(f"it has more than {at_most} {things}")
 
 
 def _bound(member: Any, run: OrchestrationRun) -> Any:
