@@ -1,0 +1,142 @@
+"""Which passages of a prompt occur in known texts: the longest ones, in linear time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from parrot_backend.core.discovery.anchors import (
+    ANCHOR_CHARS,
+    OFFSET_BITS,
+    OFFSET_MASK,
+    PERIOD,
+    PROMPT_STEP,
+    AnchorIndex,
+)
+
+#: Shorter passages do not count: they are as well boilerplate that two texts have by chance. The
+#: index finds all passages of this length.
+MIN_CHARS = 48
+
+#: How far before the end of a passage the search goes on, so that one that begins inside it and
+#: ends after it is seen with all its rivals.
+_STEP_BACK = PERIOD + ANCHOR_CHARS + 3 * PROMPT_STEP
+
+#: Comparing costs about as much as this many characters, whatever is compared.
+_COMPARISON_CHARS = 64
+
+#: How many characters may be compared per character of the prompt, and free of that. Real prompts
+#: need a tenth; one made to cost time is left as plain text from where this is spent.
+_WORK_PER_CHAR, _FREE_WORK = 12, 65_536
+
+
+class Match(NamedTuple):
+    """A passage of a prompt that a known text has too, as long as it can be at its place.
+
+    Attributes:
+        start: Where it begins in the prompt.
+        end: Where it ends.
+        number: The known text.
+        offset: Where it begins in the known text.
+    """
+
+    start: int
+    end: int
+    number: int
+    offset: int
+
+
+def find_matches(prompt: str, texts: Mapping[int, str], index: AnchorIndex) -> list[Match]:
+    """Return the passages of ``MIN_CHARS`` and more that lie in known texts.
+
+    Those inside of others may be missing, as long as the others are more than ``PERIOD`` longer
+    at both ends.
+
+    Args:
+        prompt: What is looked at.
+        texts: Known texts by number.
+        index: Anchors of these texts.
+    """
+    return _Search(prompt, texts, index).run()
+
+
+class _Search:
+    def __init__(self, prompt: str, texts: Mapping[int, str], index: AnchorIndex) -> None:
+        self._prompt = prompt
+        self._texts = texts
+        self._index = index
+        self._work_left = _FREE_WORK + _WORK_PER_CHAR * len(prompt)
+        # (text, where it would begin in the prompt) -> up to where the two were compared.
+        self._compared: dict[tuple[int, int], int] = {}
+        self._found: list[Match] = []
+
+    def run(self) -> list[Match]:
+        position = 0
+        while (position := self._next_hit(position)) >= 0 and self._work_left > 0:
+            after = position + PERIOD  # all rivals for a passage have an anchor before that
+            furthest = max(
+                self._compare_at(place) for place in range(position, after, PROMPT_STEP)
+            )
+            back = furthest - _STEP_BACK
+            position = max(after, back - back % PROMPT_STEP)
+        return self._found
+
+    def _next_hit(self, position: int) -> int:
+        """Return the next place with an anchor that is known, or -1."""
+        prompt, known = self._prompt, self._index.positions
+        for place in range(position, len(prompt) - ANCHOR_CHARS + 1, PROMPT_STEP):
+            if prompt[place : place + ANCHOR_CHARS] in known:
+                return place
+        return -1
+
+    def _compare_at(self, place: int) -> int:
+        """Compare with all texts that have the anchor here; return the furthest end, or 0."""
+        furthest = 0
+        anchor = self._prompt[place : place + ANCHOR_CHARS]
+        for packed in self._index.candidates(anchor):
+            number, offset = packed >> OFFSET_BITS, packed & OFFSET_MASK
+            diagonal = (number, place - offset)
+            if self._compared.get(diagonal, -1) >= place:
+                continue
+            match = self._extend(place, number, offset)
+            self._compared[diagonal] = match.end
+            if match.end - match.start >= MIN_CHARS:
+                self._found.append(match)
+                furthest = max(furthest, match.end)
+        return furthest
+
+    def _extend(self, place: int, number: int, offset: int) -> Match:
+        prompt, text = self._prompt, self._texts[number]
+        self._work_left -= _COMPARISON_CHARS
+        if place >= offset and prompt.startswith(text, place - offset):
+            self._work_left -= len(text)
+            return Match(place - offset, place - offset + len(text), number, 0)
+        begin, end = place + ANCHOR_CHARS, offset + ANCHOR_CHARS
+        ahead = _num_equal(prompt, begin, text, end)
+        behind = _num_equal(prompt, place, text, offset, behind=True)
+        self._work_left -= ahead + behind
+        return Match(place - behind, begin + ahead, number, offset - behind)
+
+
+def _num_equal(a: str, i: int, b: str, j: int, *, behind: bool = False) -> int:
+    """Return how many characters are equal from ``i`` and ``j`` on, or before them."""
+    limit = min(i, j) if behind else min(len(a) - i, len(b) - j)
+    equal, size = 0, 32
+    while equal < limit:
+        size = min(size, limit - equal)
+        shift = -equal - size if behind else equal
+        if a[i + shift : i + shift + size] != b[j + shift : j + shift + size]:
+            break
+        equal += size
+        size *= 2
+    else:
+        return equal
+    limit = equal + size - 1
+    while equal < limit:
+        size = (limit - equal + 1) // 2
+        shift = -equal - size if behind else equal
+        if a[i + shift : i + shift + size] == b[j + shift : j + shift + size]:
+            equal += size
+        else:
+            limit = equal + size - 1
+    return equal
