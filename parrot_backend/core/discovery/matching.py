@@ -46,7 +46,9 @@ class Match(NamedTuple):
     offset: int
 
 
-def find_matches(prompt: str, texts: Mapping[int, str], index: AnchorIndex) -> list[Match]:
+def find_matches(
+    prompt: str, texts: Mapping[int, str], index: AnchorIndex, start: int = 0
+) -> list[Match]:
     """Return the passages of ``MIN_CHARS`` and more that lie in known texts.
 
     Those inside of others may be missing, as long as the others are more than ``PERIOD`` longer
@@ -56,8 +58,9 @@ def find_matches(prompt: str, texts: Mapping[int, str], index: AnchorIndex) -> l
         prompt: What is looked at.
         texts: Known texts by number.
         index: Anchors of these texts.
+        start: Where to begin; what is found may reach back before that.
     """
-    return _Search(prompt, texts, index).run()
+    return _Search(prompt, texts, index).run(start)
 
 
 class _Search:
@@ -70,8 +73,7 @@ class _Search:
         self._compared: dict[tuple[int, int], int] = {}
         self._found: list[Match] = []
 
-    def run(self) -> list[Match]:
-        position = 0
+    def run(self, position: int) -> list[Match]:
         while (position := self._next_hit(position)) >= 0 and self._work_left > 0:
             after = position + PERIOD  # all rivals for a passage have an anchor before that
             furthest = max(
@@ -112,13 +114,13 @@ class _Search:
             self._work_left -= len(text)
             return Match(place - offset, place - offset + len(text), number, 0)
         begin, end = place + ANCHOR_CHARS, offset + ANCHOR_CHARS
-        ahead = _num_equal(prompt, begin, text, end)
-        behind = _num_equal(prompt, place, text, offset, behind=True)
+        ahead = num_equal(prompt, begin, text, end)
+        behind = num_equal(prompt, place, text, offset, behind=True)
         self._work_left -= ahead + behind
         return Match(place - behind, begin + ahead, number, offset - behind)
 
 
-def _num_equal(a: str, i: int, b: str, j: int, *, behind: bool = False) -> int:
+def num_equal(a: str, i: int, b: str, j: int, *, behind: bool = False) -> int:
     """Return how many characters are equal from ``i`` and ``j`` on, or before them."""
     limit = min(i, j) if behind else min(len(a) - i, len(b) - j)
     equal, size = 0, 32

@@ -51,21 +51,22 @@ class Passage(NamedTuple):
 
 
 def select_passages(
-    matches: Iterable[Match], claim_of: Callable[[Match], Claim]
+    matches: Iterable[Match], claim_of: Callable[[Match], Claim], begin: int = 0
 ) -> list[Passage]:
     """Return passages that do not overlap, from left to right, of ``MIN_CHARS`` and more.
 
     Args:
         matches: What was found.
         claim_of: Tells what a match is of its text.
+        begin: What lies before that is not looked at.
     """
     rivals = sorted(_without_equals(matches, claim_of), key=lambda rival: rival.match.start)
-    bounds = sorted({p for r in rivals for p in (r.match.start, r.match.end)})
+    bounds = sorted({max(p, begin) for r in rivals for p in (r.match.start, r.match.end)})
     chosen: list[Passage] = []
     heap: list[tuple[int, Claim, int, _Rival]] = []
     position = 0
     for start, end in pairwise(bounds):
-        while position < len(rivals) and rivals[position].match.start == start:
+        while position < len(rivals) and rivals[position].match.start <= start:
             rival = rivals[position]
             heapq.heappush(heap, (-rival.score, rival.claim, position, rival))
             position += 1

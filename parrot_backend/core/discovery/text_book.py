@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from parrot_backend.core.discovery.anchors import AnchorIndex
-from parrot_backend.core.discovery.matching import MIN_CHARS, Match, find_matches
+from parrot_backend.core.discovery.matching import MIN_CHARS, Match, find_matches, num_equal
 from parrot_backend.core.discovery.pieces import (
     Fresh,
     Piece,
@@ -21,6 +21,12 @@ from parrot_backend.core.ids import VariableId
 
 #: Characters of the texts that one session remembers; about 20 bytes of memory each.
 MAX_SESSION_CHARS = 2**19
+
+#: Calls of a stage follow one another with the same long beginning, which is read only once.
+_NUM_RECENT = 8
+
+#: Shorter texts, and shorter beginnings, are read as fast as they are compared.
+_MIN_RECENT_CHARS = 512
 
 
 @dataclass(slots=True)
@@ -54,6 +60,7 @@ class TextBook:
         self._texts: dict[int, str] = {}
         self._number_of: dict[str, int] = {}
         self._index = AnchorIndex()
+        self._recent: deque[tuple[str, Pieces]] = deque(maxlen=_NUM_RECENT)
 
     @property
     def num_chars(self) -> int:
@@ -80,16 +87,16 @@ class TextBook:
 
         The pieces put together give the prompt, character by character.
         """
-        matches = find_matches(prompt, self._texts, self._index)
-        pieces = tuple(self._pieces(len(prompt), select_passages(matches, self._claim_of)))
-        for piece in pieces:
-            if not isinstance(piece, Fresh):
-                self._known.move_to_end(piece.text.number)
-        for piece in pieces:
-            if isinstance(piece, Fresh):
-                text = prompt[piece.start : piece.end]
-                if text not in self._number_of:
-                    self._add(text, None)
+        number = self._number_of.get(prompt)
+        if number is not None:
+            self._known.move_to_end(number)
+            return (self._piece(0, len(prompt), number, 0),)
+        begun = self._begun(prompt)
+        start = begun[-1].end if begun else 0
+        matches = find_matches(prompt, self._texts, self._index, start)
+        passages = select_passages(matches, self._claim_of, start)
+        pieces = (*begun, *self._pieces(start, len(prompt), passages))
+        self._remember(prompt, pieces)
         return pieces
 
     def text_of(self, piece: Reference | Repeated) -> str:
@@ -109,28 +116,68 @@ class TextBook:
         is_whole = match.offset <= known.first and end >= known.last
         return Claim.WHOLE_VALUE if is_whole else Claim.PART_OF_VALUE
 
-    def _pieces(self, length: int, passages: list[Passage]) -> Iterator[Piece]:
-        end = 0
-        for passage in passages:
-            if passage.start > end:
-                yield Fresh(end, passage.start)
-            yield self._piece(passage)
-            end = passage.end
-        if end < length:
-            yield Fresh(end, length)
+    def _begun(self, prompt: str) -> list[Piece]:
+        """Return the first pieces of a text that begins like one that was read lately."""
+        longest, pieces = _MIN_RECENT_CHARS, ()
+        for text, read in reversed(self._recent):
+            length = num_equal(prompt, 0, text, 0)
+            if length > longest:
+                longest, pieces = length, read
+        begun: list[Piece] = []
+        for piece in pieces:
+            if piece.end > longest:
+                break
+            if isinstance(piece, Fresh):
+                number = self._number_of.get(prompt[piece.start : piece.end])
+                offset = 0
+            else:
+                number, offset = piece.text.number, piece.offset
+                if number not in self._known:
+                    break
+            if isinstance(piece, Repeated):
+                begun.append(piece)
+            elif number is None:
+                begun.append(piece)
+            else:
+                begun.append(self._piece(piece.start, piece.end, number, offset))
+        return begun[:-1]  # the last one may go on further here
 
-    def _piece(self, passage: Passage) -> Piece:
-        match, start, end = passage.match, passage.start, passage.end
-        offset = match.offset + start - match.start
-        text, known = TextId(match.number), self._known[match.number]
-        if known.variable is None or passage.is_ambiguous:
-            return Repeated(start, end, text, offset)
+    def _remember(self, prompt: str, pieces: Pieces) -> None:
+        for piece in pieces:
+            if not isinstance(piece, Fresh):
+                self._known.move_to_end(piece.text.number)
+        for piece in pieces:
+            if isinstance(piece, Fresh):
+                text = prompt[piece.start : piece.end]
+                if text not in self._number_of:
+                    self._add(text, None)
+        if len(prompt) >= _MIN_RECENT_CHARS:
+            self._recent.append((prompt, pieces))
+
+    def _pieces(self, start: int, end: int, passages: list[Passage]) -> Iterator[Piece]:
+        for passage in passages:
+            if passage.start > start:
+                yield Fresh(start, passage.start)
+            match = passage.match
+            offset = match.offset + passage.start - match.start
+            if passage.is_ambiguous:
+                yield Repeated(passage.start, passage.end, TextId(match.number), offset)
+            else:
+                yield self._piece(passage.start, passage.end, match.number, offset)
+            start = passage.end
+        if start < end:
+            yield Fresh(start, end)
+
+    def _piece(self, start: int, end: int, number: int, offset: int) -> Reference | Repeated:
+        known = self._known[number]
+        if known.variable is None:
+            return Repeated(start, end, TextId(number), offset)
         is_whole = offset <= known.first and offset + end - start >= known.last
-        return Reference(start, end, text, offset, known.variable, is_whole)
+        return Reference(start, end, TextId(number), offset, known.variable, is_whole)
 
     def _add(self, text: str, variable: VariableId | None) -> None:
-        if not MIN_CHARS <= len(text) <= self._max_chars:
-            return  # too short to be found, or too long to be kept
+        if not MIN_CHARS <= len(text) <= self._max_chars or text.isspace():
+            return  # too short to be found, too long to be kept, or nothing
         self._num_chars += len(text)
         while self._num_chars > self._max_chars:
             self._forget_oldest()
