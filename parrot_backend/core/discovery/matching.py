@@ -51,8 +51,7 @@ def find_matches(
 ) -> list[Match]:
     """Return the passages of ``MIN_CHARS`` and more that lie in known texts.
 
-    Those inside of others may be missing, as long as the others are more than ``PERIOD`` longer
-    at both ends.
+    One that lies inside another may be missing if it is more than ``MIN_CHARS`` shorter.
 
     Args:
         prompt: What is looked at.
@@ -72,14 +71,18 @@ class _Search:
         # (text, where it would begin in the prompt) -> up to where the two were compared.
         self._compared: dict[tuple[int, int], int] = {}
         self._found: list[Match] = []
+        self._furthest = Match(0, 0, 0, 0)
 
     def run(self, position: int) -> list[Match]:
-        while (position := self._next_hit(position)) >= 0 and self._work_left > 0:
+        while (position := self._next_hit(position)) >= 0:
+            num_complete = len(self._found)
             after = position + PERIOD  # all rivals for a passage have an anchor before that
-            furthest = max(
-                self._compare_at(place) for place in range(position, after, PROMPT_STEP)
-            )
-            back = furthest - _STEP_BACK
+            for place in range(position, after, PROMPT_STEP):
+                self._compare_at(place)
+            if self._work_left <= 0:
+                del self._found[num_complete:]  # their rivals may be unseen
+                break
+            back = self._furthest.end - _STEP_BACK
             position = max(after, back - back % PROMPT_STEP)
         return self._found
 
@@ -91,21 +94,41 @@ class _Search:
                 return place
         return -1
 
-    def _compare_at(self, place: int) -> int:
-        """Compare with all texts that have the anchor here; return the furthest end, or 0."""
-        furthest = 0
+    def _compare_at(self, place: int) -> None:
+        """Compare with all texts that have the anchor here."""
         anchor = self._prompt[place : place + ANCHOR_CHARS]
-        for packed in self._index.candidates(anchor):
+        for packed in reversed(self._index.candidates(anchor)):
             number, offset = packed >> OFFSET_BITS, packed & OFFSET_MASK
             diagonal = (number, place - offset)
             if self._compared.get(diagonal, -1) >= place:
+                continue
+            if self._work_left <= 0:
+                return
+            if self._is_inside(place, number, offset):
+                self._compared[diagonal] = place + PERIOD - 1
                 continue
             match = self._extend(place, number, offset)
             self._compared[diagonal] = match.end
             if match.end - match.start >= MIN_CHARS:
                 self._found.append(match)
-                furthest = max(furthest, match.end)
-        return furthest
+                if match.end > self._furthest.end:
+                    self._furthest = match
+
+    def _is_inside(self, place: int, number: int, offset: int) -> bool:
+        """Tell whether a match here would lie inside the furthest one, and be much shorter."""
+        start, end = self._furthest.start, self._furthest.end
+        if place >= end:
+            return False
+        self._work_left -= (_COMPARISON_CHARS + end - start) // 8
+        prompt, text = self._prompt, self._texts[number]
+        if end < len(prompt) and text.startswith(prompt[place : end + 1], offset):
+            return False
+        before = offset - (place - start)
+        if start and before > 0 and text.startswith(prompt[start - 1 : place], before - 1):
+            return False
+        middle = min(start + MIN_CHARS, place)
+        before = offset - (place - middle)
+        return before < 0 or not text.startswith(prompt[middle : end - MIN_CHARS], before)
 
     def _extend(self, place: int, number: int, offset: int) -> Match:
         prompt, text = self._prompt, self._texts[number]

@@ -8,6 +8,7 @@ one, but for these:
   explain as much as counts by itself before it wins over what is there word for word.
 * Of equal ones a whole value is better than a text of an earlier prompt, and both are better than
   a part of a value.
+* White space at the ends of a passage counts for nothing.
 * Two values that explain the same passage equally well explain nothing: whether the older or the
   newer version of a text was meant cannot be told from what they share. Newer is not better by
   itself; it wins by explaining more.
@@ -51,16 +52,17 @@ class Passage(NamedTuple):
 
 
 def select_passages(
-    matches: Iterable[Match], claim_of: Callable[[Match], Claim], begin: int = 0
+    prompt: str, matches: Iterable[Match], claim_of: Callable[[Match], Claim], begin: int = 0
 ) -> list[Passage]:
     """Return passages that do not overlap, from left to right, of ``MIN_CHARS`` and more.
 
     Args:
+        prompt: Where the matches were found.
         matches: What was found.
         claim_of: Tells what a match is of its text.
         begin: What lies before that is not looked at.
     """
-    rivals = sorted(_without_equals(matches, claim_of), key=lambda rival: rival.match.start)
+    rivals = sorted(_without_equals(prompt, matches, claim_of), key=lambda rival: rival.match.start)
     bounds = sorted({max(p, begin) for r in rivals for p in (r.match.start, r.match.end)})
     chosen: list[Passage] = []
     heap: list[tuple[int, Claim, int, _Rival]] = []
@@ -89,17 +91,19 @@ class _Rival(NamedTuple):
 
 
 def _without_equals(
-    matches: Iterable[Match], claim_of: Callable[[Match], Claim]
+    prompt: str, matches: Iterable[Match], claim_of: Callable[[Match], Claim]
 ) -> Iterable[_Rival]:
     """Return for each passage the best match, ambiguous if another text's is as good."""
     best: dict[tuple[int, int], _Rival] = {}
     for match in matches:
         claim = claim_of(match)
-        place = (match.start, match.end)
-        before = best.get(place)
+        passage = prompt[match.start : match.end]
+        end = match.start + len(passage.rstrip())
+        start = match.end - len(passage.lstrip())
+        before = best.get((start, end))
         if before is None or claim < before.claim:
             bonus = 0 if claim is Claim.PART_OF_VALUE else MIN_CHARS
-            best[place] = _Rival(match, claim, match.end - match.start + bonus, False)
+            best[start, end] = _Rival(match, claim, end - start + bonus, False)
         elif claim is before.claim and match.number != before.match.number:
-            best[place] = before._replace(is_ambiguous=True)
+            best[start, end] = before._replace(is_ambiguous=True)
     return best.values()

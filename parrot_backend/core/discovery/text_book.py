@@ -94,7 +94,7 @@ class TextBook:
         begun = self._begun(prompt)
         start = begun[-1].end if begun else 0
         matches = find_matches(prompt, self._texts, self._index, start)
-        passages = select_passages(matches, self._claim_of, start)
+        passages = select_passages(prompt, matches, self._claim_of, start)
         pieces = (*begun, *self._pieces(start, len(prompt), passages))
         self._remember(prompt, pieces)
         return pieces
