@@ -167,7 +167,7 @@ def round_robin_calls(num_calls: int, *, num_agents: int = 3, seed: int = 0) -> 
     said: list[str] = []
     for number in range(num_calls):
         agent = number % num_agents
-        system = f"You are agent {agent} of a team that solves one task. You {writer.words(1)}."
+        system = f"You are agent {agent} of a team, and {_VERBS[agent]} what the others say."
         reply = f"Agent {agent}: {writer.words(30)}.\n" + "".join(writer.code()[1:3])
         reads = frozenset(f"turn {i}" for i in range(number))
         yield TrafficCall(f"turn {number}", "turn", (system, TASK, *said), reply, reads, number)

@@ -100,10 +100,13 @@ def _without_equals(
         passage = prompt[match.start : match.end]
         end = match.start + len(passage.rstrip())
         start = match.end - len(passage.lstrip())
+        bonus = 0 if claim is Claim.PART_OF_VALUE else MIN_CHARS
+        rival = _Rival(match, claim, end - start + bonus, False)
         before = best.get((start, end))
         if before is None or claim < before.claim:
-            bonus = 0 if claim is Claim.PART_OF_VALUE else MIN_CHARS
-            best[start, end] = _Rival(match, claim, end - start + bonus, False)
-        elif claim is before.claim and match.number != before.match.number:
-            best[start, end] = before._replace(is_ambiguous=True)
+            best[start, end] = rival
+        elif claim is before.claim:
+            is_ambiguous = before.is_ambiguous or match.number != before.match.number
+            longer = max(before, rival, key=lambda r: (r.match.end - r.match.start, -r.match.start))
+            best[start, end] = longer._replace(is_ambiguous=is_ambiguous)
     return best.values()
