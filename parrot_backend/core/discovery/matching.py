@@ -78,14 +78,17 @@ class _Search:
     def run(self, position: int) -> list[Match]:
         while (position := self._next_hit(position)) >= 0:
             num_complete = len(self._found)
-            after = position + PERIOD  # all rivals for a passage have an anchor before that
-            for place in range(position, after, PROMPT_STEP):
-                self._compare_at(place)
+            # All rivals of a match have an anchor in the period after the place it was found at.
+            after = position + PERIOD
+            while position < after:
+                if self._compare_at(position):
+                    after = position + PERIOD
+                position += PROMPT_STEP
             if self._work_left <= 0:
                 del self._found[num_complete:]  # their rivals may be unseen
                 break
             back = self._furthest.end - _STEP_BACK
-            position = max(after, back - back % PROMPT_STEP)
+            position = max(position, back - back % PROMPT_STEP)
         return self._found
 
     def _next_hit(self, position: int) -> int:
@@ -96,8 +99,9 @@ class _Search:
                 return place
         return -1
 
-    def _compare_at(self, place: int) -> None:
-        """Compare with all texts that have the anchor here."""
+    def _compare_at(self, place: int) -> bool:
+        """Compare with all texts that have the anchor here; tell whether one matches."""
+        num_found = len(self._found)
         anchor = self._prompt[place : place + ANCHOR_CHARS]
         for packed in reversed(self._index.candidates(anchor)):
             number, offset = packed >> OFFSET_BITS, packed & OFFSET_MASK
@@ -105,7 +109,7 @@ class _Search:
             if self._compared.get(diagonal, -1) >= place:
                 continue
             if self._work_left <= 0:
-                return
+                break
             if self._is_inside(place, number, offset):
                 self._compared[diagonal] = place + PERIOD - 1
                 continue
@@ -115,6 +119,7 @@ class _Search:
                 self._found.append(match)
                 if match.end > self._furthest.end:
                     self._furthest = match
+        return len(self._found) > num_found
 
     def _is_inside(self, place: int, number: int, offset: int) -> bool:
         """Tell whether a match here would lie inside the furthest one, and be much shorter."""
