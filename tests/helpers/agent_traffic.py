@@ -22,8 +22,35 @@ _HELPER = (
     '    """Read a JSON file and return what it holds."""\n'
     "    with open(path, encoding='utf-8') as file:\n        return json.load(file)\n\n\n"
 )
-_NOUNS = "player board snake score game session move bot token room record client state".split()
-_VERBS = "load save update check build find merge reset send parse render count".split()
+_NOUNS = (
+    "player",
+    "board",
+    "snake",
+    "score",
+    "game",
+    "session",
+    "move",
+    "bot",
+    "token",
+    "room",
+    "record",
+    "client",
+    "state",
+)
+_VERBS = (
+    "load",
+    "save",
+    "update",
+    "check",
+    "build",
+    "find",
+    "merge",
+    "reset",
+    "send",
+    "parse",
+    "render",
+    "count",
+)
 _TYPES = ("int", "str", "float", "bool", "dict[str, int]", "list[str]")
 
 
@@ -84,7 +111,9 @@ class _Writer:
 
     def code(self) -> list[str]:
         functions = [self.function() for _ in range(self._rng.randrange(5, 10))]
-        return [_IMPORTS, _HELPER, *functions] if self._rng.random() < 0.5 else [_IMPORTS, *functions]
+        return (
+            [_IMPORTS, _HELPER, *functions] if self._rng.random() < 0.5 else [_IMPORTS, *functions]
+        )
 
     def revised(self, code: list[str]) -> list[str]:
         rng, after = self._rng, list(code)
@@ -161,7 +190,9 @@ def metagpt_calls(
         ended += num_files
 
 
-def round_robin_calls(num_calls: int, *, num_agents: int = 3, seed: int = 0) -> Iterator[TrafficCall]:
+def round_robin_calls(
+    num_calls: int, *, num_agents: int = 3, seed: int = 0
+) -> Iterator[TrafficCall]:
     """Yield the calls of agents that speak in turn and see all that was said, as in AutoGen."""
     writer = _Writer(seed, talks=False)
     said: list[str] = []

@@ -1,4 +1,4 @@
-"""Where short strings occur in many texts, so that long common passages are found by looking them up.
+"""Where short strings occur in many texts, so that long common passages are found by looking up.
 
 Of a text, runs of ``SOURCE_RUN`` positions in every ``PERIOD`` are indexed, and of a prompt every
 ``PROMPT_STEP``-th position is looked up. Wherever two equal passages lie, one of the positions

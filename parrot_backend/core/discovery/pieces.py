@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NewType
 
 from parrot_backend.core.ids import VariableId
 
-
-class TextId(NamedTuple):
-    """Names one text of a text book; a later text has the larger number."""
-
-    number: int
+#: Names one text of a text book; a later text has the larger number.
+TextId = NewType("TextId", int)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ class FoundCall:
     num_siblings: int
 
     def cuts(self) -> tuple[tuple[int, ...], ...]:
-        """Return for each text the offsets at which others may part from it, its end not among them.
+        """Return for each text the offsets inside it at which others may part from it.
 
         Those are the ends of values and of repeated text, and where they begin: siblings have the
         same ones, whichever of them was first.

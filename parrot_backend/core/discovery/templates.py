@@ -1,4 +1,4 @@
-"""Which calls of an application are alike: what their prompts say apart from what they are given."""
+"""Which calls of an application are alike: what their prompts say beside what they are given."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ class TextBook:
         Raises:
             KeyError: It was forgotten since.
         """
-        text = self._texts[piece.text.number]
+        text = self._texts[piece.text]
         return text[piece.offset : piece.offset + piece.end - piece.start]
 
     def _claim_of(self, match: Match) -> Claim:
@@ -118,34 +118,35 @@ class TextBook:
 
     def _begun(self, prompt: str) -> list[Piece]:
         """Return the first pieces of a text that begins like one that was read lately."""
-        longest, pieces = _MIN_RECENT_CHARS, ()
+        longest = _MIN_RECENT_CHARS
+        pieces: Pieces = ()
         for text, read in reversed(self._recent):
             length = num_equal(prompt, 0, text, 0)
             if length > longest:
                 longest, pieces = length, read
         begun: list[Piece] = []
         for piece in pieces:
-            if piece.end > longest:
+            again = self._again(prompt, piece)
+            if again is None or piece.end > longest:
                 break
-            if isinstance(piece, Fresh):
-                number = self._number_of.get(prompt[piece.start : piece.end])
-                offset = 0
-            else:
-                number, offset = piece.text.number, piece.offset
-                if number not in self._known:
-                    break
-            if isinstance(piece, Repeated):
-                begun.append(piece)
-            elif number is None:
-                begun.append(piece)
-            else:
-                begun.append(self._piece(piece.start, piece.end, number, offset))
+            begun.append(again)
         return begun[:-1]  # the last one may go on further here
+
+    def _again(self, prompt: str, piece: Piece) -> Piece | None:
+        """Return what a piece of an earlier text is now; None if that was forgotten."""
+        if isinstance(piece, Fresh):
+            number = self._number_of.get(prompt[piece.start : piece.end])
+            return piece if number is None else self._piece(piece.start, piece.end, number, 0)
+        if piece.text not in self._known:
+            return None
+        if isinstance(piece, Repeated):
+            return piece
+        return self._piece(piece.start, piece.end, piece.text, piece.offset)
 
     def _remember(self, prompt: str, pieces: Pieces) -> None:
         for piece in pieces:
             if not isinstance(piece, Fresh):
-                self._known.move_to_end(piece.text.number)
+                self._known.move_to_end(piece.text)
         for piece in pieces:
             if isinstance(piece, Fresh):
                 text = prompt[piece.start : piece.end]

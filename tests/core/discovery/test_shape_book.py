@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from parrot_backend.core.discovery.shape_book import Forecast, ShapeBook, ShapeBookConfig
-from parrot_backend.core.discovery.structure import RunStructure, StageShape
+from parrot_backend.core.discovery.structure import FoundCall, RunStructure, StageShape
 from parrot_backend.core.ids import VariableId
 from tests.helpers.agent_traffic import TrafficCall, metagpt_calls, round_robin_calls
 
@@ -30,7 +30,12 @@ ROUNDS = "outline:1 write:4 review:4 revise:4 review:4 revise:4"
         ([ROUNDS], "sketch:1 outline:1", 0, "write:4"),
         ([ROUNDS], "sketch:1 write:7 review:7", 0, "revise:7"),
         # The way from the start tells the rounds apart, the last steps do not.
-        ([ROUNDS, "outline:1 write:4 review:4"], "outline:1 write:4 review:4 revise:4", 0, "review:4"),
+        (
+            [ROUNDS, "outline:1 write:4 review:4"],
+            "outline:1 write:4 review:4 revise:4",
+            0,
+            "review:4",
+        ),
         # Several kinds in a stage; the commonest wins, then the latest.
         (["a:1 b+c:2 d:1"], "a:1 c:1", 1, "d:1"),
         (["a:1 b:2", "a:1 c:3", "a:1 b:4"], "a:1", 0, "b:2"),
@@ -52,7 +57,7 @@ def test_a_forecast_says_what_it_rests_on() -> None:
     for run in ("a:1 b:2", "a:1 c:3", "a:1 b:2"):
         book.learn_run("app", _stages(run))
     found = book.forecast("app", _stages("a:1"))
-    assert found == Forecast(0, StageShape(("b",), 2), pytest.approx(2 / 3), 3)
+    assert found == Forecast(0, StageShape(("b",), 2), 2 / 3, 3)
 
 
 def test_nothing_is_said_of_what_was_never_seen() -> None:
@@ -89,7 +94,8 @@ def test_memory_is_bounded() -> None:
 def _run(book: ShapeBook, calls: list[TrafficCall]) -> tuple[int, int]:
     """Play a run, learn it, and return how often the next stage's width was right, of how often."""
     run = RunStructure()
-    begun, ended = [], 0
+    begun: list[FoundCall] = []
+    ended = 0
     forecasts: list[tuple[int, int]] = []
     for call in calls:
         for before, found in zip(calls[ended : call.waits], begun[ended:], strict=False):

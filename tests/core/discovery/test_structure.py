@@ -34,7 +34,9 @@ def _shares(calls: list[TrafficCall], found: list[FoundCall]) -> tuple[float, fl
 
 
 @pytest.mark.parametrize("talks", [False, True], ids=["code only", "talks"])
-@pytest.mark.parametrize(("num_files", "num_calls", "num_edges"), [(4, 29, 136), (8, 57, 464), (16, 113, 1696)])
+@pytest.mark.parametrize(
+    ("num_files", "num_calls", "num_edges"), [(4, 29, 136), (8, 57, 464), (16, 113, 1696)]
+)
 def test_all_edges_of_the_coding_task_are_found_and_no_other(
     num_files: int, num_calls: int, num_edges: int, talks: bool
 ) -> None:
@@ -97,9 +99,7 @@ def _chain(call: TrafficCall, found: FoundCall, seed: str = "m") -> list[bytes]:
 
 def test_siblings_share_the_beginning_up_to_where_they_part() -> None:
     calls = [call for call in metagpt_calls(4) if call.step != "review"]
-    plain = [
-        TrafficCall(c.name, c.step, c.texts[1:], c.reply, c.reads, c.waits) for c in calls
-    ]
+    plain = [TrafficCall(c.name, c.step, c.texts[1:], c.reply, c.reads, c.waits) for c in calls]
     found = play(list(islice(plain, 5)))
     one, other = (_chain(plain[i], found[i]) for i in (1, 2))
     assert one[:3] == other[:3]

@@ -149,7 +149,9 @@ def test_longer_texts_than_a_session_may_have_are_not_kept() -> None:
     assert book.num_chars == 0
 
 
-_BLOCKS = st.lists(st.sampled_from([_passage(seed, 30 + 9 * seed) for seed in range(7)]), max_size=9)
+_BLOCKS = st.lists(
+    st.sampled_from([_passage(seed, 30 + 9 * seed) for seed in range(7)]), max_size=9
+)
 _TEXTS = st.lists(st.one_of(_BLOCKS.map("".join), st.text("ab \n", max_size=120)), max_size=6)
 
 
@@ -203,7 +205,7 @@ def test_the_pieces_give_the_prompt(values: list[str], prompts: list[str], max_c
         for piece in pieces:
             if not isinstance(piece, Fresh):
                 offset, length = piece.offset, piece.end - piece.start
-                text = known[piece.text.number][offset : offset + length]
+                text = known[piece.text][offset : offset + length]
                 assert text == prompt[piece.start : piece.end]
         assert book.num_chars <= max_chars
 
