@@ -73,6 +73,8 @@ class TextBook:
         A value that another variable or an earlier prompt has too says of no prompt that it reads
         this one.
         """
+        # It may be a newer version of what a text that was read lately begins with.
+        self._recent.clear()
         number = self._number_of.get(value)
         if number is None:
             self._add(value, variable)
