@@ -81,6 +81,11 @@ class AnchorIndex:
             return found
         return (found,) if found >= 0 else _NONE
 
+    def is_crowded(self, anchor: str) -> bool:
+        """Tell whether an anchor has more positions than are followed."""
+        found = self.positions.get(anchor, 0)
+        return isinstance(found, int) and found < 0
+
 
 def _indexed(text: str) -> Iterator[int]:
     last = len(text) - ANCHOR_CHARS

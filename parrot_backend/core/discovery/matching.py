@@ -30,6 +30,9 @@ _COMPARISON_COST, _TEST_COST = 4096, 512
 #: that is made to cost time is left as plain text from where they are spent.
 _FREE_COMPARISONS, _CHARS_PER_COMPARISON = 256, 32
 
+#: Periods that are looked through for one that tells whether a match has rivals.
+_MAX_PERIODS = 64
+
 
 class Match(NamedTuple):
     """A passage of a prompt that a known text has too, as long as it can be at its place.
@@ -39,12 +42,14 @@ class Match(NamedTuple):
         end: Where it ends.
         number: The known text.
         offset: Where it begins in the known text.
+        may_have_rivals: Others may have it too, unseen: its anchors are in too many texts.
     """
 
     start: int
     end: int
     number: int
     offset: int
+    may_have_rivals: bool = False
 
 
 def find_matches(
@@ -75,7 +80,8 @@ class _Search:
         self._found: list[Match] = []
         self._furthest = Match(0, 0, 0, 0)
 
-    def run(self, position: int) -> list[Match]:
+    def run(self, start: int) -> list[Match]:
+        position = start - start % PROMPT_STEP
         while (position := self._next_hit(position)) >= 0:
             num_complete = len(self._found)
             # All rivals of a match have an anchor in the period after the place it was found at.
@@ -116,10 +122,44 @@ class _Search:
             match = self._extend(place, number, offset)
             self._compared[diagonal] = match.end
             if match.end - match.start >= MIN_CHARS:
+                if self._may_have_rivals(match, place):
+                    match = match._replace(may_have_rivals=True)
                 self._found.append(match)
                 if match.end > self._furthest.end:
                     self._furthest = match
         return len(self._found) > num_found
+
+    def _may_have_rivals(self, match: Match, place: int) -> bool:
+        """Tell whether others may have all of a match that was found at a place, unseen there.
+
+        They may where an anchor about that place is in too many texts. Then it takes one period
+        further on, without such anchors, in which no other text has a passage that is as long.
+        """
+        first = max(match.start, place - PERIOD + PROMPT_STEP)
+        last = match.end - ANCHOR_CHARS
+        if not self._is_crowded(first, min(place + PERIOD, last + 1)):
+            return False
+        passage = self._prompt[match.start : match.end]
+        for begin in range(match.start, last - PERIOD + 1, PERIOD)[:_MAX_PERIODS]:
+            self._work_left -= _TEST_COST
+            if self._is_crowded(begin, begin + PERIOD):
+                continue
+            return any(
+                packed >> OFFSET_BITS != match.number
+                and offset >= at - match.start
+                and self._texts[packed >> OFFSET_BITS].startswith(
+                    passage, offset - at + match.start
+                )
+                for at in _places(begin, begin + PERIOD)
+                for packed in self._index.candidates(self._prompt[at : at + ANCHOR_CHARS])
+                for offset in (packed & OFFSET_MASK,)
+            )
+        return True
+
+    def _is_crowded(self, start: int, end: int) -> bool:
+        """Tell whether some anchor that begins in a span of the prompt is in too many texts."""
+        prompt, index = self._prompt, self._index
+        return any(index.is_crowded(prompt[p : p + ANCHOR_CHARS]) for p in _places(start, end))
 
     def _is_inside(self, place: int, number: int, offset: int) -> bool:
         """Tell whether a match here would lie inside the furthest one, and be much shorter."""
@@ -148,6 +188,11 @@ class _Search:
         behind = num_equal(prompt, place, text, offset, behind=True)
         self._work_left -= ahead + behind
         return Match(place - behind, begin + ahead, number, offset - behind)
+
+
+def _places(start: int, end: int) -> range:
+    """Return the places in a span that are looked up."""
+    return range(start + -start % PROMPT_STEP, end, PROMPT_STEP)
 
 
 def num_equal(a: str, i: int, b: str, j: int, *, behind: bool = False) -> int:

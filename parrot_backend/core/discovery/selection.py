@@ -101,12 +101,14 @@ def _without_equals(
         end = match.start + len(passage.rstrip())
         start = match.end - len(passage.lstrip())
         bonus = 0 if claim is Claim.PART_OF_VALUE else MIN_CHARS
-        rival = _Rival(match, claim, end - start + bonus, False)
+        is_doubtful = claim is Claim.PART_OF_VALUE and match.may_have_rivals
+        rival = _Rival(match, claim, end - start + bonus, is_doubtful)
         before = best.get((start, end))
         if before is None or claim < before.claim:
             best[start, end] = rival
         elif claim is before.claim:
-            is_ambiguous = before.is_ambiguous or match.number != before.match.number
+            is_ambiguous = is_doubtful or before.is_ambiguous
+            is_ambiguous = is_ambiguous or match.number != before.match.number
             longer = max(before, rival, key=lambda r: (r.match.end - r.match.start, -r.match.start))
             best[start, end] = longer._replace(is_ambiguous=is_ambiguous)
     return best.values()
