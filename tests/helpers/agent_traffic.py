@@ -8,7 +8,7 @@ imports, helpers and idioms, and reviews quote the code.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 TASK = "Build a multi-player snake game server in Python with a REST API and a bot player. " * 3
@@ -141,7 +141,12 @@ class _Writer:
 
 
 def metagpt_calls(
-    num_files: int, *, seed: int = 0, num_rounds: int = 3, talks: bool = False
+    num_files: int,
+    *,
+    seed: int = 0,
+    num_rounds: int = 3,
+    talks: bool = False,
+    shown_as: Callable[[str], str] = str,
 ) -> Iterator[TrafficCall]:
     """Yield the calls of the coding task, in an order in which they may arrive.
 
@@ -150,6 +155,7 @@ def metagpt_calls(
         seed: Makes the texts.
         num_rounds: Rounds of review and revision.
         talks: Replies say something around their code, which MetaGPT's parser then cuts off.
+        shown_as: What the program does to code before it shows it.
     """
     writer = _Writer(seed, talks=talks)
     names = [f"file_{i}.py" for i in range(num_files)]
@@ -159,12 +165,12 @@ def metagpt_calls(
     head = _HEAD.format(task=TASK, design=design)
     codes = {name: writer.code() for name in names}
     made_by = {name: f"write {name}" for name in names}
-    shown = {}
+    shown: dict[str, str] = {}
     for i, name in enumerate(names):
         ask = f"{head}Write the file `{name}`. Answer with one python code block."
         reply = writer.answer(codes[name], "as designed")
         yield _call(made_by[name], "write", f"Coder {i}, named Coder{i}", ask, reply, ["design"], 1)
-        shown[name] = _parsed(reply)
+        shown[name] = shown_as(_parsed(reply))
     ended = 1 + num_files
     for turn in range(num_rounds):
         body = "".join(f"## {name}\n```python\n{code}\n```\n" for name, code in shown.items())
@@ -186,7 +192,7 @@ def metagpt_calls(
             read = [*reads, f"review {turn} {name}"]
             role = f"Coder {i}, named Coder{i}"
             yield _call(made_by[name], "revise", role, ask, reply, read, ended)
-            shown[name] = _parsed(reply)
+            shown[name] = shown_as(_parsed(reply))
         ended += num_files
 
 

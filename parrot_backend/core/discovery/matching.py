@@ -26,8 +26,9 @@ _STEP_BACK = PERIOD + ANCHOR_CHARS + 3 * PROMPT_STEP
 #: is not worth it, in characters (measured: 2.5 us, 0.3 us, and 0.5 ns for each character).
 _COMPARISON_COST, _TEST_COST = 4096, 512
 
-#: Comparisons for any prompt, and one more for so many characters. Real prompts need a tenth; one
-#: that is made to cost time is left as plain text from where they are spent.
+#: Comparisons for any prompt, and one more for so many characters. Real prompts need up
+#: to half (16 agents, 70,000 characters); one that is made to cost time is left as plain text from
+#: where they are spent.
 _FREE_COMPARISONS, _CHARS_PER_COMPARISON = 256, 32
 
 #: Periods that are looked through for one that tells whether a match has rivals.

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from itertools import islice
 
 import pytest
@@ -45,6 +47,26 @@ def test_all_edges_of_the_coding_task_are_found_and_no_other(
     assert [frozenset(f.reads) for f in found] == [c.reads for c in calls]
     assert (len(found), sum(len(f.reads) for f in found)) == (num_calls, num_edges)
     assert _shares(calls, found)[1] >= 0.97
+
+
+@pytest.mark.parametrize(
+    "shown_as",
+    [
+        lambda code: re.sub(r' {4}""".*?"""\n', "", code),
+        lambda code: "\n".join(code.split("\n")[:60]),
+        lambda code: re.sub(r"\n+", "\n", code).replace("    ", "\t"),
+        lambda code: "\n".join(line.strip() for line in code.split("\n")),
+    ],
+    ids=["no docstrings", "first lines", "tabs", "no indentation"],
+)
+def test_code_that_a_program_edits_gives_fewer_edges_and_none_that_is_false(
+    shown_as: Callable[[str], str],
+) -> None:
+    for seed in (53, 54):
+        calls = list(metagpt_calls(4, seed=seed, talks=True, shown_as=shown_as))
+        found = play(calls)
+        assert all(f.reads for f in found[1:])
+        assert all(frozenset(f.reads) <= c.reads for f, c in zip(found, calls, strict=True))
 
 
 def test_an_input_of_the_client_is_a_variable_too() -> None:

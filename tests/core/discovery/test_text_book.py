@@ -79,6 +79,23 @@ def test_edges(values: dict[str, str], prompt: str, edges: list[tuple[str, bool]
     assert _text(book, prompt, pieces) == prompt
 
 
+def test_a_part_that_others_may_have_unseen_is_no_edge() -> None:
+    """The anchors of A are in too many texts; those of the part's own end tell it from others."""
+    values = {f"v{n}": f"{n}\n" + A + _passage(n + 20, 90) for n in range(20)}
+    assert _edges(_book(**values).read("Code: " + A)) == []
+    assert _edges(_book(**values).read("Code: " + A + _passage(27, 70))) == [("v7", False)]
+    values["w"] = "w\n" + A + _passage(27, 90)
+    assert _edges(_book(**values).read("Code: " + A + _passage(27, 70))) == []
+
+
+def test_a_newer_version_is_seen_after_a_text_was_read() -> None:
+    long_a = "".join(_passage(seed, 400) for seed in range(10, 14))
+    book = _book(old="1 " + long_a + "old")
+    assert _edges(book.read(long_a + B + "?")) == [("old", False)]
+    book.add_value(VariableId("new"), "2 " + long_a + "new")
+    assert _edges(book.read(long_a + B + "!")) == []
+
+
 def test_lines_of_an_escaped_value_are_found() -> None:
     value = "\n".join((A, B, C))
     pieces = _book(v=value).read("As JSON: " + json.dumps(value))
