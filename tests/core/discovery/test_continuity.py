@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from parrot_backend.core.discovery.continuity import ConversationBook, Turn
 from parrot_backend.core.ids import SessionId
+from tests.core.hypothesis_settings import examples
 
 S, T, U = (SessionId(name) for name in "stu")
 
@@ -64,6 +65,7 @@ def test_what_was_longest_ago_is_forgotten() -> None:
     assert found == [S, None, U]
 
 
+@examples(100)
 @given(st.lists(st.lists(st.sampled_from(["uA", "aA", "uB", "aB"]), min_size=1), max_size=8))
 def test_a_session_is_found_exactly_when_its_words_begin_the_call(words: list[list[str]]) -> None:
     book = _book(*((" ".join(w), SessionId(str(n))) for n, w in enumerate(words)))

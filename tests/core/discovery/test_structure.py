@@ -136,6 +136,7 @@ def test_a_boundary_says_what_is_before_it_and_in_which_message() -> None:
     cases = [
         [("user", "ab")],
         [("user", "a"), ("user", "b")],
+        [("user", "c"), ("user", "b")],
         [("user", "a"), ("assistant", "b")],
         [("usera", "b")],
         [("", "userab")],
