@@ -62,6 +62,13 @@ NEUTRAL_ONLY: Mapping[str, Sequence[object]] = {
     "return_prompt_text": (False,),
     "prompt_embeds": (),
     "moderation": (),
+    "previous_response_id": (),
+    "conversation": (),
+    "background": (False,),
+    "prompt": (),
+    "max_tool_calls": (),
+    "truncation": ("disabled",),
+    "context_management": (),
 }
 
 #: Removed from vLLM; they would have no effect, and the output would not be what was asked for.
@@ -125,29 +132,39 @@ def _check_extra(extra: Mapping[str, Any]) -> None:
 
 def _error_of(exc: ValidationError, body: bytes) -> RequestError:
     """Return what is wrong first; of the forms of a value, the one that comes closest."""
-    problems = exc.errors(include_url=False, include_input=False, include_context=True)
+    problems = exc.errors(include_url=False, include_input=False)
     if problems[0]["type"] == "json_invalid":
         return RequestError("malformed_json", f"the body is not JSON: {problems[0]['msg']}")
     content = from_json(body)
-    first = problems[0]["loc"][:2]
-    alike = [problem for problem in problems if problem["loc"][:2] == first]
-    problem = max(alike, key=lambda one: len(one["loc"]))
-    field = _field(problem["loc"], content, is_missing=problem["type"] == "missing")
+    first = problems[0]["loc"][:1]
+    steps, problem = max(
+        ((_steps(one["loc"], content), one) for one in problems if one["loc"][:1] == first),
+        key=lambda pair: len(pair[0]),
+    )
+    if problem["type"] == "missing":
+        steps = [*steps, problem["loc"][-1]]
+    elif problem["type"].startswith("union_tag"):
+        steps = [*steps, problem["ctx"]["discriminator"].strip("'")]
+    field = _field(steps)
     message = problem["msg"].removeprefix("Value error, ")
     return bad_field(field, f"{field}: {message}" if field else message)
 
 
-def _field(loc: Sequence[int | str], content: Any, *, is_missing: bool) -> str:
-    """Return a place as OpenAI names it, ``messages[0].content``; names of forms are left out."""
-    field = ""
-    for position, step in enumerate(loc):
-        is_last = position == len(loc) - 1
-        if isinstance(step, int):
-            if not isinstance(content, list):
-                continue
-            content = content[step] if step < len(content) else None
-            field += f"[{step}]"
-        elif (isinstance(content, dict) and step in content) or (is_missing and is_last):
-            content = content.get(step) if isinstance(content, dict) else None
-            field += f".{step}" if field else step
-    return field
+def _steps(loc: Sequence[int | str], content: Any) -> list[int | str]:
+    """Return the way to a place in a request, without the names of the forms it may have."""
+    steps: list[int | str] = []
+    for step in loc:
+        if isinstance(content, dict):
+            is_real = step in content
+        else:
+            is_real = isinstance(content, list) and isinstance(step, int) and step < len(content)
+        if is_real:
+            content = content[step]
+            steps.append(step)
+    return steps
+
+
+def _field(steps: Sequence[int | str]) -> str:
+    """Return a place as OpenAI names it, such as ``messages[0].content``."""
+    named = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
+    return "".join(named).removeprefix(".")

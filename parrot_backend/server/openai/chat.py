@@ -16,10 +16,10 @@ from parrot_backend.server.openai.messages import (
     messages_to_wire,
     tools_to_wire,
 )
-from parrot_backend.server.openai.sampling import SamplingFields, sampling_of, seeded
+from parrot_backend.server.openai.sampling import ChoiceFields, sampling_of, seeded
 
 
-class ChatRequest(SamplingFields):
+class ChatRequest(ChoiceFields):
     """Body of the request; fields without an effect are in ``base``."""
 
     messages: tuple[ChatMessage, ...] = Field(min_length=1)
@@ -49,9 +49,8 @@ def chat_to_calls(request: ChatRequest) -> tuple[wire.CallNode, ...]:
     Raises:
         RequestError: ``invalid_request``, ``unknown_tool`` or ``duplicate_tool``.
     """
-    sampling = sampling_of(
-        request, request.max_completion_tokens or request.max_tokens, _num_top(request)
-    )
+    max_tokens = request.max_completion_tokens or request.max_tokens
+    sampling = sampling_of(request, request.response_format, max_tokens, _num_top(request))
     tools = request.tools or ()
     continues_last = bool(request.continue_final_message)
     if continues_last and request.add_generation_prompt:

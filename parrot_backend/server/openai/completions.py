@@ -8,7 +8,7 @@ from pydantic import Field
 
 from parrot_backend import protocol as wire
 from parrot_backend.server.openai.base import bad_field
-from parrot_backend.server.openai.sampling import SamplingFields, sampling_of, seeded
+from parrot_backend.server.openai.sampling import ChoiceFields, sampling_of, seeded
 
 #: As OpenAI has it.
 _DEFAULT_MAX_TOKENS = 16
@@ -16,7 +16,7 @@ _DEFAULT_MAX_TOKENS = 16
 _MAX_PROMPTS = 1024
 
 
-class CompletionRequest(SamplingFields):
+class CompletionRequest(ChoiceFields):
     """Body of the request; fields without an effect are in ``base``."""
 
     prompt: str | tuple[str | int | tuple[int, ...], ...]
@@ -59,7 +59,7 @@ def completions_to_calls(
         message = "the prompt has no log probabilities; send echo without logprobs"
         raise bad_field("echo", message, "unsupported")
     max_tokens = _DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens
-    sampling = sampling_of(request, max_tokens, request.logprobs)
+    sampling = sampling_of(request, request.response_format, max_tokens, request.logprobs)
     return tuple(
         wire.CallNode(
             name=(name := f"choice{at * request.num_choices + choice}"),

@@ -31,6 +31,9 @@ from parrot_backend.server.openai.event_stream import EventStream
 from parrot_backend.server.openai.hints import hints_of
 from parrot_backend.server.openai.placing import CallPlacer, SessionPerRequest
 from parrot_backend.server.openai.reply import Head, Writer
+from parrot_backend.server.openai.response_reply import ResponseHead
+from parrot_backend.server.openai.response_stream import ResponseReply
+from parrot_backend.server.openai.responses import ResponseRequest, response_to_call
 from parrot_backend.server.openai.sampling import SamplingFields
 from parrot_backend.server.service import Service
 from parrot_backend.server.views import engines_to_models
@@ -90,6 +93,18 @@ async def create_completion(request: Request) -> Response:
         return CompletionReply(head, echoes, body.num_choices, includes_usage=body.includes_usage)
 
     return await _answer(request, body, completions_to_calls(body, prompts), "cmpl", reply)
+
+
+@router.post("/responses")
+async def create_response(request: Request) -> Response:
+    """Answer a conversation."""
+    body = parse_request(ResponseRequest, await request.body())
+    call = response_to_call(body)
+
+    def reply(head: Head) -> ResponseReply:
+        return ResponseReply(ResponseHead(head.id, head.created_s, head.model, body))
+
+    return await _answer(request, body, (call,), "", reply)
 
 
 @router.get("/models")
@@ -155,4 +170,5 @@ def _head(service: Service, model: str | None, prefix: str, session: SessionId, 
     if model is None:
         engines = service.coordinator.engines.values()
         model = next((engine.info.models[0] for engine in engines), "default")
-    return Head(f"{prefix}-{variable_id(session, name)}", int(time.time()), model)
+    variable = variable_id(session, name)
+    return Head(f"{prefix}-{variable}" if prefix else variable, int(time.time()), model)

@@ -16,6 +16,7 @@ from parrot_backend.server.openai.hints import ParrotHints
 
 _StopString = Annotated[str, Field(min_length=1)]
 _MAX_SEED = 2**63
+_MAX_STOPS = 16
 
 
 class StreamOptions(OpenAIModel):
@@ -26,7 +27,7 @@ class StreamOptions(OpenAIModel):
     continuous_usage_stats: Literal[False] | None = None
 
 
-class _NamedSchema(OpenAIModel):
+class NamedSchema(OpenAIModel):
     """A JSON schema with a name; only the schema has an effect."""
 
     model_config = ConfigDict(serialize_by_alias=True)
@@ -53,7 +54,7 @@ class JsonSchemaFormat(OpenAIModel):
     """JSON that a schema admits."""
 
     type: Literal["json_schema"]
-    json_schema: _NamedSchema
+    json_schema: NamedSchema
 
 
 ResponseFormat = Annotated[
@@ -79,11 +80,9 @@ class StructuredOutputs(OpenAIModel):
 
 
 class SamplingFields(RequestModel):
-    """Fields of requests to chats and completions."""
+    """Fields of all requests."""
 
     model: str | None = None
-    n: int | None = Field(default=None, ge=1, le=128)
-    max_tokens: int | None = Field(default=None, ge=1)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     stop: _StopString | tuple[_StopString, ...] | None = None
@@ -92,7 +91,6 @@ class SamplingFields(RequestModel):
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    response_format: ResponseFormat | None = None
     user: str | None = None
     # vLLM's own.
     top_k: int | None = Field(default=None, ge=-1)
@@ -111,10 +109,27 @@ class SamplingFields(RequestModel):
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
+class ChoiceFields(SamplingFields):
+    """Fields of requests to chats and completions, which have choices."""
+
+    n: int | None = Field(default=None, ge=1, le=128)
+    max_tokens: int | None = Field(default=None, ge=1)
+    response_format: ResponseFormat | None = None
+
+
 def sampling_of(
-    request: SamplingFields, max_tokens: int | None, logprobs: int | None
+    request: SamplingFields,
+    form: ResponseFormat | None,
+    max_tokens: int | None,
+    logprobs: int | None,
 ) -> wire.Sampling:
     """Return how each choice is sampled; see ``seeded`` for its seed.
+
+    Args:
+        request: The fields.
+        form: The form that the output must have.
+        max_tokens: Longest output.
+        logprobs: How many of the likeliest tokens to tell.
 
     Raises:
         RequestError: ``invalid_request``: fields contradict each other.
@@ -141,11 +156,8 @@ def sampling_of(
         repetition_penalty=_or(request.repetition_penalty, 1.0),
         ignore_eos=bool(request.ignore_eos),
         logprobs=logprobs,
-        response_format=_form(request),
+        response_format=_form(form, request.structured_outputs),
     )
-
-
-_MAX_STOPS = 16
 
 
 def seeded(sampling: wire.Sampling, seed: int | None, choice: int) -> wire.Sampling:
@@ -159,11 +171,12 @@ def _or(value: float | None, default: float) -> float:
     return default if value is None else value
 
 
-def _form(request: SamplingFields) -> wire.ResponseFormat | None:
-    wanted = request.response_format
+def _form(
+    wanted: ResponseFormat | None, structured: StructuredOutputs | None
+) -> wire.ResponseFormat | None:
     if wanted is None or isinstance(wanted, TextFormat):
-        return _structured(request.structured_outputs)
-    if request.structured_outputs is not None:
+        return _structured(structured)
+    if structured is not None:
         message = "give response_format or structured_outputs, not both"
         raise bad_field("structured_outputs", message)
     if isinstance(wanted, JsonObjectFormat):
