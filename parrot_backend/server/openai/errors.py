@@ -93,6 +93,11 @@ def raise_failure(answer: AnswerWaiter) -> None:
         raise error_of_failure(answer.failure)
 
 
+def timed_out() -> ParrotError:
+    """Return the error of a request that took too long."""
+    return EngineError("timed_out", "the model was not done in the longest time a request may take")
+
+
 def error_of_failure(failure: Failure) -> ParrotError:
     """Return the error of a call that failed."""
     if failure.code in _CALLERS_FAULT:

@@ -108,7 +108,7 @@ def items_to_messages(
     Calls go into the assistant's message before them, since that is one message to models.
 
     Raises:
-        RequestError: ``invalid_request``: there is nothing, or an answer to a call that was not made.
+        RequestError: ``invalid_request``: there is nothing, or an answer to no call.
     """
     messages: list[ChatMessage] = []
     if instructions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
@@ -15,8 +16,8 @@ from starlette.responses import Response
 from parrot_backend import protocol as wire
 from parrot_backend.core.commands import AnswerWaiter
 from parrot_backend.core.ids import SessionId, variable_id
-from parrot_backend.errors import EngineError, RequestError
-from parrot_backend.server.http_io import json_reply, wait_for_answers
+from parrot_backend.errors import RequestError
+from parrot_backend.server.http_io import json_reply, watch_client
 from parrot_backend.server.openai.base import parse_request
 from parrot_backend.server.openai.chat import ChatRequest, chat_to_calls
 from parrot_backend.server.openai.chat_reply import ChatReply
@@ -26,7 +27,7 @@ from parrot_backend.server.openai.completions import (
     completions_to_calls,
     prompts_of,
 )
-from parrot_backend.server.openai.errors import raise_failure
+from parrot_backend.server.openai.errors import raise_failure, timed_out
 from parrot_backend.server.openai.event_stream import EventStream
 from parrot_backend.server.openai.hints import hints_of
 from parrot_backend.server.openai.placing import CallPlacer, SessionPerRequest
@@ -146,24 +147,40 @@ async def _answer(
     headers = {"x-parrot-session": session}
     if body.stream:
         return EventStream(service, inbox, names, reply, headers)
-    await wait_for_answers(service, inbox, request, None, cancel_on_disconnect=True)
+    await _answered(service, inbox, request)
     if inbox.has_client_left:
         return Response(status_code=_NOBODY_READS)
     content = to_json(reply.whole(_answers(inbox, names)))
     return Response(content, media_type="application/json", headers=headers)
 
 
+async def _answered(service: Service, inbox: Inbox, request: Request) -> None:
+    """Return when all is answered, or the client has left; what goes on then is given up.
+
+    Raises:
+        ParrotError: A call failed, or took too long.
+    """
+    watcher = asyncio.create_task(watch_client(request, inbox))
+    try:
+        async with asyncio.timeout(service.wait_limit_s(None)):
+            await inbox.all_answered()
+    except TimeoutError as exc:
+        raise timed_out() from exc
+    finally:
+        watcher.cancel()
+        service.runtime.leave(inbox, cancel=True)
+
+
 def _answers(inbox: Inbox, names: Sequence[str]) -> list[AnswerWaiter]:
     """Return the answers, one for each choice.
 
     Raises:
-        ParrotError: A call failed, or was not done in the longest time that a request may take.
+        ParrotError: A call failed.
     """
-    for answer in inbox.answers.values():
+    answers = [inbox.answers[name] for name in names]
+    for answer in answers:
         raise_failure(answer)
-    if any(name not in inbox.answers for name in names):
-        raise EngineError("timed_out", "the model was not done in time")
-    return [inbox.answers[name] for name in names]
+    return answers
 
 
 def _head(service: Service, model: str | None, prefix: str, session: SessionId, name: str) -> Head:
