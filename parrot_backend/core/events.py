@@ -73,7 +73,9 @@ class GraphSubmitted:
 
     ``digest`` identifies the body, so that a repeated ``idempotency_key`` with another body is
     noticed. ``is_new`` says that the session id was made for this submit. ``quiet`` says that
-    nobody reads its texts while they are generated, as far as the submit tells.
+    nobody reads its texts while they are generated, as far as the submit tells. ``discovers`` says
+    that its calls declare nothing, so what they read is to be found in their texts. A new session
+    that is idle for ``ttl_s`` is forgotten; None takes the configured time.
     """
 
     session: SessionId
@@ -88,6 +90,8 @@ class GraphSubmitted:
     wanted: tuple[Wanted, ...] = ()
     close: bool = False
     quiet: bool = False
+    discovers: bool = False
+    ttl_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

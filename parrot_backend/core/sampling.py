@@ -46,7 +46,12 @@ class Sampling:
     logprobs: int | None = None
     response_format: ResponseFormat | None = None
 
-    @property
-    def reserved_tokens(self) -> int:
-        """Tokens that an output is taken for in accounts of memory."""
-        return UNLIMITED_OUTPUT_TOKENS if self.max_tokens is None else self.max_tokens
+    def reserved_for(self, expected_tokens: int | None) -> int:
+        """Return the tokens that an output is taken for in accounts of memory.
+
+        Args:
+            expected_tokens: What outputs of its kind hardly exceed, if that is known.
+        """
+        if self.max_tokens is None:
+            return expected_tokens or UNLIMITED_OUTPUT_TOKENS
+        return min(self.max_tokens, expected_tokens or self.max_tokens)
