@@ -71,11 +71,9 @@ class Wanted:
 class GraphSubmitted:
     """A graph for a new session, or more of it for a live one.
 
-    ``digest`` identifies the body, so that a repeated ``idempotency_key`` with another body is
-    noticed. ``is_new`` says that the session id was made for this submit. ``quiet`` says that
-    nobody reads its texts while they are generated, as far as the submit tells. ``discovers`` says
-    that its calls declare nothing, so what they read is to be found in their texts. A new session
-    that is idle for ``ttl_s`` is forgotten; None takes the configured time.
+    ``digest`` tells a repeated ``idempotency_key`` with another body. ``is_new``: the session id
+    was made for it. ``quiet``: nobody reads its texts while they are generated, as far as it tells.
+    ``discovers``: what its calls read is found in their texts. ``ttl_s``: of a new session.
     """
 
     session: SessionId
