@@ -196,7 +196,7 @@ class EngineLost:
 
 @dataclass(frozen=True, slots=True)
 class TokensGenerated:
-    """More text of a running request, or of the reasoning before it; ``logprobs`` of some tokens."""
+    """More text of a running request, or of the reasoning before it; ``logprobs`` of some of it."""
 
     attempt: AttemptId
     text: str
