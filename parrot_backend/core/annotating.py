@@ -165,7 +165,10 @@ def in_stage(objective: Objective, request: Request) -> Objective:
 
 
 def _messages(request: Request) -> Iterator[tuple[str, str]]:
-    """Yield heads and texts of the messages; a raw prompt is one."""
+    """Yield heads and texts of the messages; a raw prompt is one.
+
+    The message that is to be generated is none, unless it has begun.
+    """
     head, texts = "", list[str]()
     for position, segment in enumerate(request.segments):
         if isinstance(segment, Role):
@@ -174,7 +177,8 @@ def _messages(request: Request) -> Iterator[tuple[str, str]]:
             head, texts = f"{segment.role}\n{segment.head.text}", []
         elif isinstance(segment, Text):
             texts.append(segment.text)
-    yield head, "".join(texts)
+    if texts:
+        yield head, "".join(texts)
 
 
 def _app_of(session: Session) -> str:

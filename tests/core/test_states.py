@@ -107,4 +107,6 @@ def test_need_of_a_request_is_prompt_and_longest_output() -> None:
 
 
 def test_output_without_a_limit_is_reserved_like_one_with_the_default_limit() -> None:
-    assert Sampling(max_tokens=None).reserved_tokens == Sampling().reserved_tokens
+    assert Sampling(max_tokens=None).reserved_for(None) == Sampling().reserved_for(None)
+    assert Sampling(max_tokens=None).reserved_for(900) == 900
+    assert [Sampling(max_tokens=50).reserved_for(n) for n in (None, 9, 900)] == [50, 9, 50]
