@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from parrot_backend.core.attempts import prefix_seed
 from parrot_backend.core.config import DiscoveryConfig
@@ -17,7 +18,7 @@ from parrot_backend.core.discovery.beginnings import shared_beginnings
 from parrot_backend.core.discovery.found import Found
 from parrot_backend.core.discovery.pieces import Fresh, Reference
 from parrot_backend.core.discovery.run_book import RunBook
-from parrot_backend.core.discovery.shape_book import Forecast, ShapeBook
+from parrot_backend.core.discovery.shape_book import ShapeBook
 from parrot_backend.core.discovery.structure import FoundCall, StageShape
 from parrot_backend.core.ids import SessionId, TaskGroupId
 from parrot_backend.core.nodes import Request
@@ -41,6 +42,20 @@ _MIN_OUTPUTS = 8
 _MAX_BEGINNINGS = 32
 
 
+class _Expected(NamedTuple):
+    """What is expected of a session from its last stage on.
+
+    Attributes:
+        kinds: The templates of its stages so far.
+        width: How many calls the last one will have.
+        stages_to_come: How many are to follow.
+    """
+
+    kinds: tuple[tuple[str, ...], ...]
+    width: int
+    stages_to_come: int
+
+
 class Annotator:
     """Finds the structure of sessions, and writes it on their requests.
 
@@ -52,8 +67,7 @@ class Annotator:
         self._config = config
         self._runs = RunBook(config.max_chars)
         self._shapes = ShapeBook()
-        # Of the present stage of each session, by its kinds of calls: how many are to follow.
-        self._to_come: dict[SessionId, tuple[tuple[tuple[str, ...], ...], int]] = {}
+        self._expected_of: dict[SessionId, _Expected] = {}
 
     @property
     def num_chars(self) -> int:
@@ -92,7 +106,7 @@ class Annotator:
 
     def forget(self, session: Session) -> None:
         """Take in that a session has ended, and learn from it."""
-        self._to_come.pop(session.id, None)
+        self._expected_of.pop(session.id, None)
         stages = self._runs.forget(session.id)
         if self._config.learns and stages:
             self._shapes.learn_run(_app_of(session), stages)
@@ -121,36 +135,30 @@ class Annotator:
             return found
         # A call may come late to a stage that others have followed already.
         stages = self._runs.shape(session.id)[: found.stage + 1]
-        forecast = self._relied_on(app, stages)
-        if forecast is None:
-            return found
-        width = stages[-1].width + forecast.num_to_come
-        group = TaskGroupId(f"{session.id}.stage{found.stage}") if width > 1 else None
-        to_come = self._stages_to_come(session.id, app, stages)
-        return replace(found, stages_to_come=to_come, group=group)
+        expected = self._expected(session.id, app, stages)
+        is_waited_for = expected.stages_to_come and max(expected.width, stages[-1].width) > 1
+        group = TaskGroupId(f"{session.id}.stage{found.stage}") if is_waited_for else None
+        return replace(found, stages_to_come=expected.stages_to_come, group=group)
 
-    def _stages_to_come(self, session: SessionId, app: str, stages: Sequence[StageShape]) -> int:
-        """Return how many stages are expected to follow; looked up once for each kind of stage."""
+    def _expected(self, session: SessionId, app: str, stages: Sequence[StageShape]) -> _Expected:
+        """Return what is expected from the last of the stages on.
+
+        It is looked up once for each kind of stage, since the calls of one agree in that.
+        """
         kinds = tuple(stage.templates for stage in stages)
-        known = self._to_come.get(session)
-        if known is not None and known[0] == kinds:
-            return known[1]
-        ahead = list(stages)
+        known = self._expected_of.get(session)
+        if known is not None and known.kinds == kinds:
+            return known
+        width, ahead = 0, list(stages)
         while len(ahead) < len(stages) + _MAX_STAGES_TO_COME:
-            forecast = self._relied_on(app, ahead)
-            if forecast is None or forecast.next_stage is None:
+            forecast = self._shapes.forecast(app, ahead)
+            if forecast is None or forecast.next_stage is None or forecast.share < _MIN_SHARE:
                 break
+            width = width or stages[-1].width + forecast.num_to_come
             ahead.append(forecast.next_stage)
-        to_come = len(ahead) - len(stages)
-        self._to_come[session] = (kinds, to_come)
-        return to_come
-
-    def _relied_on(self, app: str, stages: Sequence[StageShape]) -> Forecast | None:
-        """Return what is expected, if a stage is to follow with some certainty."""
-        forecast = self._shapes.forecast(app, stages)
-        if forecast is None or forecast.next_stage is None or forecast.share < _MIN_SHARE:
-            return None
-        return forecast
+        expected = _Expected(kinds, width, len(ahead) - len(stages))
+        self._expected_of[session] = expected
+        return expected
 
 
 def in_stage(objective: Objective, request: Request) -> Objective:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -303,3 +305,29 @@ async def test_a_raw_prompt_without_a_name_has_a_session_that_takes_nothing_more
 
     assert (await view_of(server, session_of(alone)))["state"] == "closed"
     assert (await view_of(server, session_of(named)))["state"] == "open"
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_replies_are_the_same_with_and_without_discovery(
+    start_listening: StartServer, seed: int
+):
+    rng = random.Random(seed)
+    servers = [
+        await start_listening(ToyPlan(max_model_len=2**20), discovery=is_on)
+        for is_on in (True, False)
+    ]
+    said = [_LONG]
+    for _ in range(25):
+        texts = ["Be brief.", *(" ".join(rng.choices(said, k=rng.randrange(1, 4))),) * 3]
+        fields: dict[str, Any] = {"n": rng.choice([1, 1, 3]), "stream": rng.random() < 0.3}
+        name = rng.choice([None, "a", "b"])
+        replies = [await ask(server, *texts, session=name, **fields) for server in servers]
+        bodies = [_without_ids(reply) for reply in replies]
+        assert bodies[0] == bodies[1]
+        if not fields["stream"]:
+            said.append(replies[0].json()["choices"][0]["message"]["content"][:500])
+
+
+def _without_ids(reply: httpx.Response) -> str:
+    text = reply.text.replace(session_of(reply), "")
+    return re.sub(r'"(id|created)":\s*("[^"]*"|\d+)|choice\d|call\d', "", text)
