@@ -11,7 +11,7 @@ from tests.helpers.builders import make_submission
 class World:
     def __init__(self, **limits: int) -> None:
         self.book = SessionBook()
-        self.open = OpenSessions(self.book, self.end, OpenSessionsConfig(**limits))  # type: ignore[arg-type]
+        self.open = OpenSessions(self.book, self.end, OpenSessionsConfig(**limits))
 
     def end(self, session: SessionId) -> None:
         self.book.forget(self.book.find(session))
