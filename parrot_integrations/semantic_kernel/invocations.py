@@ -34,6 +34,7 @@ class Invocation:
         is_open: It may make further calls.
         num_calls: Calls of models by itself that the plan has and the program has not made.
         children: The invocations inside, in order.
+        depth: How many there are around it.
     """
 
     function: KernelFunction | None = None
@@ -41,11 +42,12 @@ class Invocation:
     is_open: bool = False
     num_calls: int = 0
     children: list[Invocation] = field(default_factory=list)
+    depth: int = 0
     _is_taken: bool = False
 
     def add(self, function: KernelFunction) -> Invocation:
         """Foresee an invocation inside."""
-        child = Invocation(function)
+        child = Invocation(function, depth=self.depth + 1)
         self.children.append(child)
         return child
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from copy import copy
+from functools import partial
 from typing import Any
 
 from semantic_kernel import Kernel
@@ -18,6 +19,7 @@ from semantic_kernel.functions import FunctionResult, KernelArguments, KernelFun
 
 from parrot_integrations.errors import ProgramError
 from parrot_integrations.planning.plan import Plan
+from parrot_integrations.semantic_kernel.forecasts import Forecasts
 from parrot_integrations.semantic_kernel.foresight import (
     Draft,
     PlanRules,
@@ -59,6 +61,7 @@ class ParrotPipeline:
         if not self._steps:
             raise ValueError("a pipeline has at least one function")
         self._rules = PlanRules(strict, prompt_filters)
+        self._forecasts = Forecasts()
 
     async def plan(self, kernel: Kernel, arguments: KernelArguments | None = None) -> Plan:
         """Return what would be submitted, without doing it.
@@ -100,9 +103,11 @@ class ParrotPipeline:
     async def _begin(
         self, kernel: Kernel, arguments: KernelArguments, *, is_streaming: bool
     ) -> Place | None:
+        if self._forecasts.is_hopeless(None):
+            return None
         try:
             draft = await self._draft(kernel, arguments, is_streaming=is_streaming)
-            plans = begin([draft])
+            plans = begin([draft], partial(self._forecasts.remember, None, "a pipeline"))
         except ProgramError:
             raise
         except Exception:  # noqa: BLE001 - a defect of the tracer must not keep it from running

@@ -306,6 +306,31 @@ async def test_functions_whose_plans_come_apart_are_planned_no_more(
     assert "w-f is not planned any more" in record.getMessage()
 
 
+async def test_pipelines_whose_plans_come_apart_are_planned_no_more(
+    server: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = kernel(server.url, is_planned=False)
+    rewriting(found, "s")
+    pipeline = ParrotPipeline([function(found, "t"), function(found)], prompt_filters="ignore")
+    with watch_plans() as plans, caplog.at_level(logging.WARNING, "parrot_integrations"):
+        for _ in range(5):
+            await pipeline.invoke(found, KernelArguments(input="x"))
+    await settle(server)
+    assert len(plans) == 3
+    assert "a pipeline is not planned any more" in caplog.text
+
+
+@pytest.mark.parametrize("template_format", ["semantic-kernel", "jinja2"])
+async def test_functions_that_invoke_themselves(
+    server: ScriptedServer, template_format: str
+) -> None:
+    found = kernel(server.url, is_planned=False)
+    call = "{{w.g}}" if template_format == "semantic-kernel" else "{{ w_g() }}"
+    made = add(found, "g", f"{call} {call}", template_format)
+    plan = await plan_function(found, made, arguments(input="x"))
+    assert "deeper ones" in str(plan.report())
+
+
 async def test_a_plan_that_holds_forgives_those_before(server: ScriptedServer) -> None:
     found = kernel(server.url, prompt_filters="ignore")
     rewriting(found, "s")
