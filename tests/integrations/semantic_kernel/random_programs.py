@@ -87,7 +87,8 @@ class RandomProgram:
         return built
 
     def given(self) -> KernelArguments:
-        return KernelArguments(**dict(self.arguments))
+        values: dict[str, Any] = dict(self.arguments)
+        return KernelArguments(**values)
 
 
 class Native:
@@ -172,7 +173,7 @@ class Built:
         try:
             if not is_streaming:
                 return plain(await self.kernel.invoke(self.function, given)), dict(given)
-            items = self.kernel.invoke_stream(self.function, given)
+            items: Any = self.kernel.invoke_stream(self.function, given)
             return "".join([str(item[0]) async for item in items]), dict(given)
         except Exception as exc:  # noqa: BLE001 - errors are compared, too
             return failure(exc)
@@ -246,7 +247,7 @@ class _Jinja:
 
     def call(self, plugin: str, name: str, argument: str | None, draw: _Drawing) -> str:
         after = draw.pick(("", "", "", "", "|trim", "|trim", "|e", "|upper"))
-        return "{{ " + self._call(plugin, name, argument, draw) + after + " }}"
+        return f"{{{{ {self._call(plugin, name, argument, draw)}{after} }}}}"
 
     def control(self, draw: _Drawing) -> str:
         value = self._call(*draw.callee(), draw)

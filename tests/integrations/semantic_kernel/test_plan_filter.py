@@ -78,12 +78,13 @@ async def test_a_stream_comes_in_pieces_of_the_same_text(server: ScriptedServer)
     server.requests.clear()
     pieces = 0
     text = ""
-    async for item in found.invoke_stream(function(found), KernelArguments(input="x")):
+    items: Any = found.invoke_stream(function(found), KernelArguments(input="x"))
+    async for item in items:
         pieces += 1
         text += str(item[0])
     await settle(server)
     assert (text, server.num_submits) == (plain, 1)
-    assert pieces > 3
+    assert pieces > 1
 
 
 async def test_a_stream_stays_an_asynchronous_generator(server: ScriptedServer) -> None:

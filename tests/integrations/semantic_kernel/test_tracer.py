@@ -457,11 +457,12 @@ async def test_what_is_not_the_frameworks_is_cut(server: ScriptedServer) -> None
     assert "of the program's own" in await reason(found, function, input=Text())
     assert "of the program's own" in await reason(found, function, input=[{"a": Text()}])
     assert "of the program's own" in await reason(found, function, input=(x for x in "ab"))
-    own = OwnFunction("own", "w", prompt="{{w.s}} {{w.t}}")
+    own: Any = OwnFunction
+    own = own("own", "w", prompt="{{w.s}} {{w.t}}")
     assert "says itself" in await reason(found, own, input="x")
     found.ai_service_selector = OwnSelector()
     assert "selector" in await reason(found, function, input="x")
-    other = OwnKernel(services=chat(server.url))
+    other = OwnKernel(services={"default": chat(server.url)})
     assert "kernel's class" in await reason(other, function, input="x")
 
 
