@@ -82,10 +82,10 @@ class ParrotPipeline:
         given = own_arguments(arguments)
         place = await self._begin(kernel, given, is_streaming=False)
         if place is None:
-            return await self._run(kernel, given)
+            return await self._run(kernel, given, None)
         try:
             with planned_at(place):
-                return await self._run(kernel, given)
+                return await self._run(kernel, given, place)
         finally:
             place.plans.close()
 
@@ -95,7 +95,7 @@ class ParrotPipeline:
         """Yield what the last function streams."""
         given = own_arguments(arguments)
         place = await self._begin(kernel, given, is_streaming=True)
-        items = self._stream(kernel, given)
+        items = self._stream(kernel, given, place)
         async with aclosing(items if place is None else planned_items(place, items)) as stream:
             async for item in stream:
                 yield item
@@ -129,14 +129,16 @@ class ParrotPipeline:
         await draft.add(last, state, is_streaming=is_streaming)
         return draft
 
-    async def _run(self, kernel: Kernel, arguments: KernelArguments) -> FunctionResult | None:
-        state = await self._before_last(kernel, arguments)
+    async def _run(
+        self, kernel: Kernel, arguments: KernelArguments, place: Place | None
+    ) -> FunctionResult | None:
+        state = await self._before_last(kernel, arguments, place)
         return None if state is None else await kernel.invoke(self._steps[-1][0], state)
 
     async def _stream(
-        self, kernel: Kernel, arguments: KernelArguments
+        self, kernel: Kernel, arguments: KernelArguments, place: Place | None
     ) -> AsyncGenerator[Any, None]:
-        state = await self._before_last(kernel, arguments)
+        state = await self._before_last(kernel, arguments, place)
         if state is None:
             return
         async with aclosing(kernel.invoke_stream(self._steps[-1][0], state)) as items:
@@ -144,14 +146,17 @@ class ParrotPipeline:
                 yield item
 
     async def _before_last(
-        self, kernel: Kernel, arguments: KernelArguments
+        self, kernel: Kernel, arguments: KernelArguments, place: Place | None
     ) -> KernelArguments | None:
         """Run all functions but the last one; return its arguments, None if one was cancelled."""
         state = arguments
-        for function, name in self._steps[:-1]:
+        foreseen = list(place.invocation.children) if place and place.invocation else []
+        for number, (function, name) in enumerate(self._steps[:-1]):
             result = await kernel.invoke(function, own_arguments(state))
             if result is None:
                 return None
+            if place is not None and number < len(foreseen):
+                place.plans.tell(foreseen[number], result)
             state = with_argument(state, name, str(result))
         return own_arguments(state)
 

@@ -16,7 +16,12 @@ from typing import Any, Self
 
 from semantic_kernel import Kernel
 from semantic_kernel.filters import FunctionInvocationContext
-from semantic_kernel.functions import KernelArguments, KernelFunction, KernelFunctionFromPrompt
+from semantic_kernel.functions import (
+    FunctionResult,
+    KernelArguments,
+    KernelFunction,
+    KernelFunctionFromPrompt,
+)
 
 from parrot_integrations.errors import ProgramError
 from parrot_integrations.planning.annotations import annotated, parrot_session
@@ -69,13 +74,16 @@ class ParrotPlanFilter:
     async def __call__(self, context: FunctionInvocationContext, next: Next) -> None:
         """Invoke a function, planned if it is a prompt function."""
         known = _foreseen(context.function)
-        if isinstance(context.function, KernelFunctionFromPrompt):
-            if known is not None and known.has_planned:
-                await _go_on(context, next, inside(known))
-            else:
-                await self._plan(context, next)
-        else:
+        if not isinstance(context.function, KernelFunctionFromPrompt):
             await _run_native(context, next)
+        elif known is not None and known.has_planned:
+            await _go_on(context, next, inside(known))
+        else:
+            await self._plan(context, next)
+        outermost = context.kernel.function_invocation_filters[-1:]
+        if known is not None and any(one is self for _, one in outermost):
+            # No other filter can change the result.
+            _tell(known, context.result)
 
     async def _plan(self, context: FunctionInvocationContext, next: Next) -> None:
         place = await self._begin(context)
@@ -147,6 +155,12 @@ def _foreseen(function: KernelFunction) -> Invocation | None:
     if place is None or place.invocation is None:
         return None
     return place.invocation.take(function)
+
+
+def _tell(invocation: Invocation, result: FunctionResult | None) -> None:
+    place = current_place.get()
+    if place is not None:
+        place.plans.tell(invocation, result)
 
 
 async def _go_on(context: FunctionInvocationContext, next: Next, place: Place | None) -> None:

@@ -123,7 +123,7 @@ class Tracer:
                     text = await look_through(function, arguments)
                     invocation.is_traced = True
         except (TemplateCut, Exception) as exc:  # noqa: BLE001 - whatever an engine says of a marker
-            return self._leave(function, _reason(exc))
+            return self._leave(invocation, function, _reason(exc))
         return TracedResult(lambda: text)
 
     async def _prompt(
@@ -236,12 +236,18 @@ class Tracer:
             raise CannotPlan("its service is on another server than the first one's")
         self.terms = terms
 
-    def _leave(self, function: KernelFunction, why: str) -> TracedResult:
+    def _leave(self, invocation: Invocation, function: KernelFunction, why: str) -> TracedResult:
         """Leave an invocation to the client; its text is late-bound if somebody reads it."""
         name = function.fully_qualified_name
         if isinstance(function, KernelFunctionFromPrompt):
             self.builder.cut(name, why)
-        return TracedResult(lambda: TemplateText.of(self.builder.late(name, why)))
+
+        def late() -> str:
+            text = TemplateText.of(self.builder.late(name, why))
+            invocation.late = text.symbol.variable
+            return text
+
+        return TracedResult(late)
 
 
 def _reason(exc: BaseException) -> str:

@@ -36,6 +36,7 @@ from tests.helpers.scripted_server import ScriptedServer, scripted_server
 from tests.integrations.semantic_kernel.kernel_kit import (
     add,
     arguments,
+    close_clients,
     failure,
     kernel_of,
     outcome,
@@ -103,13 +104,18 @@ async def test_a_stream_stays_an_asynchronous_generator(server: ScriptedServer) 
     await settle(server)
 
 
+@pytest.mark.parametrize(
+    ("template", "template_format"),
+    [("Say {{w.s}}", "semantic-kernel"), ("Say {{w-s}}", "handlebars"), ("{{ w_s() }}", "jinja2")],
+)
 async def test_a_stream_that_is_left_is_given_up(
-    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, template: str, template_format: str
 ) -> None:
     # It logs that a generator is closed elsewhere, with a traceback that keeps the stream alive.
     monkeypatch.setattr(logging.getLogger("opentelemetry.context"), "disabled", True)
     found = kernel(server.url)
-    stream: Any = found.invoke_stream(function(found), KernelArguments(input="x"))
+    made = add(found, "g", template, template_format)
+    stream: Any = found.invoke_stream(made, KernelArguments(input="x"))
     async for _ in stream:
         break
     await stream.aclose()
@@ -603,6 +609,7 @@ async def test_a_server_that_ends_in_the_middle(is_restarted: bool) -> None:
         finally:
             ending.end()
             assert background().settle(20)
+            await close_clients()
     if is_restarted:
         assert results[0] == results[1]
         assert isinstance(results[0], list)

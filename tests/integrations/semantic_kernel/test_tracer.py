@@ -164,6 +164,7 @@ CASES: Sequence[Case] = (
     sk("a value as a role", "<message role='{{w.s}}'>x</message>{{w.t}}", 2, cut="Error"),
     sk("a native function", "At {{n.now}}: {{w.s}} {{w.t}}", 3, late=1),
     sk("native functions alone", "{{n.now}} {{n.shout $input}}", 1, late=2),
+    sk("native functions side by side", "{{n.now}}{{n.now}}: {{w.s}} {{w.t}}", 3, late=2),
     sk("a native function without a result", "At {{n.nothing}}: {{w.s}} {{w.t}}", 3, late=1),
     sk("native with an argument", "{{n.shout $input}}: {{w.s}} {{w.t}}", 3, late=1),
     sk("native, looked through", "{{n.quoted $input}}: {{w.s}}", 2),
