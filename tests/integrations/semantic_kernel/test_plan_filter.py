@@ -299,6 +299,22 @@ async def test_a_call_that_is_another_ends_the_plan(
     assert plans[0].report().num_claimed == num_claimed
 
 
+async def test_one_of_two_alike_that_is_another_ends_the_plan(server: ScriptedServer) -> None:
+    found = kernel(server.url, prompt_filters="ignore")
+
+    async def rewrite(context: Any, next: Any) -> None:
+        await next(context)
+        context.rendered_prompt = context.rendered_prompt.replace("Summarise: y", "Summarise: z")
+
+    found.add_filter(FilterTypes.PROMPT_RENDERING, rewrite)
+    made = add(found, "g", "{{w.s}} {{w.s 'y'}} {{w.t}}")
+    with watch_plans() as plans:
+        await outcome(found, made, input="x")
+    await settle(server)
+    report = plans[0].report()
+    assert (report.num_claimed, report.num_missed) == (1, 3)
+
+
 async def test_functions_whose_plans_come_apart_are_planned_no_more(
     server: ScriptedServer, caplog: pytest.LogCaptureFixture
 ) -> None:
