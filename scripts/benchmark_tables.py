@@ -106,6 +106,24 @@ def scheduler_table(rows: list[Row]) -> str:
     )
 
 
+def discovery_table(rows: list[Row]) -> str:
+    """Return the discovery benchmark: edges, characters, time and memory of both methods."""
+    header = ("traffic", "method", "edges", "found", "false", "known characters")
+    return table(
+        (*header, "a call, p50", "p99", "memory"),
+        (
+            (
+                *(row[c] for c in ("traffic", "method", "edges", "found", "false")),
+                f"{100 * float(row['known_share']):.1f} %",
+                f"{row['p50_ms']} ms",
+                f"{row['p99_ms']} ms",
+                f"{row['session_kib']} KiB",
+            )
+            for row in rows
+        ),
+    )
+
+
 def server_table(row: Row) -> str:
     """Return the server benchmark: ours beside a bare FastAPI application."""
     names = {
@@ -292,6 +310,8 @@ def main() -> None:
     replace(page, "chain", chain_table(chain) + source(chain[0], "chain"))
     replace(page, "map_reduce", map_reduce_table(map_reduce) + source(map_reduce[0], "map_reduce"))
     replace(page, "scheduler", scheduler_table(scheduler) + source(scheduler[0], "scheduler"))
+    discovery = newest("discovery")
+    replace(page, "discovery", discovery_table(discovery) + source(discovery[0], "discovery"))
     replace(page, "server", server_table(server) + source(server, "server"))
     langchain = newest("langchain_call")
     text = langchain_table(langchain) + source(langchain[0], "langchain_call")
