@@ -8,6 +8,7 @@ nothing extra.
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import threading
 from collections.abc import AsyncGenerator, Iterator
@@ -15,8 +16,11 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-#: Ends the first line of a request. A body of JSON has no bare line breaks, so it cannot hold it.
-_REQUEST_LINE_END = b" HTTP/1.1\r\n"
+#: First line of a request that brings something; those that look and tidy up are not counted. A
+#: body of JSON has no bare line breaks, so it cannot hold such a line.
+_REQUEST_LINE = re.compile(rb"(?:POST|PUT) [^ ]{1,200} HTTP/1\.1\r\n")
+#: No such line is longer.
+_TAIL_BYTES = 220
 
 _CHUNK_BYTES = 65536
 
@@ -27,11 +31,11 @@ class DelayingProxy:
 
     Attributes:
         url: Where it is.
-        round_trips: Requests so far.
+        num_requests: Requests so far that bring something (``POST`` and ``PUT``).
     """
 
     url: str
-    round_trips: int = 0
+    num_requests: int = 0
 
 
 @contextmanager
@@ -97,8 +101,11 @@ class _Carrier:
     async def _counted(self, reader: asyncio.StreamReader) -> AsyncGenerator[bytes, None]:
         tail = b""
         async for piece in _pieces(reader):
-            self._proxy.round_trips += (tail + piece).count(_REQUEST_LINE_END)
-            tail = piece[1 - len(_REQUEST_LINE_END) :]
+            seen = tail + piece
+            self._proxy.num_requests += sum(
+                found.end() > len(tail) for found in _REQUEST_LINE.finditer(seen)
+            )
+            tail = seen[-_TAIL_BYTES:]
             yield piece
 
     async def _carry(
