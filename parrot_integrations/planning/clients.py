@@ -87,7 +87,10 @@ async def _keep(
         yield
     finally:
         clients.pop(settings, None)
-        await client.aclose()
+        if asyncio._get_running_loop() is not None:
+            # Else it is collected at the end of the process: its loop was never closed, as with
+            # ``nest_asyncio``, and nothing can be awaited any more.
+            await client.aclose()
 
 
 def _forget_closed_loops() -> None:

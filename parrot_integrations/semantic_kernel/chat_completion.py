@@ -37,6 +37,7 @@ from parrot_integrations.semantic_kernel.execution_settings import (
 )
 from parrot_integrations.semantic_kernel.histories import instructing_name, to_messages
 from parrot_integrations.semantic_kernel.services import ParrotService, only_one, values
+from parrot_integrations.semantic_kernel.streams import have_left_streams_closed
 
 
 class ParrotChatCompletion(ParrotService, ChatCompletionClientBase):
@@ -88,26 +89,21 @@ class ParrotChatCompletion(ParrotService, ChatCompletionClientBase):
     async def _inner_get_chat_message_contents(
         self, chat_history: ChatHistory, settings: PromptExecutionSettings
     ) -> list[ChatMessageContent]:
-        calls, terms = self._calls(chat_history, self._own(settings))
+        own = self._own(settings)
+        calls, terms = self._calls(chat_history, own)
         with service_errors():
             views = values(await aresults(replies_to(calls, self.connection, terms)))
-        return [to_chat_message(view, self.ai_model_id) for view in views]
+        return [to_chat_message(view, self._model_of(own)) for view in views]
 
     @trace_streaming_chat_completion(ParrotService.MODEL_PROVIDER_NAME)
-    async def _inner_get_streaming_chat_message_contents(
+    def _inner_get_streaming_chat_message_contents(
         self,
         chat_history: ChatHistory,
         settings: PromptExecutionSettings,
         function_invoke_attempt: int = 0,
     ) -> AsyncGenerator[list[StreamingChatMessageContent], Any]:
-        own = self._own(settings)
-        only_one(own)
-        calls, terms = self._calls(chat_history, own)
-        with service_errors():
-            (reply,) = replies_to(calls, self.connection, terms)
-            async with aclosing(reply.aevents()) as events:
-                async for event in events:
-                    yield [to_chat_chunk(event, self.ai_model_id, function_invoke_attempt)]
+        have_left_streams_closed()
+        return self._stream(chat_history, settings, function_invoke_attempt)
 
     def _prepare_chat_history_for_request(
         self, chat_history: ChatHistory, role_key: str = "role", content_key: str = "content"
@@ -132,6 +128,18 @@ class ParrotChatCompletion(ParrotService, ChatCompletionClientBase):
             settings.tools = None
 
     # --- on the way to the server -------------------------------------------------------------
+
+    async def _stream(
+        self, chat_history: ChatHistory, settings: PromptExecutionSettings, attempt: int
+    ) -> AsyncGenerator[list[StreamingChatMessageContent], Any]:
+        own = self._own(settings)
+        only_one(own)
+        calls, terms = self._calls(chat_history, own)
+        with service_errors():
+            (reply,) = replies_to(calls, self.connection, terms)
+            async with aclosing(reply.aevents()) as events:
+                async for event in events:
+                    yield [to_chat_chunk(event, self._model_of(own), attempt)]
 
     def _calls(
         self, chat_history: ChatHistory, settings: ParrotPromptExecutionSettings

@@ -24,6 +24,7 @@ from parrot_integrations.semantic_kernel.execution_settings import (
     ParrotTextPromptExecutionSettings,
 )
 from parrot_integrations.semantic_kernel.services import ParrotService, only_one, values
+from parrot_integrations.semantic_kernel.streams import have_left_streams_closed
 
 
 class ParrotTextCompletion(ParrotService, TextCompletionClientBase):
@@ -56,13 +57,20 @@ class ParrotTextCompletion(ParrotService, TextCompletionClientBase):
     async def _inner_get_text_contents(
         self, prompt: str, settings: PromptExecutionSettings
     ) -> list[TextContent]:
-        calls, terms = self._calls(prompt, self._own(settings))
+        own = self._own(settings)
+        calls, terms = self._calls(prompt, own)
         with service_errors():
             views = values(await aresults(replies_to(calls, self.connection, terms)))
-        return [to_text(view, self.ai_model_id) for view in views]
+        return [to_text(view, self._model_of(own)) for view in views]
 
     @trace_streaming_text_completion(ParrotService.MODEL_PROVIDER_NAME)
-    async def _inner_get_streaming_text_contents(
+    def _inner_get_streaming_text_contents(
+        self, prompt: str, settings: PromptExecutionSettings
+    ) -> AsyncGenerator[list[StreamingTextContent], Any]:
+        have_left_streams_closed()
+        return self._stream(prompt, settings)
+
+    async def _stream(
         self, prompt: str, settings: PromptExecutionSettings
     ) -> AsyncGenerator[list[StreamingTextContent], Any]:
         own = self._own(settings)
@@ -72,7 +80,7 @@ class ParrotTextCompletion(ParrotService, TextCompletionClientBase):
             (reply,) = replies_to(calls, self.connection, terms)
             async with aclosing(reply.aevents()) as events:
                 async for event in events:
-                    yield [to_text_chunk(event, self.ai_model_id)]
+                    yield [to_text_chunk(event, self._model_of(own))]
 
     def _calls(
         self, prompt: str, settings: ParrotPromptExecutionSettings
