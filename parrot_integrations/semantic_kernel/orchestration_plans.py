@@ -97,15 +97,9 @@ async def _run(
     result = await orchestration.invoke(task, runtime)  # type: ignore[arg-type]
     if result.background_task is not None:
         await result.background_task
-    await runtime.run(lambda: _goes_on(recording))
+    await runtime.run(lambda: recording.refusal is None)
     if recording.refusal is None and not result.event.is_set():
         recording.refuse(type(orchestration).__name__, "it does not come to an end")
-
-
-def _goes_on(recording: Recording) -> bool:
-    if recording.builder.num_calls > MAX_CALLS:
-        recording.refuse("", f"it has more than {MAX_CALLS} calls")
-    return recording.refusal is None
 
 
 def _plannable(member: Agent | OrchestrationBase[Any, Any]) -> ChatCompletionAgent:

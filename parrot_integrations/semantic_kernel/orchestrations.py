@@ -92,7 +92,7 @@ class PlannedOrchestration(OrchestrationBase[TIn, TOut]):
         """
         raise NotImplementedError
 
-    async def _to_messages(self, task: str | DefaultTypeAlias | TIn) -> DefaultTypeAlias:
+    async def _to_messages(self, task: Any) -> Any:
         """Return what ``OrchestrationBase.invoke`` makes of a task."""
         if isinstance(task, str):
             return ChatMessageContent(role=AuthorRole.USER, content=task)
@@ -100,11 +100,8 @@ class PlannedOrchestration(OrchestrationBase[TIn, TOut]):
             return task
         if isinstance(task, list) and all(isinstance(item, ChatMessageContent) for item in task):
             return task
-        if inspect.iscoroutinefunction(self._input_transform):
-            made: DefaultTypeAlias = await self._input_transform(task)
-        else:
-            made = self._input_transform(task)
-        return made
+        made: Any = self._input_transform(task)
+        return await made if inspect.iscoroutinefunction(self._input_transform) else made
 
     async def _plan(self, messages: DefaultTypeAlias, labels: Labels) -> Plan:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,9 +20,7 @@ from semantic_kernel.prompt_template import (
     HandlebarsPromptTemplate,
     Jinja2PromptTemplate,
     KernelPromptTemplate,
-    PromptTemplateConfig,
 )
-from semantic_kernel.prompt_template.prompt_template_base import PromptTemplateBase
 from semantic_kernel.services.ai_service_selector import AIServiceSelector
 
 from parrot_integrations.planning.builder import PlanBuilder
@@ -29,6 +28,8 @@ from parrot_integrations.planning.clients import Connection
 from parrot_integrations.planning.submits import Terms
 from parrot_integrations.planning.symbols import CannotPlan
 from parrot_integrations.semantic_kernel.chat_completion import ParrotChatCompletion
+
+_logger = logging.getLogger(__name__)
 
 _TEMPLATES = (KernelPromptTemplate, HandlebarsPromptTemplate, Jinja2PromptTemplate)
 
@@ -71,6 +72,7 @@ class Recording:
             self.refuse(agent, str(exc))
         except Exception as exc:
             # The agent's own call fails, too, and tells what is wrong in the framework's words.
+            _logger.debug("a call could not be foreseen", exc_info=True)
             self.refuse(agent, f"{type(exc).__name__}: {str(exc)[:_MAX_REASON_CHARS]}")
         return ""
 
@@ -89,6 +91,8 @@ class Recording:
             raise CannotPlan("it asks for several replies at once")
         if calls[0].options.tools:
             raise CannotPlan("its model may ask for tools")
+        if not any(calls[0].texts):
+            raise CannotPlan("nothing is said to its model")
         self._join(service.connection, terms)
         marker = self.builder.text_of(self.builder.call(calls[0], agent))
         return str.__str__(marker)
@@ -161,7 +165,7 @@ def _shadow(
         "kernel": _shadow_kernel(kernel, member.name, recording),
         "service": None,
         "arguments": _copied(member.arguments, memo),
-        "prompt_template": None if template is None else _copied_template(template),
+        "prompt_template": None if template is None else template.model_copy(),
     }
     return member.model_copy(update=update)
 
@@ -196,10 +200,6 @@ def _copied(arguments: KernelArguments | None, memo: dict[int, Any]) -> KernelAr
         return None
     settings = copy.deepcopy(arguments.execution_settings, memo)
     return KernelArguments(settings=settings, **arguments)
-
-
-def _copied_template(template: PromptTemplateBase) -> PromptTemplateBase:
-    return template.model_copy()
 
 
 def _session(terms: Terms) -> object:
