@@ -12,6 +12,7 @@ import re
 import socket
 import threading
 from collections.abc import AsyncGenerator, Iterator
+from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -49,16 +50,15 @@ def delaying_proxy(server_url: str, round_trip_s: float) -> Iterator[DelayingPro
     sock = socket.create_server(("127.0.0.1", 0))
     proxy = DelayingProxy(f"http://127.0.0.1:{sock.getsockname()[1]}")
     carrier = _Carrier(proxy, server_url, round_trip_s / 2)
-    with asyncio.Runner() as runner:
-        # Made here, so that it can be stopped whatever the thread does.
-        loop = runner.get_loop()
-        thread = threading.Thread(target=loop.run_until_complete, args=[carrier.serve(sock)])
-        thread.start()
-        try:
-            yield proxy
-        finally:
-            loop.call_soon_threadsafe(carrier.stop.set)
-            thread.join()
+    thread = threading.Thread(
+        target=lambda: asyncio.run(carrier.serve(sock)), name="delaying-proxy"
+    )
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        carrier.stop()
+        thread.join()
 
 
 class _Carrier:
@@ -66,15 +66,22 @@ class _Carrier:
 
     def __init__(self, proxy: DelayingProxy, server_url: str, one_way_s: float) -> None:
         parts = urlsplit(server_url)
-        self.stop = asyncio.Event()
+        self._loop: Future[asyncio.AbstractEventLoop] = Future()
+        self._stopped = asyncio.Event()
         self._proxy = proxy
         self._server = (parts.hostname, parts.port)
         self._one_way_s = one_way_s
         self._connections: set[asyncio.Task[None]] = set()
 
+    def stop(self) -> None:
+        """End ``serve``, from another thread."""
+        self._loop.result().call_soon_threadsafe(self._stopped.set)
+
     async def serve(self, sock: socket.socket) -> None:
+        """Accept connections until told to stop."""
+        self._loop.set_result(asyncio.get_running_loop())
         server = await asyncio.start_server(self._connect, sock=sock)
-        await self.stop.wait()
+        await self._stopped.wait()
         server.close()
         for task in self._connections:
             task.cancel()

@@ -63,6 +63,13 @@ def test_nothing_is_left_when_the_block_ends(server: ScriptedServer) -> None:
     assert threading.active_count() == before
 
 
+async def test_it_can_be_used_where_an_event_loop_runs(server: ScriptedServer) -> None:
+    with delaying_proxy(server.url, 0) as proxy:
+        async with httpx.AsyncClient() as http:
+            reply = await http.get(f"{proxy.url}/ready")
+    assert reply.status_code == 200
+
+
 def test_requests_are_counted_however_they_are_cut(server: ScriptedServer) -> None:
     request = b"POST /nowhere HTTP/1.1\r\nHost: here\r\nContent-Length: 0\r\n\r\n"
     with delaying_proxy(server.url, 0) as proxy:
