@@ -50,9 +50,13 @@ class TracedResult:
     Args:
         text: Makes its text when that is first asked for: a text that nobody reads is none of the
             plan's variables.
+
+    Attributes:
+        is_printed: A template engine prints the result itself, and wants an exact ``str``.
     """
 
     def __init__(self, text: Callable[[], str]) -> None:
+        self.is_printed = False
         self._make = text
         self._text: str | None = None
 
@@ -60,7 +64,7 @@ class TracedResult:
         """Return the text, with a marker for what is known later."""
         if self._text is None:
             self._text = self._make()
-        return self._text
+        return str.__str__(self._text) if self.is_printed else self._text
 
     def __repr__(self) -> str:
         """Raise: what a result shows is known later."""

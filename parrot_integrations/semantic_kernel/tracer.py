@@ -150,8 +150,17 @@ class Tracer:
         Raises:
             CannotPlan: That is for the user's filters to say.
         """
-        shadow: Any = ShadowKernel(self._kernel, lambda f, given: self.trace(f, given, invocation))
         template = function.prompt_template
+        config = template.prompt_template_config
+        # Then templates get results instead of escaped texts.
+        has_results = template.allow_dangerously_set_content or config.allow_dangerously_set_content
+
+        async def traced(inner: KernelFunction, given: KernelArguments) -> TracedResult:
+            result = await self.trace(inner, given, invocation)
+            result.is_printed = has_results
+            return result
+
+        shadow: Any = ShadowKernel(self._kernel, traced)
         if not self._kernel.prompt_rendering_filters or self._prompt_filters == "ignore":
             return str.__str__(await template.render(shadow, arguments))
         if self._prompt_filters == "cut":
