@@ -18,6 +18,7 @@ from parrot_integrations.planning.builder import PlanBuilder
 from parrot_integrations.planning.plan import Plan, PlanTerms
 from parrot_integrations.planning.symbols import CannotPlan
 from parrot_integrations.semantic_kernel.orchestration_runs import Labels
+from parrot_integrations.semantic_kernel.shadow import quietly
 from parrot_integrations.semantic_kernel.shadow_agents import Recording, shadows_of
 from parrot_integrations.semantic_kernel.trace_runtime import TraceRuntime
 
@@ -60,6 +61,7 @@ async def plan_of(
     try:
         shadows = shadows_of([_plannable(member) for member in members], recording)
         with (
+            quietly(),
             trace.use_span(_UNSEEN),
             parrot_session(
                 app=labels.app,

@@ -31,6 +31,7 @@ from semantic_kernel.agents.orchestration.orchestration_base import (
 from semantic_kernel.agents.orchestration.sequential import SequentialOrchestration
 from semantic_kernel.agents.runtime.core.core_runtime import CoreRuntime
 from semantic_kernel.contents import AuthorRole, ChatMessageContent
+from semantic_kernel.exceptions import KernelException
 
 from parrot_integrations.planning.plan import Plan
 from parrot_integrations.planning.symbols import CannotPlan
@@ -51,7 +52,9 @@ from parrot_integrations.semantic_kernel.orchestration_runs import (
 _logger = logging.getLogger(__name__)
 
 #: What a subclass may say without a change of what the agents are asked.
-_HARMLESS = frozenset({"t_in", "t_out", "_default_input_transform", "_default_output_transform"})
+_HARMLESS = frozenset(
+    {"t_in", "t_out", "_default_input_transform", "_default_output_transform", "_abc_impl"}
+)
 
 
 class PlannedOrchestration(OrchestrationBase[TIn, TOut]):
@@ -109,9 +112,11 @@ class PlannedOrchestration(OrchestrationBase[TIn, TOut]):
             return await plan_of(self._members, self._symbolic, messages, labels)
         except CannotPlan as exc:
             return no_plan(labels.orchestration, str(exc))
+        except KernelException as exc:
+            # It shows when the orchestration runs, too.
+            return no_plan(labels.orchestration, f"{type(exc).__name__}: {exc}")
         except Exception as exc:
-            # What is wrong with the orchestration shows when it runs; and a defect of ours must not
-            # keep it from running.
+            # A defect of ours must not keep the orchestration from running.
             _logger.warning("an orchestration could not be planned", exc_info=True)
             return no_plan(labels.orchestration, f"{type(exc).__name__}: {exc}")
 

@@ -14,20 +14,19 @@ from semantic_kernel.connectors.ai.chat_completion_client_base import ChatComple
 from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecutionSettings
 from semantic_kernel.contents import AuthorRole, ChatHistory, StreamingChatMessageContent
 from semantic_kernel.filters import FilterTypes, FunctionInvocationContext
-from semantic_kernel.functions import KernelArguments
 from semantic_kernel.kernel import Kernel
 from semantic_kernel.prompt_template import (
     HandlebarsPromptTemplate,
     Jinja2PromptTemplate,
     KernelPromptTemplate,
 )
-from semantic_kernel.services.ai_service_selector import AIServiceSelector
 
 from parrot_integrations.planning.builder import PlanBuilder
 from parrot_integrations.planning.clients import Connection
 from parrot_integrations.planning.submits import Terms
 from parrot_integrations.planning.symbols import CannotPlan
 from parrot_integrations.semantic_kernel.chat_completion import ParrotChatCompletion
+from parrot_integrations.semantic_kernel.stock import check_kernel, check_service, copied
 
 _logger = logging.getLogger(__name__)
 
@@ -84,12 +83,13 @@ class Recording:
         settings: PromptExecutionSettings,
         kernel: Kernel | None,
     ) -> str:
-        if type(service) is not ParrotChatCompletion:
-            raise CannotPlan(f"its service is a {type(service).__name__}")
+        check_service(service)
+        assert isinstance(service, ParrotChatCompletion), "as was checked"
         calls, terms = service.foresee(history, settings, kernel)
         if len(calls) != 1:
             raise CannotPlan("it asks for several replies at once")
-        if calls[0].options.tools:
+        options = calls[0].options
+        if options.tools and options.tool_choice != "none":
             raise CannotPlan("its model may ask for tools")
         if not any(calls[0].texts):
             raise CannotPlan("nothing is said to its model")
@@ -149,22 +149,30 @@ def shadows_of(
     """
     # Agents may share settings, which the framework changes; so do their copies.
     memo: dict[int, Any] = {}
-    return [_shadow(member, recording, memo) for member in members]
+    shadows = []
+    for member in members:
+        try:
+            shadows.append(_shadow(member, recording, memo))
+        except CannotPlan as exc:
+            raise CannotPlan(f"{member.name}: {exc}") from exc
+    return shadows
 
 
 def _shadow(
     member: ChatCompletionAgent, recording: Recording, memo: dict[int, Any]
 ) -> ChatCompletionAgent:
-    kernel = member.kernel
-    if type(kernel) is not Kernel or type(kernel.ai_service_selector) is not AIServiceSelector:
-        raise CannotPlan(f"{member.name} has a kernel or a service selector of its own kind")
+    check_kernel(member.kernel)
     template = member.prompt_template
     if template is not None and type(template) not in _TEMPLATES:
-        raise CannotPlan(f"{member.name} has a {type(template).__name__}")
+        raise CannotPlan(f"its template is a {type(template).__name__}")
+    arguments = member.arguments
+    if arguments is not None:
+        arguments = copied(arguments)
+        arguments.execution_settings = copy.deepcopy(arguments.execution_settings, memo)
     update = {
-        "kernel": _shadow_kernel(kernel, member.name, recording),
+        "kernel": _shadow_kernel(member.kernel, member.name, recording),
         "service": None,
-        "arguments": _copied(member.arguments, memo),
+        "arguments": arguments,
         "prompt_template": None if template is None else template.model_copy(),
     }
     return member.model_copy(update=update)
@@ -186,20 +194,13 @@ def _shadow_kernel(kernel: Kernel, agent: str, recording: Recording) -> Kernel:
 
     async def refuse(
         context: FunctionInvocationContext,
-        _next: Callable[[FunctionInvocationContext], Awaitable[None]],
+        next: Callable[[FunctionInvocationContext], Awaitable[None]],
     ) -> None:
         name = context.function.fully_qualified_name
         recording.refuse(agent, f"its instructions call {name}")
 
     shadow.add_filter(FilterTypes.FUNCTION_INVOCATION, refuse)
     return shadow
-
-
-def _copied(arguments: KernelArguments | None, memo: dict[int, Any]) -> KernelArguments | None:
-    if arguments is None:
-        return None
-    settings = copy.deepcopy(arguments.execution_settings, memo)
-    return KernelArguments(settings=settings, **arguments)
 
 
 def _session(terms: Terms) -> object:
