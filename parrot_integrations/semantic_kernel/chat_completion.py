@@ -22,6 +22,8 @@ from semantic_kernel.utils.telemetry.model_diagnostics.decorators import (
     trace_streaming_chat_completion,
 )
 
+from parrot_integrations.async_client import AsyncParrotClient
+from parrot_integrations.planning.annotations import Perf
 from parrot_integrations.planning.calls import ChatMessage, ModelCall
 from parrot_integrations.planning.direct import aresults, replies_to
 from parrot_integrations.planning.submits import Terms
@@ -45,11 +47,40 @@ class ParrotChatCompletion(ParrotService, ChatCompletionClientBase):
 
         kernel.add_service(ParrotChatCompletion(host="http://127.0.0.1:8642"))
 
-    It can be used wherever a chat service can, by agents too, and calls functions.
+    It can be used wherever a chat service can, by agents too, and calls functions. The
+    arguments are those of ``ParrotService``.
     """
 
     SUPPORTS_FUNCTION_CALLING: ClassVar[bool] = True
     MODEL_SETTING: ClassVar[str] = "chat_model_id"
+
+    def __init__(
+        self,
+        ai_model_id: str | None = None,
+        *,
+        service_id: str | None = None,
+        host: str | None = None,
+        api_key: str | None = None,
+        app: str | None = None,
+        perf: Perf | None = None,
+        timeout_s: float | None = None,
+        client: AsyncParrotClient | None = None,
+        env_file_path: str | None = None,
+        env_file_encoding: str | None = None,
+    ) -> None:
+        # Type checkers would make an `__init__` of the fields if the class had none of its own.
+        super().__init__(
+            ai_model_id,
+            service_id=service_id,
+            host=host,
+            api_key=api_key,
+            app=app,
+            perf=perf,
+            timeout_s=timeout_s,
+            client=client,
+            env_file_path=env_file_path,
+            env_file_encoding=env_file_encoding,
+        )
 
     def foresee(
         self, chat_history: ChatHistory, settings: PromptExecutionSettings, kernel: Kernel | None

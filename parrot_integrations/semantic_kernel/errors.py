@@ -101,6 +101,7 @@ _KINDS = ErrorKinds(
     failed={
         "prompt_too_long": CallRefused,
         "engine_rejected": CallRefused,
+        "invalid_format": CallRefused,
         "unsupported": CallRefused,
     },
     otherwise_failed=CallFailed,

@@ -289,7 +289,7 @@ class EngineContract(ChatContract):
         assert driver.strays == []
 
     async def test_drain_returns_when_nothing_runs(self, driver: EngineDriver):
-        await asyncio.wait_for(driver.engine.drain(), 1)
+        await asyncio.wait_for(driver.engine.drain(), 30)
         attempts = [driver.start(f"drain {i}", max_tokens=20) for i in range(5)]
         await driver.engine.drain()
         await driver.terminal(*attempts)
@@ -336,4 +336,4 @@ class EngineContract(ChatContract):
         assert len(running.outputs) == said
 
     async def test_an_engine_that_was_never_opened_closes(self):
-        await asyncio.wait_for(self.create().close(), 5)
+        await asyncio.wait_for(self.create().close(), 30)

@@ -291,7 +291,8 @@ class TestDeath:
         send(engine.pids[0], signal.SIGSTOP)
         start_s = time.monotonic()
         await engine.close()
-        assert time.monotonic() - start_s < 8
+        # It is killed after a few seconds; without that, this would last for ever.
+        assert time.monotonic() - start_s < 60
         assert await driver.ended() is None
         assert not any(is_alive(pid) for pid in engine.pids)
 

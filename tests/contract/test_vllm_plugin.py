@@ -194,9 +194,16 @@ async def outcome(driver: EngineDriver) -> tuple[list[str], list[str], dict[str,
 
 async def test_without_hints_it_is_vllm(driver: EngineDriver, stock: EngineDriver):
     before = await engine_of(driver).plugin_state()
-    await engine_of(stock).reset_prefix_cache()
-    with_it, without_it = await outcome(driver), await outcome(stock)
-    assert len(with_it[2]) == 40
+    for attempt in range(3):
+        await engine_of(driver).reset_prefix_cache()
+        await engine_of(stock).reset_prefix_cache()
+        with_it, without_it = await outcome(driver), await outcome(stock)
+        assert len(with_it[2]) == 40
+        assert with_it[2] == without_it[2]
+        # On a busy machine the outputs of several steps arrive together, and who is seen to begin
+        # or end first is chance. The engines themselves are deterministic.
+        if with_it == without_it or attempt == 2:
+            break
     assert with_it == without_it
     assert await engine_of(driver).plugin_state() == before
 

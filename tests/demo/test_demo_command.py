@@ -58,7 +58,7 @@ def left_after(mark, timeout_s):
 
 def start_and_wait_for_the_host(tmp_path, mark):
     demo = start(tmp_path, mark)
-    end_s = time.monotonic() + 20
+    end_s = time.monotonic() + 60
     while not any("demo.host" in line for line in processes(mark)):
         assert demo.poll() is None, demo.stderr.read()
         assert time.monotonic() < end_s
@@ -107,14 +107,14 @@ def check_program(program):
 def test_ctrl_c_ends_everything(tmp_path, mark):
     demo = start_and_wait_for_the_host(tmp_path, mark)
     demo.send_signal(signal.SIGINT)
-    _, err = demo.communicate(timeout=10)
+    _, err = demo.communicate(timeout=60)
     assert demo.returncode == 130
     assert "Stopped" in err
-    assert left_after(mark, 1) == []
+    assert left_after(mark, 20) == []
 
 
 def test_a_demo_that_is_killed_leaves_nothing_either(tmp_path, mark):
     demo = start_and_wait_for_the_host(tmp_path, mark)
     demo.kill()
-    demo.communicate(timeout=10)
-    assert left_after(mark, 5) == []
+    demo.communicate(timeout=60)
+    assert left_after(mark, 20) == []

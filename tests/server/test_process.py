@@ -98,7 +98,7 @@ def test_a_signal_ends_the_server_with_success(start_process: StartProcess, numb
 
     server.signal(number)
 
-    _, errors = server.process.communicate(timeout=10)
+    _, errors = server.process.communicate(timeout=60)
     assert server.process.returncode == 0
     assert errors == ""
     wait_until(lambda: not server.child_is_alive())
@@ -112,8 +112,8 @@ def test_a_signal_answers_who_waits_before_the_end(start_process: StartProcess):
 
         server.signal()
 
-        assert waiting.result(timeout=5)["variables"]["out"]["state"] == "cancelled"
-    assert server.process.wait(timeout=5) == 0
+        assert waiting.result(timeout=60)["variables"]["out"]["state"] == "cancelled"
+    assert server.process.wait(timeout=60) == 0
 
 
 def test_a_second_signal_ends_the_server_at_once(start_process: StartProcess):

@@ -21,7 +21,7 @@ async def test_a_shutdown_lets_running_calls_finish(start: StartServer):
     plan.engine.finish("in time")
 
     assert (await waiting).json()["variables"]["out"]["value"] == "in time"
-    await asyncio.wait_for(draining, 1)
+    await asyncio.wait_for(draining, 30)
 
 
 async def test_a_draining_server_refuses_new_work(start: StartServer):

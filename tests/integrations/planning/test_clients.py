@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import sys
 import weakref
 
 import pytest
@@ -65,6 +66,21 @@ def test_a_loop_that_ended_otherwise_is_forgotten() -> None:
     loop.close()
     asyncio.run(_client())
     assert loop not in clients._kept
+
+
+def test_a_client_that_no_loop_closes_is_forgotten_in_silence() -> None:
+    """A loop of ``nest_asyncio`` stays open and does not know its generators."""
+
+    async def use() -> None:
+        sys.set_asyncgen_hooks(None, None)
+        await shared_async_client(ONE)
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(use())
+    del clients._kept[loop]
+    # What goes wrong in a generator that is collected is a warning, and warnings are errors.
+    gc.collect()
+    loop.close()
 
 
 async def test_own_clients_win() -> None:

@@ -13,6 +13,7 @@ from semantic_kernel import Kernel
 from semantic_kernel.connectors.ai.function_choice_behavior import FunctionChoiceBehavior
 from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecutionSettings
 from semantic_kernel.contents import (
+    AuthorRole,
     ChatHistory,
     ChatMessageContent,
     ImageContent,
@@ -36,7 +37,7 @@ from parrot_integrations.semantic_kernel import (
 )
 from tests.helpers.fake_parrot import FakeParrot
 from tests.helpers.fake_replies import error_reply
-from tests.integrations.semantic_kernel.test_contents import CALL, RESULT
+from tests.integrations.semantic_kernel.test_contents import CALL, RESULT, called
 
 Settings = ParrotChatPromptExecutionSettings
 
@@ -78,8 +79,8 @@ async def test_the_exact_call(
     chat = ParrotChatCompletion(model_id, client=custom_client)
     history = ChatHistory(system_message="be")
     history.add_user_message("why")
-    history.add_message(ChatMessageContent(role="assistant", items=[CALL]))  # type: ignore[arg-type]
-    history.add_message(ChatMessageContent(role="tool", items=[RESULT]))  # type: ignore[arg-type]
+    history.add_message(ChatMessageContent(role=AuthorRole.ASSISTANT, items=[CALL]))
+    history.add_message(ChatMessageContent(role=AuthorRole.TOOL, items=[RESULT]))
     settings = Settings(
         temperature=0, stop=["."], seed=3, chat_template_kwargs={"enable_thinking": False}
     )
@@ -90,9 +91,7 @@ async def test_the_exact_call(
         messages=(
             Message(role="system", content=(TextSegment(text="be"),)),
             Message(role="user", content=(TextSegment(text="why"),)),
-            Message(
-                role="assistant", content=(), tool_calls=last_node(fake).messages[2].tool_calls
-            ),  # type: ignore[index]
+            Message(role="assistant", content=(), tool_calls=called()),
             Message(
                 role="tool",
                 content=(TextSegment(text="3"),),
@@ -127,7 +126,8 @@ async def test_several_replies_are_one_submit(
     replies = await chat.get_chat_message_contents(chat_history, settings)
     assert len(replies) == 3
     (submit,) = fake.submits
-    assert [node.sampling.seed for node in submit.nodes] == [7, 8, 9]  # type: ignore[union-attr]
+    nodes = [node for node in submit.nodes if isinstance(node, CallNode)]
+    assert [node.sampling.seed for node in nodes] == [7, 8, 9]
     with pytest.raises(ServiceInvalidExecutionSettingsError, match="number_of_responses"):
         await stream(chat, chat_history, settings)
 
@@ -158,13 +158,14 @@ async def test_annotations_of_the_call_then_the_service_then_the_block(
 ) -> None:
     chat = ParrotChatCompletion(client=custom_client, app="own", perf="throughput")
     history = ChatHistory()
-    history.add_message(ChatMessageContent(role="system", content="be", name="Ann"))  # type: ignore[arg-type]
+    history.add_message(ChatMessageContent(role=AuthorRole.SYSTEM, content="be", name="Ann"))
     history.add_user_message("why")
 
     async def told(service: ParrotChatCompletion, **settings: Any) -> tuple[Any, ...]:
         await ask(service, history, Settings(**settings))
         submit = fake.submits[-1]
-        return submit.app, dict(submit.metadata), submit.outputs[0].criteria.kind
+        criteria = submit.outputs[0].criteria
+        return submit.app, dict(submit.metadata), criteria and criteria.kind
 
     assert await told(chat) == ("own", {"stage": "Ann"}, "throughput")
     with parrot_session(app="block", session="b", stage="s", perf="latency", metadata={"k": 1}):
@@ -185,7 +186,7 @@ async def test_an_urgency_that_is_none_is_an_error(
 
 
 IMAGE = ChatHistory(
-    messages=[ChatMessageContent(role="user", items=[ImageContent(uri="http://x/y.png")])]  # type: ignore[arg-type]
+    messages=[ChatMessageContent(role=AuthorRole.USER, items=[ImageContent(uri="http://x/y.png")])]
 )
 
 
@@ -204,7 +205,7 @@ async def test_a_history_that_cannot_be_sent(
 
 async def test_a_name_that_is_too_long_is_the_framework_s_error(chat: ParrotChatCompletion) -> None:
     history = ChatHistory()
-    history.add_message(ChatMessageContent(role="user", content="x", name="n" * 300))  # type: ignore[arg-type]
+    history.add_message(ChatMessageContent(role=AuthorRole.USER, content="x", name="n" * 300))
     with pytest.raises(ServiceInvalidRequestError, match="name"):
         await ask(chat, history)
 
@@ -236,6 +237,18 @@ async def test_errors_are_the_framework_s(
     assert isinstance(caught.value, P.ParrotError)
 
 
+async def test_the_key_is_sent_and_not_told(fake: FakeParrot, chat_history: ChatHistory) -> None:
+    transport = httpx.MockTransport(fake.ahandle)
+    client = P.AsyncParrotClient("http://parrot.test", "sk-secret", transport=transport)
+    chat = ParrotChatCompletion(client=client)
+    await ask(chat, chat_history)
+    assert fake.headers["Authorization"] == "Bearer sk-secret"
+    fake.mishaps = [error_reply(401, "unauthorized")]
+    with pytest.raises(ServiceInvalidAuthError) as caught:
+        await ask(chat, chat_history)
+    assert "secret" not in repr(chat) + str(caught.value) + repr(caught.value.__cause__)
+
+
 async def test_a_reply_that_is_none_is_an_invalid_response(
     chat: ParrotChatCompletion, fake: FakeParrot, chat_history: ChatHistory
 ) -> None:
@@ -259,7 +272,7 @@ async def test_a_stream_that_is_left_reads_no_more(
 ) -> None:
     chat_history.add_user_message("many words " * 50)
     left = chat.get_streaming_chat_message_contents(chat_history, Settings())
-    async with aclosing(left) as chunks:  # type: ignore[type-var]
+    async with aclosing(left) as chunks:
         await anext(chunks)
     # What is not closed is a warning when it is collected, and warnings are errors.
 
@@ -310,7 +323,7 @@ async def test_prompt_functions_of_a_kernel(chat: ParrotChatCompletion, fake: Fa
     assert last_node(fake).sampling.max_tokens == 5
     pieces = [
         str(chunk)
-        async for (chunk,) in kernel.invoke_prompt_stream("say {{$x}}", arguments=arguments)  # type: ignore[misc]
+        async for (chunk,) in kernel.invoke_prompt_stream("say {{$x}}", arguments=arguments)
     ]
     assert "".join(pieces) == "<say <b> & co>"
 

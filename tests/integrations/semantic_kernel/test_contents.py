@@ -25,12 +25,13 @@ from semantic_kernel.contents import (
     StreamingTextContent,
     TextContent,
 )
+from semantic_kernel.contents.annotation_content import CitationType
 from semantic_kernel.contents.binary_content import BinaryContent
 from semantic_kernel.contents.utils.finish_reason import FinishReason
 
 from parrot_backend.protocol import TokenLogprob, ToolCall, Usage, VariableView
 from parrot_integrations.planning.calls import ChatMessage
-from parrot_integrations.planning.reply import ReplyText
+from parrot_integrations.planning.reply import ReplyEvent, ReplyText
 from parrot_integrations.semantic_kernel.contents import (
     to_chat_chunk,
     to_chat_message,
@@ -76,7 +77,11 @@ MESSAGES = [
         ChatMessage("assistant", "", tool_calls=called(id="r", name="f", arguments="{}")),
     ),
     (
-        message(AuthorRole.ASSISTANT, T(text="x"), AnnotationContent(quote="x")),
+        message(
+            AuthorRole.ASSISTANT,
+            T(text="x"),
+            AnnotationContent(type=CitationType.URL_CITATION, quote="x"),
+        ),
         ChatMessage("assistant", "x"),
     ),
     (message(AuthorRole.TOOL, RESULT), ChatMessage("tool", "3", "m-add", tool_call_id="c1")),
@@ -153,7 +158,7 @@ VIEW = VariableView(
     reasoning="h m",
     logprobs=(TokenLogprob(token="a", logprob=-0.5),),
 )
-PIECES = [
+PIECES: list[ReplyEvent] = [
     ReplyText("h", "reasoning"),
     ReplyText(" m", "reasoning"),
     ReplyText("a"),

@@ -33,6 +33,7 @@ TABLE = [
     (P.StreamRestarted("stream_restarted", "m"), ServiceResponseException),
     (P.ValueFailed("prompt_too_long", "m", "a", ("a", "b")), ServiceInvalidRequestError),
     (P.ValueFailed("engine_rejected", "m", "a", ("a",)), ServiceInvalidRequestError),
+    (P.ValueFailed("invalid_format", "m", "a", ("a",)), ServiceInvalidRequestError),
     (P.ValueFailed("engine_lost", "m", "a", ("a",)), ServiceResponseException),
     (P.ValueCancelled("cancelled", "m", "a", ("a",)), ServiceResponseException),
 ]

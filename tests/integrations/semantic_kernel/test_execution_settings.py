@@ -12,8 +12,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 from semantic_kernel.connectors.ai.function_choice_behavior import (
     FunctionChoiceBehavior,
-    FunctionChoiceType,
 )
+from semantic_kernel.connectors.ai.function_choice_type import FunctionChoiceType
 from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecutionSettings
 from semantic_kernel.functions import KernelFunctionFromPrompt
 from semantic_kernel.prompt_template import PromptTemplateConfig
@@ -106,7 +106,7 @@ execution_settings:
       type: auto
 """
     function = KernelFunctionFromPrompt.from_yaml(text)
-    loaded = function.prompt_execution_settings["default"]  # type: ignore[attr-defined]
+    loaded = function.prompt_execution_settings["default"]
     own = ParrotChatPromptExecutionSettings.from_prompt_execution_settings(loaded)
     assert (own.temperature, own.stop) == (0.25, ["a"])
     assert own.function_choice_behavior is not None

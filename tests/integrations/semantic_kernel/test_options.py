@@ -77,7 +77,7 @@ def test_the_default_model_is_the_server_s(name: str, sent: str | None) -> None:
         ({}, 256),
     ],
 )
-def test_both_words_for_the_longest_reply(given: dict[str, int], sent: int) -> None:
+def test_both_words_for_the_longest_reply(given: dict[str, Any], sent: int) -> None:
     assert options(**given)[0].sampling.max_tokens == sent
 
 
