@@ -94,11 +94,17 @@ class KernelPlans(Plans):
     on_close: Callable[[KernelPlans], None] | None = None
 
     def claim(self, call: ModelCall, *, endpoint: ClientSettings, direct: Direct) -> Reply | None:
-        """Return the reply of the planned call that is exactly this one; None if there is none."""
-        reply = Plans.claim(self, call, endpoint=endpoint, direct=direct)
+        """Return the reply of the planned call that is exactly this one; None if there is none.
+
+        What nobody has foreseen does not get what was planned for another place, even if it is
+        the same.
+        """
         place = current_place.get()
-        if place is not None and place.plans is self and place.invocation is not None:
-            self._count(place.invocation, is_found=reply is not None)
+        if place is None or place.plans is not self or place.invocation is None:
+            outer = self.outer
+            return None if outer is None else outer.claim(call, endpoint=endpoint, direct=direct)
+        reply = Plans.claim(self, call, endpoint=endpoint, direct=direct)
+        self._count(place.invocation, is_found=reply is not None)
         return reply
 
     def close(self) -> None:

@@ -121,6 +121,9 @@ async def streamed(kernel: Kernel, function: KernelFunction, **values: Any) -> s
 
 async def settle(server: ScriptedServer) -> None:
     """Nothing is left on the server, and no plan is in force."""
+    # Generators within one that was closed are closed by the loop, one after the other.
+    for _ in range(20):
+        await asyncio.sleep(0)
     # Once nest_asyncio is applied, loops do not close asynchronous generators at their end.
     for _, keeper in list(_kept.get(asyncio.get_running_loop(), {}).values()):
         await keeper.aclose()
