@@ -67,8 +67,8 @@ class OrchestrationRun:
         self._plan = plan
         self._labels = labels
         self._outer = current_plan.get()
-        #: The steps in progress, each with the task that reads it.
-        self._steps: dict[object, asyncio.Task[Any] | None] = {}
+        #: Steps in progress.
+        self._num_steps = 0
         self._is_sent = False
         #: Nobody will ask the plan any more, or what it foresaw is not what happens.
         self._is_useless = False
@@ -85,7 +85,7 @@ class OrchestrationRun:
                 return reply
             self._plan.miss()
             self._is_useless = True
-            if len(self._steps) <= 1:
+            if self._num_steps <= 1:
                 self.close()
         if self._outer is None:
             return None
@@ -94,8 +94,7 @@ class OrchestrationRun:
     async def step(self, stage: str, items: AsyncIterable[T]) -> AsyncGenerator[T, None]:
         """Yield what a step makes, with the run in force while each item is made."""
         iterator = aiter(items)
-        key = object()
-        self._begin(key)
+        self._begin()
         try:
             while True:
                 with self.scope(stage):
@@ -108,7 +107,7 @@ class OrchestrationRun:
                 if isinstance(iterator, AsyncGenerator):
                     await iterator.aclose()
             finally:
-                self._finish(key)
+                self._finish()
 
     @contextmanager
     def scope(self, stage: str) -> Iterator[None]:
@@ -129,11 +128,7 @@ class OrchestrationRun:
         Steps in progress go on, as they do without a plan, and so does what they wait for.
         """
         self._is_useless = True
-        task = asyncio.current_task()
-        # A step that this very task reads is not in progress: its reader has turned away.
-        for key in [key for key, reader in self._steps.items() if reader is task]:
-            del self._steps[key]
-        if not self._steps:
+        if not self._num_steps:
             self.close()
 
     def close(self) -> None:
@@ -142,28 +137,30 @@ class OrchestrationRun:
         if self._plan is not None:
             self._plan.close()
 
-    def _begin(self, key: object) -> None:
-        self._steps[key] = asyncio.current_task()
+    def _begin(self) -> None:
+        self._num_steps += 1
         self._stop_timer()
         if self._plan is not None and not self._is_sent:
             self._is_sent = True
             self._plan.start()
 
-    def _finish(self, key: object) -> None:
-        self._steps.pop(key, None)
-        if self._steps or self._plan is None:
+    def _finish(self) -> None:
+        self._num_steps -= 1
+        if self._num_steps or self._plan is None:
             return
         if self._is_useless:
             self.close()
             return
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(PATIENCE_S, self._lose_patience)
-
-    def _lose_patience(self) -> None:
-        _logger.debug("an orchestration does not go on; its plan is given up")
-        self.close()
+        self._timer = loop.call_later(PATIENCE_S, _lose_patience, weakref.ref(self))
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _lose_patience(run: weakref.ref[OrchestrationRun]) -> None:
+    if (found := run()) is not None:
+        _logger.debug("an orchestration does not go on; its plan is given up")
+        found.close()

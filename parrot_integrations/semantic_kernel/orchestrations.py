@@ -73,8 +73,11 @@ class PlannedOrchestration(OrchestrationBase[TIn, TOut]):
     ) -> OrchestrationResult[TOut]:
         """Start the orchestration on a task; see ``OrchestrationBase.invoke``."""
         self._set_types()
-        messages = await self._to_messages(task)
         labels = labels_of(self.name)
+        if (why := self._own_ways()) is not None:
+            show_to_watchers([no_plan(labels.orchestration, why)])
+            return await super().invoke(task, runtime)
+        messages = await self._to_messages(task)
         plan = await self._plan(messages, labels)
         show_to_watchers([plan])
         run = OrchestrationRun(plan if plan.program.steps else None, labels)
@@ -108,7 +111,8 @@ class PlannedOrchestration(OrchestrationBase[TIn, TOut]):
 
     async def _plan(self, messages: DefaultTypeAlias, labels: Labels) -> Plan:
         try:
-            self._check_class()
+            if (why := self._own_ways()) is not None:
+                raise CannotPlan(why)
             return await plan_of(self._members, self._symbolic, messages, labels)
         except CannotPlan as exc:
             return no_plan(labels.orchestration, str(exc))
@@ -120,14 +124,16 @@ class PlannedOrchestration(OrchestrationBase[TIn, TOut]):
             _logger.warning("an orchestration could not be planned", exc_info=True)
             return no_plan(labels.orchestration, f"{type(exc).__name__}: {exc}")
 
-    def _check_class(self) -> None:
+    def _own_ways(self) -> str | None:
+        """Return what a subclass of the user's does in its own way; None if there is nothing."""
         for cls in type(self).__mro__:
             if cls.__module__ == __name__:
-                return
+                break
             for name in vars(cls):
-                is_own = hasattr(OrchestrationBase, name) and not name.startswith("__")
+                is_own = hasattr(PlannedOrchestration, name) and not name.startswith("__")
                 if is_own and name not in _HARMLESS:
-                    raise CannotPlan(f"{cls.__name__} has a {name} of its own")
+                    return f"{cls.__name__} has a {name} of its own"
+        return None
 
 
 class ParrotSequentialOrchestration(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 import stamina
+from semantic_kernel.agents.orchestration.orchestration_base import OrchestrationResult
 from semantic_kernel.agents.orchestration.sequential import SequentialOrchestration
 from semantic_kernel.agents.runtime import InProcessRuntime
 from semantic_kernel.exceptions import ServiceException
@@ -171,6 +173,53 @@ def test_a_cancelled_orchestration_lets_the_agent_finish(slow: ScriptedServer, k
     assert slow.num_submits == 1
     report = plans[0].report()
     assert (report.num_claimed, report.num_missed, report.num_lost) == (num_begun, 0, 0)
+
+
+def test_a_callback_may_cancel(slow: ScriptedServer) -> None:
+    """The agent that speaks is heard to its end, and no other."""
+    heard, finished = Heard(), asyncio.Event()
+    results: list[OrchestrationResult[Any]] = []
+
+    def cancel(message: Any, is_final: bool) -> None:
+        heard.piece(message, is_final)
+        if not results[0].cancellation_token.is_cancelled():
+            results[0].cancel()
+        if is_final:
+            finished.set()
+
+    async def begin() -> None:
+        orchestration = ParrotSequentialOrchestration(**_parts("sequential", slow, cancel))
+        runtime = InProcessRuntime()
+        runtime.start()
+        results.append(await orchestration.invoke("Tides", runtime))
+        await _until(finished)
+        await runtime.stop_when_idle()
+
+    with watch_plans() as plans:
+        asyncio.run(begin())
+    assert {name: len(found) for name, found in heard.streams.items()} == {"agent0": 1}
+    report = plans[0].report()
+    assert (report.num_claimed, report.num_lost, report.num_missed) == (1, 0, 0)
+
+
+def test_a_runtime_that_is_forgotten(slow: ScriptedServer) -> None:
+    """Its plan is, too, before anybody loses patience."""
+    begun, answered = asyncio.Event(), asyncio.Event()
+
+    async def stop() -> None:
+        orchestration = ParrotSequentialOrchestration(
+            **_parts("sequential", slow, lambda *_: begun.set()),
+            agent_response_callback=lambda _message: answered.set(),
+        )
+        runtime = InProcessRuntime()
+        runtime.start()
+        await orchestration.invoke("Tides", runtime)
+        await _until(begun)
+        await runtime.stop()
+        await _until(answered)
+
+    asyncio.run(stop())
+    gc.collect()
 
 
 def _parts(kind: str, server: ScriptedServer, piece: Any) -> dict[str, Any]:

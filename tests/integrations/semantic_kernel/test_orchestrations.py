@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,6 +50,8 @@ from tests.integrations.semantic_kernel.orchestra import (
 )
 
 pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -160,11 +163,18 @@ class OwnManager(RoundRobinGroupChatManager):
 class OwnService(ParrotChatCompletion):
     """A service that might do anything."""
 
+    async def get_streaming_chat_message_contents(self, *args: Any, **kwargs: Any) -> Any:
+        async for messages in super().get_streaming_chat_message_contents(*args, **kwargs):
+            yield messages
+
 
 class OwnOrchestration(ParrotSequentialOrchestration):
     """An orchestration that says itself how it begins."""
 
+    has_begun = False
+
     async def _start(self, *args: Any, **kwargs: Any) -> None:
+        self.has_begun = True
         await super()._start(*args, **kwargs)
 
 
@@ -213,7 +223,7 @@ def with_other_server(server: ScriptedServer) -> Any:
 
 def with_two_sessions(server: ScriptedServer) -> Any:
     service = ParrotChatCompletion(host=server.url)
-    members = [
+    members: list[Any] = [
         ChatCompletionAgent(name=f"a{i}", service=service.with_session(session=str(i)))
         for i in range(2)
     ]
@@ -233,7 +243,7 @@ def with_a_human(server: ScriptedServer) -> Any:
 
 UNPLANNED: list[tuple[Any, str]] = [
     (with_own_agent, "own is a Own, not just a ChatCompletionAgent"),
-    (with_own_service, "its service is a OwnService"),
+    (with_own_service, "its service's class says itself what it does"),
     (with_tools, "its model may ask for tools"),
     (with_called_function, "its instructions call clock-now"),
     (with_other_server, "its model is on another server than those before"),
@@ -270,6 +280,12 @@ def test_what_cannot_be_foreseen_runs_as_it_is(
     raise AssertionError("no class of the framework")
 
 
+def test_an_orchestration_of_the_users_own_is_left_alone(server: ScriptedServer) -> None:
+    orchestration = OwnOrchestration(members=three(server))
+    asyncio.run(run(orchestration))
+    assert orchestration.has_begun
+
+
 def test_a_chat_without_a_last_round_is_not_traced(server: ScriptedServer) -> None:
     chat = group(server, RoundRobinGroupChatManager())
     (note,) = asyncio.run(chat.plan("Tides")).report().cuts
@@ -304,7 +320,10 @@ class Typed(ParrotSequentialOrchestration[Order, str]):
     """With types of its own."""
 
 
-@pytest.mark.parametrize("make", [ParrotSequentialOrchestration[Order, str], Typed])
+GIVEN_TYPES: Any = ParrotSequentialOrchestration[Order, str]
+
+
+@pytest.mark.parametrize("make", [GIVEN_TYPES, Typed])
 def test_types_and_transforms_are_the_users(server: ScriptedServer, make: Any) -> None:
     seen: list[Any] = []
 
@@ -321,8 +340,8 @@ def test_types_and_transforms_are_the_users(server: ScriptedServer, make: Any) -
     )
     assert seen == [order]
     assert server.num_submits == 1
-    plain = SequentialOrchestration[Order, str](three(server))
-    (text,) = texts(asyncio.run(run(plain.__class__(three(server)), "dry: tides")))
+    plain: Any = SequentialOrchestration(three(server))
+    (text,) = texts(asyncio.run(run(plain, "dry: tides")))
     assert found == f"<{text[2]}>"
 
 
@@ -336,9 +355,12 @@ def test_a_task_of_the_users_type_becomes_json(server: ScriptedServer) -> None:
 
 
 def test_a_wrong_task_fails_as_ever(server: ScriptedServer) -> None:
-    for cls in (SequentialOrchestration, ParrotSequentialOrchestration):
+    for orchestration in (
+        SequentialOrchestration[Order, str](three(server)),
+        ParrotSequentialOrchestration[Order, str](three(server)),
+    ):
         with pytest.raises(TypeError, match="Invalid input message type"):
-            asyncio.run(run(cls[Order, str](three(server)), 7))
+            asyncio.run(run(orchestration, 7))
 
 
 def test_nothing_of_the_users_is_changed_by_a_plan(server: ScriptedServer) -> None:
@@ -403,7 +425,8 @@ try:
 except ImportError as exc:
     print(json.dumps([hasattr(sk, "ParrotChatCompletion"), str(exc)]))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     has_connector, message = json.loads(done.stdout)
     assert has_connector
     assert "protobuf" in message
