@@ -21,11 +21,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from benchmarks.common import Cell, append_rows, cells, shown, spread
@@ -132,6 +134,15 @@ async def run(arguments: argparse.Namespace) -> list[dict[str, Cell]]:
     return rows
 
 
+@cache
+def version_of(python: Path) -> str:
+    """Return the version of Semantic Kernel that an interpreter has."""
+    code = "from importlib.metadata import version; print(version('semantic-kernel'))"
+    return subprocess.run(
+        [python, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
 async def measure(
     host: Host, worker: Worker, name: str, round_trip_ms: int, arguments: argparse.Namespace
 ) -> dict[str, Cell]:
@@ -144,6 +155,7 @@ async def measure(
             await host.reset_prefix_cache()
             await contest.run(worker, name, way)
     row: dict[str, Cell] = {
+        "semantic_kernel": version_of(arguments.client_python),
         "model": host.info.model,
         "program": name,
         "round_trip_ms": round_trip_ms,
