@@ -15,6 +15,13 @@ from parrot_integrations.planning.calls import ModelCall
 from parrot_integrations.planning.context import current_plan, in_force
 from parrot_integrations.planning.plan import Plan
 from parrot_integrations.planning.reply import Direct, Reply
+from parrot_integrations.semantic_kernel.invocations import (
+    Invocation,
+    KernelPlans,
+    Place,
+    at,
+    current_place,
+)
 from parrot_integrations.settings import ClientSettings
 
 T = TypeVar("T")
@@ -59,13 +66,16 @@ class OrchestrationRun:
     """One invocation of an orchestration, in force in its steps; belongs to one event loop.
 
     Args:
-        plan: Its plan, if it has one.
         labels: What its calls are annotated with.
+        plan: Its plan; one without calls is not sent.
+        root: Has the invocations of functions that were foreseen.
     """
 
-    def __init__(self, plan: Plan | None, labels: Labels) -> None:
-        self._plan = plan
+    def __init__(self, labels: Labels, plan: Plan, root: Invocation) -> None:
         self._labels = labels
+        self._plan = plan if plan.program.steps else None
+        #: Where ``ParrotPlanFilter`` finds what need not be planned again.
+        self._place = None if self._plan is None else Place(KernelPlans([plan]), root)
         self._outer = current_plan.get()
         #: Steps in progress.
         self._num_steps = 0
@@ -73,13 +83,14 @@ class OrchestrationRun:
         #: Nobody will ask the plan any more, or what it foresaw is not what happens.
         self._is_useless = False
         self._timer: asyncio.TimerHandle | None = None
-        if plan is not None:
+        if self._plan is not None:
             # A runtime that was stopped and forgotten takes its actors along, and they this.
             weakref.finalize(self, plan.close).atexit = False
 
     def claim(self, call: ModelCall, *, endpoint: ClientSettings, direct: Direct) -> Reply | None:
         """Return the reply to a call that runs already; see ``context.PlanInForce``."""
-        if self._plan is not None:
+        place = current_place.get()
+        if self._plan is not None and place is not None and place.invocation is not None:
             reply = self._plan.claim(call, endpoint=endpoint, direct=direct)
             if reply is not None:
                 return reply
@@ -119,7 +130,7 @@ class OrchestrationRun:
             stage=stage,
             metadata={"orchestration": labels.orchestration},
         )
-        with in_force(self), annotation:
+        with in_force(self), annotation, at(self._place or current_place.get()):
             yield
 
     def end(self) -> None:

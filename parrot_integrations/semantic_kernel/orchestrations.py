@@ -38,7 +38,7 @@ from parrot_integrations.planning.symbols import CannotPlan
 from parrot_integrations.planning.watching import show_to_watchers
 from parrot_integrations.semantic_kernel.orchestration_members import Member
 from parrot_integrations.semantic_kernel.orchestration_plans import (
-    MAX_CALLS,
+    Foreseen,
     labels_of,
     no_plan,
     plan_of,
@@ -50,6 +50,10 @@ from parrot_integrations.semantic_kernel.orchestration_runs import (
 )
 
 _logger = logging.getLogger(__name__)
+
+#: Bounds of what is traced before the first call: a member takes a millisecond or two, and a round
+#: copies the whole chat several times. At either bound it is about a quarter of a second.
+_MAX_MEMBERS, _MAX_ROUNDS = 200, 50
 
 #: What a subclass may say without a change of what the agents are asked.
 _HARMLESS = frozenset(
@@ -66,7 +70,8 @@ class PlannedOrchestration(OrchestrationBase[TIn, TOut]):
         Without calls, its report says why the orchestration is not planned.
         """
         self._set_types()
-        return await self._plan(await self._to_messages(task), labels_of(self.name))
+        messages = await self._to_messages(task)
+        return (await self._foresee(messages, labels_of(self.name))).plan
 
     async def invoke(
         self, task: str | DefaultTypeAlias | TIn, runtime: CoreRuntime
@@ -75,12 +80,12 @@ class PlannedOrchestration(OrchestrationBase[TIn, TOut]):
         self._set_types()
         labels = labels_of(self.name)
         if (why := self._own_ways()) is not None:
-            show_to_watchers([no_plan(labels.orchestration, why)])
+            show_to_watchers([no_plan(labels.orchestration, why).plan])
             return await super().invoke(task, runtime)
         messages = await self._to_messages(task)
-        plan = await self._plan(messages, labels)
-        show_to_watchers([plan])
-        run = OrchestrationRun(plan if plan.program.steps else None, labels)
+        foreseen = await self._foresee(messages, labels)
+        show_to_watchers([foreseen.plan])
+        run = OrchestrationRun(labels, foreseen.plan, foreseen.root)
         bound = copy.copy(self)
         bound._members = [_bound(member, run) for member in self._members]
         # The user's transform has run.
@@ -109,7 +114,7 @@ class PlannedOrchestration(OrchestrationBase[TIn, TOut]):
         made: Any = self._input_transform(task)
         return await made if inspect.iscoroutinefunction(self._input_transform) else made
 
-    async def _plan(self, messages: DefaultTypeAlias, labels: Labels) -> Plan:
+    async def _foresee(self, messages: DefaultTypeAlias, labels: Labels) -> Foreseen:
         try:
             if (why := self._own_ways()) is not None:
                 raise CannotPlan(why)
@@ -142,7 +147,7 @@ class ParrotSequentialOrchestration(
     """A ``SequentialOrchestration``, planned: each agent goes on with what the one before said."""
 
     def _symbolic(self, members: list[Agent]) -> OrchestrationBase[Any, Any]:
-        _check_size(len(members))
+        _check_size(len(members), _MAX_MEMBERS, "members")
         return SequentialOrchestration(members=members)
 
 
@@ -152,7 +157,7 @@ class ParrotConcurrentOrchestration(
     """A ``ConcurrentOrchestration``, planned: all agents work on the same task."""
 
     def _symbolic(self, members: list[Agent]) -> OrchestrationBase[Any, Any]:
-        _check_size(len(members))
+        _check_size(len(members), _MAX_MEMBERS, "members")
         return ConcurrentOrchestration(members=members)
 
 
@@ -169,13 +174,13 @@ class ParrotGroupChatOrchestration(
             raise CannotPlan("its manager may ask a human")
         if manager.max_rounds is None:
             raise CannotPlan("its manager has no max_rounds")
-        _check_size(manager.max_rounds - manager.current_round)
+        _check_size(manager.max_rounds - manager.current_round, _MAX_ROUNDS, "rounds")
         return GroupChatOrchestration(members=members, manager=manager.model_copy())
 
 
-def _check_size(num_calls: int) -> None:
-    if num_calls > MAX_CALLS:
-        raise CannotPlan(f"it has more than {MAX_CALLS} calls")
+def _check_size(number: int, at_most: int, things: str) -> None:
+    if number > at_most:
+        raise CannotPlan(f"it has more than {at_most} {things}")
 
 
 def _bound(member: Any, run: OrchestrationRun) -> Any:

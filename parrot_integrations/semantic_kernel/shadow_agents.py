@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,24 +13,22 @@ from semantic_kernel.agents import ChatCompletionAgent
 from semantic_kernel.connectors.ai.chat_completion_client_base import ChatCompletionClientBase
 from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecutionSettings
 from semantic_kernel.contents import AuthorRole, ChatHistory, StreamingChatMessageContent
-from semantic_kernel.filters import FilterTypes, FunctionInvocationContext
+from semantic_kernel.functions import KernelArguments, KernelFunction, KernelFunctionFromPrompt
 from semantic_kernel.kernel import Kernel
-from semantic_kernel.prompt_template import (
-    HandlebarsPromptTemplate,
-    Jinja2PromptTemplate,
-    KernelPromptTemplate,
-)
 
 from parrot_integrations.planning.builder import PlanBuilder
 from parrot_integrations.planning.clients import Connection
 from parrot_integrations.planning.submits import Terms
 from parrot_integrations.planning.symbols import CannotPlan
 from parrot_integrations.semantic_kernel.chat_completion import ParrotChatCompletion
+from parrot_integrations.semantic_kernel.invocations import Invocation
+from parrot_integrations.semantic_kernel.shadow import ShadowKernel, Traced
+from parrot_integrations.semantic_kernel.shadow_templates import ShadowTemplate, patches_asyncio
 from parrot_integrations.semantic_kernel.stock import check_kernel, check_service, copied
+from parrot_integrations.semantic_kernel.symbolic import TracedResult
+from parrot_integrations.semantic_kernel.tracer import Tracer
 
 _logger = logging.getLogger(__name__)
-
-_TEMPLATES = (KernelPromptTemplate, HandlebarsPromptTemplate, Jinja2PromptTemplate)
 
 #: An agent's reason may quote a value of any length.
 _MAX_REASON_CHARS = 120
@@ -43,13 +41,15 @@ class Recording:
     Attributes:
         builder: Records the calls.
         connection: The server of the calls, once there is one.
-        terms: How the first call would be sent.
+        terms: How the first agent's call would be sent.
+        root: Has the invocations of functions in instructions.
         refusal: Where and why the orchestration cannot be planned after all.
     """
 
     builder: PlanBuilder = field(default_factory=PlanBuilder)
     connection: Connection | None = None
     terms: Terms | None = None
+    root: Invocation = field(default_factory=Invocation)
     refusal: tuple[str, str] | None = None
 
     def refuse(self, where: str, why: str) -> None:
@@ -93,20 +93,20 @@ class Recording:
             raise CannotPlan("its model may ask for tools")
         if not any(calls[0].texts):
             raise CannotPlan("nothing is said to its model")
-        self._join(service.connection, terms)
+        self.join(agent, service.connection)
+        self.terms = self.terms or terms
+        if self.terms.app != terms.app or _session(self.terms) != _session(terms):
+            raise CannotPlan("its calls belong to another session than those before")
         marker = self.builder.text_of(self.builder.call(calls[0], agent))
         return str.__str__(marker)
 
-    def _join(self, connection: Connection, terms: Terms) -> None:
-        """Make sure that one submit can carry all calls."""
-        if self.connection is None or self.terms is None:
-            self.connection, self.terms = connection, terms
-            return
+    def join(self, agent: str, connection: Connection) -> None:
+        """Note a server that is asked; there can be but one."""
+        if self.connection is None:
+            self.connection = connection
         own, other = self.connection.settings, connection.settings
         if (own.base_url, own.api_key) != (other.base_url, other.api_key):
-            raise CannotPlan("its model is on another server than those before")
-        if self.terms.app != terms.app or _session(self.terms) != _session(terms):
-            raise CannotPlan("its calls belong to another session than those before")
+            self.refuse(agent, "its model is on another server than those before")
 
 
 class _ShadowService(ChatCompletionClientBase):
@@ -162,9 +162,13 @@ def _shadow(
     member: ChatCompletionAgent, recording: Recording, memo: dict[int, Any]
 ) -> ChatCompletionAgent:
     check_kernel(member.kernel)
-    template = member.prompt_template
-    if template is not None and type(template) not in _TEMPLATES:
-        raise CannotPlan(f"its template is a {type(template).__name__}")
+    shadow = ShadowKernel(member.kernel, _tracing(member, recording))
+    template = ShadowTemplate.of(
+        member.prompt_template,
+        member.instructions,
+        shadow,
+        lambda why: recording.refuse(member.name, why),
+    )
     arguments = member.arguments
     if arguments is not None:
         arguments = copied(arguments)
@@ -173,7 +177,7 @@ def _shadow(
         "kernel": _shadow_kernel(member.kernel, member.name, recording),
         "service": None,
         "arguments": arguments,
-        "prompt_template": None if template is None else template.model_copy(),
+        "prompt_template": template,
     }
     return member.model_copy(update=update)
 
@@ -190,17 +194,34 @@ def _shadow_kernel(kernel: Kernel, agent: str, recording: Recording) -> Kernel:
         for service_id, service in kernel.services.items()
         if isinstance(service, ChatCompletionClientBase)
     }
-    shadow = Kernel(plugins=dict(kernel.plugins), services=services)
+    return Kernel(plugins=dict(kernel.plugins), services=services)
 
-    async def refuse(
-        context: FunctionInvocationContext,
-        next: Callable[[FunctionInvocationContext], Awaitable[None]],
-    ) -> None:
-        name = context.function.fully_qualified_name
-        recording.refuse(agent, f"its instructions call {name}")
 
-    shadow.add_filter(FilterTypes.FUNCTION_INVOCATION, refuse)
-    return shadow
+def _tracing(member: ChatCompletionAgent, recording: Recording) -> Traced:
+    """Return what takes the place of functions in an agent's instructions."""
+    tracer = Tracer(member.kernel, recording.builder)
+
+    async def traced(function: KernelFunction, arguments: KernelArguments) -> TracedResult:
+        if (why := _patching(member.kernel)) is not None:
+            recording.refuse(member.name, why)
+            return TracedResult(str)
+        result = await tracer.trace(function, arguments, recording.root)
+        if tracer.connection is not None:
+            recording.join(member.name, tracer.connection)
+        return result
+
+    return traced
+
+
+def _patching(kernel: Kernel) -> str | None:
+    """Return why functions of a kernel cannot be traced before an orchestration begins."""
+    for plugin in kernel.plugins.values():
+        for function in plugin:
+            if not isinstance(function, KernelFunctionFromPrompt):
+                continue
+            if patches_asyncio(function.prompt_template):
+                return f"in its instructions, {function.fully_qualified_name} may patch asyncio"
+    return None
 
 
 def _session(terms: Terms) -> object:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import _asyncio
+import asyncio
 import threading
+from asyncio.base_events import BaseEventLoop
 from collections import defaultdict
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+from unittest.mock import patch
 
 from semantic_kernel.agents import ChatCompletionAgent
 from semantic_kernel.agents.orchestration.concurrent import ConcurrentOrchestration
@@ -27,6 +32,8 @@ from parrot_integrations.semantic_kernel import (
 )
 from tests.helpers.scripted_server import ScriptedServer
 
+T = TypeVar("T")
+
 PLAIN: dict[str, Any] = {
     "sequential": SequentialOrchestration,
     "concurrent": ConcurrentOrchestration,
@@ -38,6 +45,30 @@ PLANNED: dict[str, Any] = {
     "group chat": ParrotGroupChatOrchestration,
 }
 KINDS = list(PLAIN)
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """A loop as Python makes them, whatever has become of the class."""
+
+    run_forever = BaseEventLoop.run_forever
+    run_until_complete = BaseEventLoop.run_until_complete
+    _run_once = BaseEventLoop._run_once  # type: ignore[attr-defined]
+    _check_running = BaseEventLoop._check_running  # type: ignore[attr-defined]
+
+
+def execute(program: Coroutine[Any, Any, T]) -> T:
+    """Run a program on a loop of its own.
+
+    Templates of Handlebars apply nest_asyncio, for good; the orchestrations of the framework (which
+    accept only the tasks of their day) do not work from then on. So it is undone here.
+    """
+    with (
+        patch.multiple(asyncio, Task=_asyncio.Task, Future=_asyncio.Future),
+        patch.multiple(asyncio.tasks, Task=_asyncio.Task, _CTask=_asyncio.Task),
+        patch.multiple(asyncio.futures, Future=_asyncio.Future, _CFuture=_asyncio.Future),
+        asyncio.Runner(loop_factory=_Loop) as runner,
+    ):
+        return runner.run(program)
 
 
 def agents(host: str, *instructions: str | None, **fields: Any) -> list[Any]:

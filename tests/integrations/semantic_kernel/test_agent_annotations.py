@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -37,7 +36,7 @@ from parrot_integrations.semantic_kernel import (
     parrot_session,
 )
 from tests.helpers.scripted_server import ScriptedServer, scripted_server
-from tests.integrations.semantic_kernel.orchestra import agents, run, settle
+from tests.integrations.semantic_kernel.orchestra import agents, execute, run, settle
 
 pytestmark = pytest.mark.e2e
 
@@ -83,14 +82,14 @@ def members_of(service: ParrotChatCompletion, number: int) -> list[Any]:
 
 def test_a_plan_says_which_orchestration_it_is(server: ScriptedServer, told: list[Told]) -> None:
     members = agents(server.url, "Draft.", "Improve.")
-    asyncio.run(run(ParrotSequentialOrchestration(members=members, name="report")))
+    execute(run(ParrotSequentialOrchestration(members=members, name="report")))
     labels = {"session": "report", "stage": "report", "orchestration": "report"}
     assert told == [("report", labels)]
 
 
 def test_an_orchestration_without_a_name(server: ScriptedServer, told: list[Told]) -> None:
     orchestration = ParrotConcurrentOrchestration(members=agents(server.url, "Draft.", "Improve."))
-    asyncio.run(run(orchestration))
+    execute(run(orchestration))
     ((app, labels),) = told
     assert app == labels["orchestration"] == "ParrotConcurrentOrchestration"
     assert labels["session"] == orchestration.name
@@ -105,7 +104,7 @@ def test_what_the_caller_says_comes_first(server: ScriptedServer, told: list[Tol
         with parrot_session(app="news", session="visit-7", metadata={"user": 3}):
             await run(orchestration)
 
-    asyncio.run(call())
+    execute(call())
     labels = {"session": "visit-7", "stage": "report", "orchestration": "report", "user": 3}
     assert told == [("news", labels)]
 
@@ -115,7 +114,7 @@ def test_what_the_service_says_comes_before_the_orchestration(
 ) -> None:
     service = ParrotChatCompletion(host=server.url, app="news").with_session(session="visit-7")
     members = members_of(service, 2)
-    asyncio.run(run(ParrotSequentialOrchestration(members=members, name="report")))
+    execute(run(ParrotSequentialOrchestration(members=members, name="report")))
     assert told == [("news", {"session": "visit-7", "stage": "report", "orchestration": "report"})]
 
 
@@ -132,7 +131,7 @@ def test_agents_that_are_not_planned_are_stages(server: ScriptedServer, told: li
         Other(name=name, service=ParrotChatCompletion(host=server.url))
         for name in ("writer", "critic")
     ]
-    asyncio.run(run(ParrotSequentialOrchestration(members=members, name="report")))
+    execute(run(ParrotSequentialOrchestration(members=members, name="report")))
     labels = {"session": "report", "orchestration": "report"}
     assert told == [("", {**labels, "stage": "writer"}), ("", {**labels, "stage": "critic"})]
 
@@ -143,7 +142,7 @@ def test_a_handoff(server: ScriptedServer, told: list[Told]) -> None:
     first, second = members_of(service, 2)
     handoffs = OrchestrationHandoffs().add(first, second, "Transfer.")
     orchestration = HandoffOrchestration(members=[first, second], handoffs=handoffs)
-    asyncio.run(run(orchestration, "Please Handoff-transfer_to_agent1( now."))
+    execute(run(orchestration, "Please Handoff-transfer_to_agent1( now."))
     assert told == [
         ("", {"session": "visit-7", "stage": "agent0"}),
         ("", {"session": "visit-7", "stage": "agent1"}),
@@ -157,7 +156,7 @@ def test_magentic(server: ScriptedServer, told: list[Told]) -> None:
         prompt_execution_settings=ParrotChatPromptExecutionSettings(),
         max_round_count=1,
     )
-    asyncio.run(run(MagenticOrchestration(members=members_of(service, 2), manager=manager)))
+    execute(run(MagenticOrchestration(members=members_of(service, 2), manager=manager)))
     assert told
     assert {tuple(labels.items()) for _, labels in told} == {
         (("session", "visit-7"), ("stage", "manager"))
@@ -199,7 +198,7 @@ def test_a_process(server: ScriptedServer, told: list[Told]) -> None:
         async with await start(builder.build(), kernel, event):
             pass
 
-    asyncio.run(process())
+    execute(process())
     assert told == [
         ("", {"session": "visit-7", "stage": "Drafting-draft"}),
         ("", {"session": "visit-7", "stage": "Improving-improve"}),

@@ -7,7 +7,6 @@ import gc
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 import stamina
 from semantic_kernel.agents.orchestration.orchestration_base import OrchestrationResult
@@ -31,6 +30,7 @@ from tests.integrations.semantic_kernel.orchestra import (
     Heard,
     agents,
     build,
+    execute,
     run,
     settle,
     texts,
@@ -76,7 +76,7 @@ def test_an_agent_fails_as_without_a_plan(server: ScriptedServer, kind: str, pos
         heard = Heard()
         members = agents(server.url, *instructions)
         with pytest.raises(CallFailed, match="a scripted failure") as caught:
-            asyncio.run(run(build(classes, kind, members, heard, rounds=3)))
+            execute(run(build(classes, kind, members, heard, rounds=3)))
         # Whether agents at the same time get to an end is a matter of luck.
         answers = {} if kind == "concurrent" else dict(heard.answers)
         return type(caught.value).__name__, caught.value.code, answers
@@ -96,7 +96,7 @@ def test_other_agents_go_on_when_one_fails(slow: ScriptedServer) -> None:
     members = agents(slow.url, "Draft.", "Criticise.", "Improve.")
     orchestration = ParrotConcurrentOrchestration(members=members, agent_response_callback=complain)
     with watch_plans() as plans, pytest.raises(RuntimeError, match="no more"):
-        asyncio.run(run(orchestration))
+        execute(run(orchestration))
     assert {name: len(found) for name, found in heard.answers.items()} == {"agent1": 1, "agent2": 1}
     assert plans[0].report().num_claimed == 3
     assert slow.num_submits == 1
@@ -121,7 +121,7 @@ def test_a_callback_that_fails_ends_the_plan(slow: ScriptedServer) -> None:
         assert result.exception is not None
         await runtime.stop_when_idle()
 
-    asyncio.run(keep_the_error())
+    execute(keep_the_error())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -132,7 +132,7 @@ def test_a_server_that_is_down(kind: str) -> None:
             stamina.set_testing(True, attempts=2, cap=True),
             pytest.raises(ServiceException, match="no connection to the server") as caught,
         ):
-            asyncio.run(run(build(classes, kind, members, Heard(), rounds=3)))
+            execute(run(build(classes, kind, members, Heard(), rounds=3)))
         return type(caught.value).__name__
 
     assert outcome(PLANNED) == outcome(PLAIN)
@@ -169,7 +169,7 @@ def test_a_cancelled_orchestration_lets_the_agent_finish(slow: ScriptedServer, k
         await runtime.stop_when_idle()
 
     with watch_plans() as plans:
-        asyncio.run(cancel())
+        execute(cancel())
     assert slow.num_submits == 1
     report = plans[0].report()
     assert (report.num_claimed, report.num_missed, report.num_lost) == (num_begun, 0, 0)
@@ -196,7 +196,7 @@ def test_a_callback_may_cancel(slow: ScriptedServer) -> None:
         await runtime.stop_when_idle()
 
     with watch_plans() as plans:
-        asyncio.run(begin())
+        execute(begin())
     assert {name: len(found) for name, found in heard.streams.items()} == {"agent0": 1}
     report = plans[0].report()
     assert (report.num_claimed, report.num_lost, report.num_missed) == (1, 0, 0)
@@ -218,8 +218,10 @@ def test_a_runtime_that_is_forgotten(slow: ScriptedServer) -> None:
         await runtime.stop()
         await _until(answered)
 
-    asyncio.run(stop())
-    gc.collect()
+    execute(stop())
+    # What is dropped has finalizers of its own.
+    for _ in range(3):
+        gc.collect()
 
 
 def _parts(kind: str, server: ScriptedServer, piece: Any) -> dict[str, Any]:
@@ -244,7 +246,7 @@ def test_nothing_is_sent_before_the_runtime_starts(server: ScriptedServer) -> No
         assert result.background_task is not None
         result.background_task.cancel()
 
-    asyncio.run(only_invoke())
+    execute(only_invoke())
     assert not server.requests
 
 
@@ -258,7 +260,7 @@ def test_a_program_that_ends_without_waiting(slow: ScriptedServer) -> None:
         await ParrotSequentialOrchestration(**parts).invoke("Tides", runtime)
         await _until(begun)
 
-    asyncio.run(leave())
+    execute(leave())
 
 
 def test_a_runtime_that_is_stopped(slow: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +283,7 @@ def test_a_runtime_that_is_stopped(slow: ScriptedServer, monkeypatch: pytest.Mon
         await asyncio.to_thread(settle, slow)
 
     with watch_plans() as plans:
-        asyncio.run(stop())
+        execute(stop())
     assert not heard.answers
     assert plans[0].report().num_claimed == 1
 
@@ -297,9 +299,9 @@ def test_patience_is_for_pauses_only(slow: ScriptedServer, monkeypatch: pytest.M
     def members() -> list[Any]:
         return agents(slow.url, "Draft.", "Criticise.", "Improve.")
 
-    plainly = asyncio.run(run(SequentialOrchestration(members=members())))
+    plainly = execute(run(SequentialOrchestration(members=members())))
     with watch_plans() as plans:
-        planned = asyncio.run(
+        planned = execute(
             run(ParrotSequentialOrchestration(members=members(), agent_response_callback=pause))
         )
     assert texts(planned) == texts(plainly)
@@ -321,7 +323,7 @@ def test_a_callback_that_changes_messages(slow: ScriptedServer, kind: str) -> No
             classes, kind, agents(slow.url, "Draft.", "Criticise.", "Improve."), Heard(), rounds=4
         )
         orchestration._agent_response_callback = shout
-        return texts(asyncio.run(run(orchestration)))
+        return texts(execute(run(orchestration)))
 
     plainly = outcome(PLAIN)
     slow.requests.clear()
@@ -331,26 +333,3 @@ def test_a_callback_that_changes_messages(slow: ScriptedServer, kind: str) -> No
     assert report.num_claimed == 1
     assert report.num_missed == report.num_planned - 1
     assert report.num_submits == 1
-
-
-def test_a_lost_plan_is_made_up_for(slow: ScriptedServer) -> None:
-    """A session that ends under the plan costs the calls once more."""
-
-    async def lose(message: Any) -> None:
-        if message.name == "agent0":
-            (session,) = [s for s in slow.service.coordinator.sessions if not s.is_closed]
-            async with httpx.AsyncClient() as http:
-                await http.delete(f"{slow.url}/v1/sessions/{session.id}")
-
-    def members() -> list[Any]:
-        return agents(slow.url, "Draft.", "Criticise.", "Improve.")
-
-    plainly = asyncio.run(run(SequentialOrchestration(members=members())))
-    with watch_plans() as plans:
-        planned = asyncio.run(
-            run(ParrotSequentialOrchestration(members=members(), agent_response_callback=lose))
-        )
-    assert texts(planned) == texts(plainly)
-    report = plans[0].report()
-    assert report.num_claimed >= 1
-    assert report.num_lost + report.num_missed >= 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from tests.integrations.semantic_kernel.orchestra import (
     Heard,
     agents,
     build,
+    execute,
     run,
     settle,
     texts,
@@ -103,7 +103,7 @@ def outcome(program: Program, server: ScriptedServer, classes: dict[str, Any]) -
     members = agents(server.url, *program.instructions)
     orchestration = build(classes, program.kind, members, heard, program.rounds)
     try:
-        result = texts(asyncio.run(run(orchestration, program.task)))
+        result = texts(execute(run(orchestration, program.task)))
     except Exception as exc:  # noqa: BLE001 - errors are compared, too
         return (type(exc).__name__, str(exc))
     return (result, dict(heard.answers), dict(heard.streams))
