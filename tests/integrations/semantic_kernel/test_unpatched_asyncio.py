@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-import nest_asyncio
+import nest_asyncio  # type: ignore[import-untyped]
 
 from tests.helpers.unpatched_asyncio import unpatched_asyncio
 
