@@ -164,6 +164,7 @@ CASES: Sequence[Case] = (
     sk("a value as a role", "<message role='{{w.s}}'>x</message>{{w.t}}", 2, cut="Error"),
     sk("a native function", "At {{n.now}}: {{w.s}} {{w.t}}", 3, late=1),
     sk("native functions alone", "{{n.now}} {{n.shout $input}}", 1, late=2),
+    sk("native functions side by side", "{{n.now}}{{n.now}}: {{w.s}} {{w.t}}", 3, late=2),
     sk("a native function without a result", "At {{n.nothing}}: {{w.s}} {{w.t}}", 3, late=1),
     sk("native with an argument", "{{n.shout $input}}: {{w.s}} {{w.t}}", 3, late=1),
     sk("native, looked through", "{{n.quoted $input}}: {{w.s}}", 2),
@@ -457,11 +458,12 @@ async def test_what_is_not_the_frameworks_is_cut(server: ScriptedServer) -> None
     assert "of the program's own" in await reason(found, function, input=Text())
     assert "of the program's own" in await reason(found, function, input=[{"a": Text()}])
     assert "of the program's own" in await reason(found, function, input=(x for x in "ab"))
-    own = OwnFunction("own", "w", prompt="{{w.s}} {{w.t}}")
+    own: Any = OwnFunction
+    own = own("own", "w", prompt="{{w.s}} {{w.t}}")
     assert "says itself" in await reason(found, own, input="x")
     found.ai_service_selector = OwnSelector()
     assert "selector" in await reason(found, function, input="x")
-    other = OwnKernel(services=chat(server.url))
+    other = OwnKernel(services={"default": chat(server.url)})
     assert "kernel's class" in await reason(other, function, input="x")
 
 
