@@ -29,7 +29,8 @@ from parrot_integrations.semantic_kernel.foresight import (
     planned_items,
     with_own_calls,
 )
-from parrot_integrations.semantic_kernel.invocations import Place
+from parrot_integrations.semantic_kernel.invocations import Place, at
+from parrot_integrations.semantic_kernel.stock import is_prompt
 from parrot_integrations.semantic_kernel.tracer import PromptFilters
 
 #: A function, perhaps with the name of the argument that its result becomes.
@@ -152,11 +153,17 @@ class ParrotPipeline:
         state = arguments
         foreseen = list(place.invocation.children) if place and place.invocation else []
         for number, (function, name) in enumerate(self._steps[:-1]):
-            result = await kernel.invoke(function, own_arguments(state))
+            child = foreseen[number] if number < len(foreseen) else None
+            where = place
+            if place is not None and not is_prompt(function):
+                # The plan does not speak for what it asks.
+                where = Place(place.plans, None)
+            with at(where):
+                result = await kernel.invoke(function, own_arguments(state))
             if result is None:
                 return None
-            if place is not None and number < len(foreseen):
-                place.plans.tell(foreseen[number], result)
+            if place is not None and child is not None:
+                place.plans.tell(child, result)
             state = with_argument(state, name, str(result))
         return own_arguments(state)
 

@@ -66,17 +66,27 @@ class Definition:
 
 @dataclass(frozen=True)
 class RandomProgram:
-    """Functions, of which the last is invoked, and with what."""
+    """Functions, of which the last is invoked, and with what.
+
+    Attributes:
+        definitions: In order; each may invoke those before.
+        arguments: Of the invocation.
+        is_planner_first: Whether the planner sees invocations before all of the user's filters.
+    """
 
     definitions: tuple[Definition, ...]
     arguments: tuple[tuple[str, str], ...]
+    is_planner_first: bool
 
     def build(self, url: str, *, is_planned: bool) -> Built:
         kernel = kernel_of(url, is_planned=False)
         built = Built(kernel)
-        # The user's filters, one outside of the planner and one inside.
+        # The user's filters, one perhaps outside of the planner and one inside.
+        if self.is_planner_first and is_planned:
+            planner = ParrotPlanFilter(prompt_filters="ignore")
+            kernel.add_filter(FilterTypes.FUNCTION_INVOCATION, planner)
         kernel.add_filter(FilterTypes.FUNCTION_INVOCATION, built.invocation("outer"))
-        if is_planned:
+        if not self.is_planner_first and is_planned:
             planner = ParrotPlanFilter(prompt_filters="ignore")
             kernel.add_filter(FilterTypes.FUNCTION_INVOCATION, planner)
         kernel.add_filter(FilterTypes.FUNCTION_INVOCATION, built.invocation("inner"))
@@ -188,7 +198,9 @@ def random_program(pick: Pick) -> RandomProgram:
         definitions.append(Definition(f"f{number}", template_format, drawing.template()))
     values = ("input", "other", "flag")
     return RandomProgram(
-        tuple(definitions), tuple((name, "".join(_words(pick))) for name in values)
+        tuple(definitions),
+        tuple((name, "".join(_words(pick))) for name in values),
+        pick((True, False)),
     )
 
 

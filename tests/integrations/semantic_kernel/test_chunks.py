@@ -35,6 +35,23 @@ def server() -> Iterator[ScriptedServer]:
 
 
 class Native:
+    def __init__(self) -> None:
+        self.num_cancelled = 0
+
+    @kernel_function
+    async def asks(self, kernel: Kernel, input: str) -> str:
+        return str(await kernel.invoke(kernel.get_function("w", "s"), KernelArguments(input="x")))
+
+    @kernel_function
+    async def waits(self, input: str) -> str:
+        if not input:
+            raise ValueError("as it does")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.num_cancelled += 1
+        return "never"
+
     @kernel_function
     def marked(self, input: str) -> str:
         return f"<{input}>"
@@ -108,6 +125,17 @@ async def test_one_chunk_that_fails_ends_all(server: ScriptedServer, kernel: Ker
     await settle(server)
 
 
+async def test_chunks_beside_one_that_fails_are_given_up(
+    server: ScriptedServer, kernel: Kernel
+) -> None:
+    native = Native()
+    kernel.add_plugin(native, "waiting")
+    with pytest.raises(ValueError, match="as it does"):
+        await map_chunks(kernel, kernel.get_function("waiting", "waits"), ["a", "b", ""])
+    assert native.num_cancelled == 2
+    await settle(server)
+
+
 async def test_chunks_that_are_cancelled_leave_nothing(
     server: ScriptedServer, kernel: Kernel
 ) -> None:
@@ -144,6 +172,30 @@ async def test_pipelines_as_one_would_write_them(server: ScriptedServer, kernel:
     report = plans[0].report()
     assert (report.num_planned, report.num_claimed, report.num_missed) == (3, 3, 0), str(report)
     await settle(server)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("has_filter", [True, False])
+async def test_native_functions_that_ask_models(
+    server: ScriptedServer, is_first: bool, has_filter: bool
+) -> None:
+    kernels = [kernel_of(server.url, is_planned=has_filter), kernel_of(server.url)]
+    results = []
+    for kernel in kernels:
+        add(kernel, "s", "Summarise: {{$input}}")
+        kernel.add_plugin(Native(), "n")
+        inner = add(kernel, "g", "Say {{n.asks}} and {{w.s}}")
+        steps = [kernel.get_function("n", "asks") if is_first else inner]
+        steps += [kernel.get_function("w", "s"), kernel.get_function("w", "s")]
+        if kernel is kernels[0]:
+            with watch_plans() as plans:
+                result = await ParrotPipeline(steps).invoke(kernel, KernelArguments(input="y"))
+            results.append(plain(result))
+        else:
+            results.append(await by_hand(kernel, [(s, "input") for s in steps], input="y"))
+    await settle(server)
+    assert results[0] == results[1]
+    assert plans[0].report().num_wasted == 0, str(plans[0].report())
 
 
 async def test_what_a_pipeline_would_submit(server: ScriptedServer, kernel: Kernel) -> None:

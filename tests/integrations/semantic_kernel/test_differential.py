@@ -71,7 +71,7 @@ def programs(draw: Any) -> RandomProgram:
 
 
 @given(programs(), st.booleans())
-@examples(150 * _FACTOR)
+@examples(100 * _FACTOR)
 async def test_random_programs(
     server: ScriptedServer, program: RandomProgram, is_streaming: bool
 ) -> None:

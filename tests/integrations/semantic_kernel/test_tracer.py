@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from semantic_kernel import Kernel
 from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecutionSettings
+from semantic_kernel.connectors.ai.text_to_audio_client_base import TextToAudioClientBase
 from semantic_kernel.contents import ChatHistory
 from semantic_kernel.filters import FilterTypes
 from semantic_kernel.functions import KernelArguments, KernelFunctionFromPrompt, kernel_function
@@ -488,3 +489,26 @@ async def test_a_function_on_another_service_is_a_step_of_the_client(
         assert used(report) == (4, 4, 1), str(report)
         await settle(elsewhere)
     await settle(server)
+
+
+class Speaker(TextToAudioClientBase):
+    async def get_audio_contents(self, *_args: Any, **_kwargs: Any) -> list[Any]:
+        raise AssertionError("not asked")
+
+
+async def test_streams_are_of_services_that_stream(server: ScriptedServer) -> None:
+    results = []
+    for is_planned in (False, True):
+        found = kernel_of(server.url, is_planned=is_planned)
+        found.services = {
+            "speaker": Speaker(ai_model_id="speaker", service_id="speaker"),
+            "chat": chat(server.url, service_id="chat"),
+        }
+        own = PromptExecutionSettings(service_id="chat")
+        add(found, "s", "Summarise: {{$input}}", settings=own)
+        made = add(found, "f", "Say {{w.s}}")
+        with watch_plans() as plans:
+            results.append(await streamed(found, made, input="x"))
+    await settle(server)
+    assert results[0] == results[1]
+    assert used(plans[0].report()) == (2, 2, 0)
