@@ -136,8 +136,8 @@ def server_table(row: Row) -> str:
     return table(("", "Parrot", "bare FastAPI"), lines)
 
 
-def langchain_programs_table(rows: list[Row]) -> str:
-    """Return the LangChain programs in their three ways."""
+def programs_table(rows: list[Row]) -> str:
+    """Return a framework's programs in their three ways."""
     header = (
         *("program", "round trip", "call by call", "drop-in", "planned", "requests"),
         *("faster", "planned / bound"),
@@ -316,12 +316,12 @@ def main() -> None:
     langchain = newest("langchain_call")
     text = langchain_table(langchain) + source(langchain[0], "langchain_call")
     replace(page, "langchain_call", text)
-    programs = newest("langchain")
-    text = langchain_programs_table(programs) + source(programs[0], "langchain")
-    replace(ROOT / "docs" / "langchain.md", "langchain", text)
-    far = [row for row in programs if row["round_trip_ms"] == "250"]
-    text = langchain_programs_table(far) + source(far[0], "langchain")
-    replace(readme, "langchain", text)
+    for name in ("langchain", "semantic_kernel"):
+        programs = newest(name)
+        text = programs_table(programs) + source(programs[0], name)
+        replace(ROOT / "docs" / f"{name}.md", name, text)
+        far = [row for row in programs if row["round_trip_ms"] == "250"]
+        replace(readme, name, programs_table(far) + source(far[0], name))
     planning = newest("langchain_plan")
     text = planning_table(planning) + source(planning[0], "langchain_plan")
     replace(page, "langchain_plan", text)

@@ -7,14 +7,7 @@ from dataclasses import dataclass
 from parrot_backend.core.chat import NO_CHAT, NO_DETAILS, ChatOptions, OutputDetails, TokenLogprob
 from parrot_backend.core.control_specs import ControlSpec
 from parrot_backend.core.criteria import Criteria
-from parrot_backend.core.ids import (
-    AttemptId,
-    EngineId,
-    NodeId,
-    SessionId,
-    VariableId,
-    WaiterId,
-)
+from parrot_backend.core.ids import AttemptId, EngineId, NodeId, SessionId, VariableId, WaiterId
 from parrot_backend.core.prefix import PrefixBoundary
 from parrot_backend.core.prompt import Input, Segment, Text
 from parrot_backend.core.step_time import StepTimeModel

@@ -39,7 +39,7 @@ async def ask(
 
 
 def session_of(reply: httpx.Response) -> str:
-    return reply.headers["x-parrot-session"]
+    return reply.headers["x-parrot-session-id"]
 
 
 async def view_of(server: RunningServer, session: str) -> dict[str, Any]:
