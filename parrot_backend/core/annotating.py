@@ -129,7 +129,8 @@ class Annotator:
         """Return what was found of a call together with what earlier runs say of it."""
         app = _app_of(session)
         length = self._shapes.output_length(app, found.template)
-        if length is not None and length.num_seen >= _MIN_OUTPUTS:
+        # Other kinds of calls would say too little of this one: what is reserved must suffice.
+        if length and self._shapes.num_outputs(app, found.template) >= _MIN_OUTPUTS:
             found = replace(found, expected_tokens=max(1, length.high_tokens))
         if found.stage >= _MAX_STAGES_SEEN:
             return found

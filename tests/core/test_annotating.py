@@ -136,9 +136,11 @@ def test_outputs_are_reserved_as_long_as_those_of_their_kind_were() -> None:
         driver.finish(f"c{number}", "x", usage=RequestUsage(10, 20 + number))
 
     later = ask(driver, "later", ["You sum up.", "Sum up report 77."])
+    other = ask(driver, "other", ["You tell stories.", "Tell a long one."])
 
     assert requests(driver)["c0"].need_tokens - requests(driver)["c0"].prompt_tokens == 500
     assert later.need_tokens - later.prompt_tokens == 29
+    assert other.need_tokens - other.prompt_tokens == 500
 
 
 def test_a_submit_that_declares_its_graph_is_not_looked_at() -> None:

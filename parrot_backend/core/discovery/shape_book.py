@@ -111,6 +111,11 @@ class ShapeBook:
         ranked = sorted(known.lengths.get(template) or known.all_lengths)
         return OutputLength(median_low(ranked), ranked[len(ranked) * 9 // 10], len(ranked))
 
+    def num_outputs(self, app: str, template: str) -> int:
+        """Return how many outputs of a template itself are known."""
+        known = self._apps.get(app)
+        return 0 if known is None else len(known.lengths.get(template, ()))
+
     def learn_run(self, app: str, stages: Sequence[StageShape]) -> None:
         """Take in a finished run."""
         known = self._app(app)
