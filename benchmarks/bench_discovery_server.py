@@ -53,10 +53,13 @@ class Times:
     end: list[float] = field(default_factory=list)
     edges: int = 0
 
+    def counted(self) -> list[tuple[int, float]]:
+        """Return the submits of prompts of about 20,000 characters, or all if there are none."""
+        return [s for s in self.submit if _LEAST_CHARS <= s[0] <= _MOST_CHARS] or self.submit
+
     def submit_ms(self, share: float) -> float:
-        """Return a percentile of the times of prompts of about 20,000 characters, or of all."""
-        near = [ms for chars, ms in self.submit if _LEAST_CHARS <= chars <= _MOST_CHARS]
-        return round(percentile(near or [ms for _, ms in self.submit], share), 3)
+        """Return a percentile of the times of the submits that count."""
+        return round(percentile([ms for _, ms in self.counted()], share), 3)
 
 
 class Server:
@@ -119,6 +122,7 @@ async def compare(num_files: int, repeat: int) -> dict[str, Cell]:
         await server.service.stop()
     row: dict[str, Cell] = {"files": num_files, "runs": repeat}
     row["edges"] = servers["on"].times.edges
+    row["prompt_chars"] = round(percentile([c for c, _ in servers["on"].times.counted()], 0.5))
     for name, server in servers.items():
         times = server.times
         row[f"submit_p50_ms_{name}"] = times.submit_ms(0.5)

@@ -126,12 +126,21 @@ def discovery_table(rows: list[Row]) -> str:
 
 def discovery_server_table(rows: list[Row]) -> str:
     """Return what discovery adds to the times of a server."""
-    header = ("files", "edges of a run", "submit, p50", "p99", "added", "end of a call", "added")
+    header = (
+        "files",
+        "edges",
+        "characters",
+        "submit, p50",
+        "p99",
+        "added",
+        "end of a call",
+        "added",
+    )
     return table(
         header,
         (
             (
-                *(row[c] for c in ("files", "edges")),
+                *(row[c] for c in ("files", "edges", "prompt_chars")),
                 *(f"{row[c]} ms" for c in ("submit_p50_ms_on", "submit_p99_ms_on")),
                 *(f"{row[c]} ms" for c in ("added_submit_p50_ms", "end_p50_ms_on")),
                 f"{row['added_end_p50_ms']} ms",
