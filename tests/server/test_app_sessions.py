@@ -146,6 +146,16 @@ async def test_a_chat_goes_on_in_its_session(start_listening: StartServer):
     assert [node["output"] for node in nodes] == ["call1", "call2"]
 
 
+async def test_a_chat_without_a_name_joins_none_that_has_one(start_listening: StartServer):
+    server = await start_listening()
+    first = await ask(server, "Be brief.", "Hello", session="run")
+    said = first.json()["choices"][0]["message"]["content"]
+
+    second = await ask(server, "Be brief.", "Hello", said, "And now?")
+
+    assert session_of(second) != session_of(first)
+
+
 async def test_a_chat_that_was_streamed_goes_on(start_listening: StartServer):
     server = await start_listening()
     first = await ask(server, "Be brief.", "Hello", stream=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict, deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from hashlib import blake2b
 from statistics import median_low
 from typing import NamedTuple
@@ -170,6 +171,7 @@ def _histories(stages: Sequence[StageShape]) -> list[tuple[_History, ...]]:
     return found
 
 
+@lru_cache(maxsize=4096)  # each look ahead asks for the same ones again
 def _digest(*names: str) -> str:
     text = "\n".join(names)
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()

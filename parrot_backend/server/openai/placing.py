@@ -72,7 +72,9 @@ class CallPlacer:
         """
         owner = f"{len(DEFAULT_TENANT)}:{DEFAULT_TENANT}/{hints.app}"
         key = _key_of(owner, hints)
-        conversation = conversation_of(calls[0]) if self._discovers else None
+        # Who names one call names all.
+        is_unnamed = self._discovers and key is None
+        conversation = conversation_of(calls[0]) if is_unnamed else None
         into = self._session_for(owner, key, hints, conversation, len(calls))
         named = self._named(into, calls)
         # Nothing can come after a call that nothing leads to.
