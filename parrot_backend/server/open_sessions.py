@@ -96,7 +96,6 @@ class OpenSessions:
             num_chars: The characters of their prompts.
         """
         held = self._open.setdefault(session, _Open(key))
-        self._open.move_to_end(session)
         held.num_calls += num_calls
         held.num_chars += num_chars
         held.num_unfinished += 1

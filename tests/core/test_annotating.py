@@ -74,6 +74,13 @@ def test_the_graph_of_the_coding_task() -> None:
         total = found.value_chars + found.repeated_chars + found.fresh_chars
         assert total == sum(map(len, call.texts))
         assert made[f"c{number}"].depth == found.stage
+    kinds = {(call.step, _template(made[f"c{n}"])) for n, call in enumerate(calls)}
+    assert len(kinds) == len({step for step, _ in kinds}) == len({kind for _, kind in kinds}) == 4
+
+
+def _template(request: Request) -> str:
+    assert request.found is not None
+    return request.found.template
 
 
 def test_a_stage_that_is_waited_for_is_a_task_group_in_the_second_run() -> None:

@@ -197,8 +197,10 @@ async def test_a_name_keeps_calls_together(start_listening: StartServer, fields:
     theirs = session_of(await ask(server, "Be brief.", "c", session="theirs"))
     elsewhere = session_of(await ask(server, "Be.", "c", parrot={"session": "mine", "app": "x"}))
 
+    user = session_of(await ask(server, "Be.", "c", user="theirs"))
+
     assert mine[0] == mine[1]
-    assert len({mine[0], theirs, elsewhere}) == 3
+    assert len({mine[0], theirs, elsewhere, user}) == 4
 
 
 async def test_a_session_that_a_reply_has_told_is_a_name_too(start_listening: StartServer):

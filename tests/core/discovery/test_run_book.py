@@ -64,9 +64,21 @@ def test_a_session_that_is_forgotten_for_room_begins_anew_and_teaches_nothing() 
     assert say(book, _B, "4", f"{_OTHER} {_OTHER[::-1]} {_VALUE[::-1]}", "x") == ["3"]
     assert book.num_chars <= 300
     assert say(book, _A, "5", f"Sum up: {_VALUE}", "x") == []
+    say(book, _A, "6", "Go on.", "x")
     assert book.forget(_A) == ()
-    assert len(book.forget(_B)) == 2
+    book.forget(_B)
     assert (len(book), book.num_chars) == (0, 0)
+
+
+def test_the_session_that_was_heard_of_last_is_kept() -> None:
+    book = RunBook(300)
+    for session in (_A, _B, _A):
+        say(book, session, f"{session}1", f"Write for {session}.", f"{session}: {_VALUE}")
+        say(book, session, f"{session}2", "Go on.", "x")
+    say(book, SessionId("c"), "c1", "Write.", _OTHER * 2)
+    say(book, SessionId("c"), "c2", "Go on.", "x")
+    assert say(book, _A, "a3", f"Sum up: a: {_VALUE}", "x") == ["a1"]
+    assert say(book, _B, "b3", f"Sum up: b: {_VALUE}", "x") == []
 
 
 def test_a_call_that_ends_after_its_session_was_forgotten_is_no_more() -> None:
