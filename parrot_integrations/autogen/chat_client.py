@@ -46,7 +46,8 @@ class ParrotChatCompletionClient(ChatCompletionClient, Component[ParrotClientCon
     """A model client for a Parrot server.
 
         client = ParrotChatCompletionClient(base_url="http://127.0.0.1:8642", temperature=0)
-        team = RoundRobinGroupChat([AssistantAgent("writer", client), AssistantAgent("critic", client)])
+        agents = [AssistantAgent(name, client) for name in ("writer", "critic")]
+        team = RoundRobinGroupChat(agents, max_turns=4)
 
     Args:
         model: Name of the model; None is the server's default.
@@ -61,7 +62,8 @@ class ParrotChatCompletionClient(ChatCompletionClient, Component[ParrotClientCon
         context_tokens: Length of the model's context, for ``remaining_tokens``.
         model_info: What the model can do; None is text, tools and JSON.
         async_client: Replaces the client that all models of an event loop share.
-        create_args: Arguments of every call, in OpenAI's words, which ``extra_create_args`` override.
+        create_args: Arguments of every call, in OpenAI's words; ``extra_create_args`` override
+            them.
 
     Raises:
         NotConfigured: No server is known.

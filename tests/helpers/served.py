@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,11 +10,20 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+#: Environment variable that names the interpreter of servers; ours if it is not set.
+SERVER_PYTHON = "PARROT_TEST_SERVER_PYTHON"
+
 
 @contextmanager
-def parrot_serve(*options: str) -> Iterator[str]:
-    """Start a server on a free port; yield its URL; end it in good order."""
-    command = [sys.executable, "-m", "parrot_backend", "serve", "--port", "0", *options]
+def parrot_serve(*options: str, python: str | None = None) -> Iterator[str]:
+    """Start a server on a free port; yield its URL; end it in good order.
+
+    Args:
+        options: Of ``parrot serve``.
+        python: The interpreter; None takes what ``SERVER_PYTHON`` says.
+    """
+    python = python or os.environ.get(SERVER_PYTHON) or sys.executable
+    command = [python, "-m", "parrot_backend", "serve", "--port", "0", *options]
     process = subprocess.Popen(
         command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
