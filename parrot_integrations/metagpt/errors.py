@@ -11,7 +11,7 @@ from parrot_backend.protocol import Scalar
 from parrot_integrations.errors import ConnectionFailed
 
 
-class Unreachable(ConnectionFailed, APIConnectionError):  # type: ignore[misc] # both keep a message
+class Unreachable(ConnectionFailed, APIConnectionError):  # type: ignore[misc] # noqa: N818 - both have a code; names as its bases
     """The server could not be reached, or the connection broke off."""
 
     def __init__(

@@ -15,6 +15,7 @@ from metagpt.logs import log_llm_stream
 from metagpt.provider.openai_api import OpenAILLM
 from openai import AsyncOpenAI
 from openai.types import CompletionUsage
+from openai.types.completion_usage import PromptTokensDetails
 
 from parrot_backend.protocol import VariableView
 from parrot_integrations.metagpt.errors import framework_errors
@@ -126,6 +127,9 @@ class ParrotLLM(OpenAILLM):  # type: ignore[misc] # MetaGPT is not typed
                     prompt_tokens=prompt,
                     completion_tokens=completion,
                     total_tokens=prompt + completion,
+                    prompt_tokens_details=PromptTokensDetails(
+                        cached_tokens=view.usage.cached_tokens
+                    ),
                 )
             )
 

@@ -51,7 +51,8 @@ class TeamSession:
     """The calls of one run of a team to one server; belongs to one event loop.
 
     Attributes:
-        num_opened: Sessions so far; a server that lost one, or has no more room in it, gets another.
+        num_opened: Sessions so far. Where the server lost one, or has no more room in it, the
+            calls go on in another.
     """
 
     def __init__(self, connection: Connection) -> None:
