@@ -12,8 +12,8 @@ from parrot_backend.demo.gantt import Chart, gantt_page
 from parrot_backend.protocol import SessionView
 
 _INTRO = (
-    "Each bar is one call of MetaGPT, from its request to its reply. In all ways MetaGPT waits after "
-    "each round until all roles are done.",
+    "Each bar is one call of MetaGPT, from its request to its reply. In all ways MetaGPT waits "
+    "after each round until all roles are done.",
     "Bound: the engine's own time, in the run with the Parrot provider, over the longest chain of "
     "calls that need each other.",
     "The bundled model is tiny and has random weights: its code is noise, and only times mean "

@@ -90,7 +90,7 @@ CLIENTS = (
         # Itself it imports only after its stand-ins, and writes files where it is imported.
         imports=("openai", "tiktoken", "fastapi", "uvicorn", "pytest"),
         tests="tests/integrations/metagpt",
-        typed=("parrot_integrations/metagpt", "tests/integrations/metagpt", "examples/metagpt"),
+        typed=("parrot_integrations/metagpt", "tests/integrations/metagpt"),
         requirements=_lines_of("examples/metagpt/requirements.txt"),
         # Some of its hundred pins are not to be had any more, and others contradict ours.
         alone=("metagpt==0.8.2",),
