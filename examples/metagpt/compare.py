@@ -14,21 +14,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import shutil
 import sys
 from pathlib import Path
 
 from examples.metagpt.records import RunResult, read_result
 from examples.metagpt.report import print_table, write_report
+from examples.metagpt.runner import ROOT, TEAM_PYTHON, RunFailed, run_team, ways_to
 from parrot_backend.demo.host_process import HostFailed, start_host
-
-ROOT = Path(__file__).parents[2]
-TEAM_PYTHON = ROOT / ".venvs" / "metagpt" / "bin" / "python"
-
-
-class RunFailed(Exception):  # noqa: N818 - says what happened
-    """A run of the team is not complete; what it said stands above."""
 
 
 def main() -> int:
@@ -66,59 +59,24 @@ async def _compare(given: argparse.Namespace) -> list[RunResult]:
     print("starting the engine (its log is in engine.log)", flush=True)
     arguments = [] if given.model is None else ["--model", given.model]
     async with start_host(arguments, given.out / "engine.log") as host:
-        baseline = given.baseline or host.info.vllm_url
-        model = given.baseline_model or host.info.model
-        ways = {
-            "call by call": ["--way", "openai", "--url", baseline, "--model", model],
-            "OpenAI endpoint": [
-                *("--way", "openai", "--url", host.info.parrot_url, "--model", host.info.model),
-            ],
-            "Parrot provider": ["--way", "parrot", "--url", host.info.parrot_url],
-        }
+        ways = ways_to(host.info.parrot_url, host.info.model, given.baseline or host.info.vllm_url)
+        if given.baseline_model is not None:
+            ways["call by call"] += ["--model", given.baseline_model]
         if given.shares_first:
             ways["Parrot provider"].append("--shares-first")
+        tokens = ["--exactly", "--tokens", str(given.tokens)]
+        size = ["--files", str(given.files), "--rounds", str(given.rounds)]
         # Whatever is slow only once is slow here.
+        small = ["--files", "1", "--rounds", "1"]
         for way in ways.values():
-            await _run(given, "warm-up", [*way, "--files", "1", "--rounds", "1"])
+            await run_team(given.team_python, given.out / "warm-up", [*way, *tokens, *small])
         results = []
         for name, way in ways.items():
             await host.reset_prefix_cache()
-            size = ["--files", str(given.files), "--rounds", str(given.rounds)]
-            folder = await _run(given, name.replace(" ", "-").lower(), [*way, *size])
+            folder = given.out / name.replace(" ", "-").lower()
+            await run_team(given.team_python, folder, [*way, *tokens, *size])
             results.append(read_result(name, folder))
     return results
-
-
-async def _run(given: argparse.Namespace, name: str, arguments: list[str]) -> Path:
-    """Let the team write a project in a process of its own; return the folder with its files.
-
-    Raises:
-        RunFailed: It is not complete.
-    """
-    folder: Path = given.out / name
-    log = given.out / f"{name}.log"
-    command = ["-m", "examples.metagpt.run_team", *arguments, "--out", str(folder), "--exactly"]
-    with log.open("wb") as log_file:
-        process = await asyncio.create_subprocess_exec(
-            str(given.team_python),
-            *command,
-            *("--tokens", str(given.tokens)),
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=log_file,
-            stderr=log_file,
-        )
-        try:
-            status = await process.wait()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-    if status:
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line][-12:]
-        print(*lines, sep="\n", file=sys.stderr)
-        raise RunFailed(f"the team's run ended with status {status}; its log is {log}")
-    return folder
 
 
 if __name__ == "__main__":
