@@ -147,8 +147,8 @@ def show(new: Sequence[Mapping[str, Cell]]) -> None:
     print(f"{first['engine']}, {first['num_files']} files, {first['num_calls']} calls", flush=True)
     for row in new:
         print(
-            f"  {row['way']:16} {shown(row, first, 'e2e_s')} {row['over_bound_median']:>6.2f} bounds "
-            f"{row['computed_tokens']} of {row['prompt_tokens']} prompt tokens computed",
+            f"  {row['way']:16} {shown(row, first, 'e2e_s')} {row['over_bound_median']:>6.2f} bound"
+            f"  {row['computed_tokens']} of {row['prompt_tokens']} prompt tokens computed",
             flush=True,
         )
 
