@@ -11,7 +11,6 @@
 """
 
 from parrot_integrations.langchain.chat_models import ChatParrot
-from parrot_integrations.langchain.declared import traceable_step
 from parrot_integrations.langchain.flow import (
     if_contains,
     if_empty,
@@ -27,6 +26,7 @@ from parrot_integrations.langchain.flow import (
 from parrot_integrations.langchain.llms import ParrotLLM
 from parrot_integrations.langchain.runnable import ParrotRunnable, as_parrot
 from parrot_integrations.planning.annotations import parrot_session
+from parrot_integrations.planning.declared import traceable_step
 from parrot_integrations.planning.watching import watch_plans
 
 __all__ = [

@@ -13,12 +13,12 @@ from langchain_core.prompts import BasePromptTemplate
 from langchain_core.runnables import Runnable, RunnableLambda
 
 from parrot_integrations.langchain.chat_models import ChatParrot
-from parrot_integrations.langchain.declared import is_traceable
 from parrot_integrations.langchain.llms import ParrotLLM
 from parrot_integrations.langchain.model_calls import trace_chat, trace_prompted
 from parrot_integrations.langchain.prompts import trace_prompt
 from parrot_integrations.langchain.symbolic import HostValue
 from parrot_integrations.langchain.tracer import Arrival, Tracer, rule
+from parrot_integrations.planning.declared import is_traceable
 from parrot_integrations.planning.symbols import CannotPlan
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 import weakref
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -76,8 +78,24 @@ async def shared_async_client(settings: ClientSettings) -> AsyncParrotClient:
     keeper = _keep(client, clients, settings)
     clients[settings] = (client, keeper)
     # From its first step on, the loop knows the generator and closes it at its own end.
-    await anext(keeper)
+    with _generators_known_to(loop):
+        await anext(keeper)
     return client
+
+
+@contextmanager
+def _generators_known_to(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Tell a loop of new generators, which ``nest_asyncio`` keeps from it; not across a wait."""
+    hooks = sys.get_asyncgen_hooks()
+    if hooks.firstiter is None and isinstance(loop, asyncio.BaseEventLoop):
+        sys.set_asyncgen_hooks(
+            loop._asyncgen_firstiter_hook,  # type: ignore[attr-defined]
+            loop._asyncgen_finalizer_hook,  # type: ignore[attr-defined]
+        )
+    try:
+        yield
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
 
 
 async def _keep(
@@ -87,7 +105,10 @@ async def _keep(
         yield
     finally:
         clients.pop(settings, None)
-        await client.aclose()
+        if asyncio._get_running_loop() is not None:
+            # Else it is collected at the end of the process: its loop was never closed, as with
+            # ``nest_asyncio``, and nothing can be awaited any more.
+            await client.aclose()
 
 
 def _forget_closed_loops() -> None:

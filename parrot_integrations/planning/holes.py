@@ -1,6 +1,6 @@
 """Late-bound values: what must have stood in the holes of a template to make a text. Pure.
 
-Between two holes there is constant text; a hole ends where that first occurs. If the text can be
+Between two holes there is known text; a hole ends where that first occurs. If the text can be
 read in several ways, any of them makes the same prompt; a wrong one costs a wasted call elsewhere,
 and never a wrong answer. Two holes with nothing between them say nothing, and do not match.
 """
@@ -8,6 +8,7 @@ and never a wrong answer. Two holes with nothing between them say nothing, and d
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from parrot_backend.protocol import InputSegment, TextSegment
 from parrot_integrations.planning.calls import Segments
@@ -35,41 +36,65 @@ def fill_holes(
 
 
 def _match(segments: Segments, text: str, values: dict[str, str], learnt: dict[str, str]) -> bool:
-    position = 0
-    hole: InputSegment | None = None
-    for place, segment in enumerate(segments):
-        if isinstance(segment, InputSegment) and segment.variable not in values:
-            if hole is not None:
+    reading = _Reading(text)
+    for segment in segments:
+        if _is_hole(segment, values):
+            if not reading.pass_known(values, learnt, is_last=False):
                 return False
-            hole = segment
-            continue
+            if _is_hole(segment, values):
+                # Else it is the same as the hole before.
+                assert isinstance(segment, InputSegment), "others are known"
+                reading.hole = segment
+                continue
         known = _known(segment, values)
         if known is None:
             return False
-        is_last = place == len(segments) - 1
-        start = _find(text, known, position, is_hole_before=hole is not None, is_last=is_last)
+        reading.known += known
+    return reading.pass_known(values, learnt, is_last=True)
+
+
+@dataclass(slots=True)
+class _Reading:
+    """How far a text was read.
+
+    Attributes:
+        text: The text.
+        position: Where the reading is.
+        hole: What begins there; None if nothing does.
+        known: What comes next, after the hole.
+    """
+
+    text: str
+    position: int = 0
+    hole: InputSegment | None = None
+    known: str = ""
+
+    def pass_known(self, values: dict[str, str], learnt: dict[str, str], *, is_last: bool) -> bool:
+        """Go on to the end of what is known, and learn what stands in the hole before it."""
+        if self.hole is not None and not self.known and not is_last:
+            return False
+        start = self._find(is_last=is_last)
         if start is None:
             return False
-        if hole is not None:
-            if not known or not _bind(hole, text[position:start], values, learnt):
-                return False
-            hole = None
-        position = start + len(known)
-    if hole is not None:
-        return _bind(hole, text[position:], values, learnt)
-    return position == len(text)
+        if self.hole is not None and not _bind(
+            self.hole, self.text[self.position : start], values, learnt
+        ):
+            return False
+        self.position, self.hole, self.known = start + len(self.known), None, ""
+        return not is_last or self.position == len(self.text)
+
+    def _find(self, *, is_last: bool) -> int | None:
+        if self.hole is None:
+            return self.position if self.text.startswith(self.known, self.position) else None
+        if is_last:
+            start = len(self.text) - len(self.known)
+            return start if start >= self.position and self.text.endswith(self.known) else None
+        start = self.text.find(self.known, self.position)
+        return None if start < 0 else start
 
 
-def _find(
-    text: str, known: str, position: int, *, is_hole_before: bool, is_last: bool
-) -> int | None:
-    if not is_hole_before:
-        return position if text.startswith(known, position) else None
-    if is_last:
-        start = len(text) - len(known)
-        return start if start >= position and text.endswith(known) else None
-    start = text.find(known, position)
-    return None if start < 0 else start
+def _is_hole(segment: TextSegment | InputSegment, values: Mapping[str, str]) -> bool:
+    return isinstance(segment, InputSegment) and segment.variable not in values
 
 
 def _known(segment: TextSegment | InputSegment, values: Mapping[str, str]) -> str | None:

@@ -21,7 +21,7 @@ import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn, SupportsIndex
+from typing import Any, ClassVar, NoReturn, Self, SupportsIndex
 
 from parrot_backend.protocol import (
     HtmlEscapeTransform,
@@ -85,11 +85,13 @@ class SymbolicText(str):
 
     Attributes:
         symbol: What it stands for.
+        refusal: What is raised.
     """
 
+    refusal: ClassVar[type[BaseException]] = CannotPlan
     symbol: Symbol
 
-    def __new__(cls, marker: str, symbol: Symbol) -> SymbolicText:
+    def __new__(cls, marker: str, symbol: Symbol) -> Self:
         """Return a marker for a symbol."""
         text = super().__new__(cls, marker)
         text.symbol = symbol
@@ -98,22 +100,22 @@ class SymbolicText(str):
     def __format__(self, spec: str) -> str:
         """Return the marker; a format spec would need the value."""
         if spec:
-            raise CannotPlan("a format spec is applied to a generated value")
+            raise self.refusal("a format spec is applied to a generated value")
         return str.__str__(self)
 
-    def replace(self, old: str, new: str, count: SupportsIndex = -1) -> SymbolicText:
+    def replace(self, old: str, new: str, count: SupportsIndex = -1) -> Self:
         """Return the marker with a change that shows in its sample: that is how HTML is escaped."""
         if old not in _SAMPLED or count != -1:
-            raise CannotPlan("replace of a generated value")
-        return SymbolicText(str.replace(self, old, new), self.symbol)
+            raise self.refusal("replace of a generated value")
+        return type(self)(str.replace(self, old, new), self.symbol)
 
     # A text may be a key of a template's cache; the marker itself is as good as any.
     __hash__ = str.__hash__
 
 
 def _refusing(name: str) -> Callable[..., NoReturn]:
-    def refuse(_self: SymbolicText, *_args: Any, **_kwargs: Any) -> NoReturn:
-        raise CannotPlan(f"{name.strip('_')} of a generated value")
+    def refuse(self: SymbolicText, *_args: Any, **_kwargs: Any) -> NoReturn:
+        raise self.refusal(f"{name.strip('_')} of a generated value")
 
     return refuse
 

@@ -15,13 +15,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from parrot_integrations.planning.annotations import parrot_session
+from parrot_integrations.planning.declared import traceable_step
 from parrot_integrations.planning.watching import watch_plans
 from parrot_integrations.semantic_kernel.chat_completion import ParrotChatCompletion
+from parrot_integrations.semantic_kernel.chunks import aggregate, map_chunks
 from parrot_integrations.semantic_kernel.execution_settings import (
     ParrotChatPromptExecutionSettings,
     ParrotPromptExecutionSettings,
     ParrotTextPromptExecutionSettings,
 )
+from parrot_integrations.semantic_kernel.pipeline import ParrotPipeline
+from parrot_integrations.semantic_kernel.plan_filter import ParrotPlanFilter, plan_function
 from parrot_integrations.semantic_kernel.settings import ParrotSettings
 from parrot_integrations.semantic_kernel.text_completion import ParrotTextCompletion
 
@@ -37,12 +41,18 @@ __all__ = [
     "ParrotChatPromptExecutionSettings",
     "ParrotConcurrentOrchestration",
     "ParrotGroupChatOrchestration",
+    "ParrotPipeline",
+    "ParrotPlanFilter",
     "ParrotPromptExecutionSettings",
     "ParrotSequentialOrchestration",
     "ParrotSettings",
     "ParrotTextCompletion",
     "ParrotTextPromptExecutionSettings",
+    "aggregate",
+    "map_chunks",
     "parrot_session",
+    "plan_function",
+    "traceable_step",
     "watch_plans",
 ]
 

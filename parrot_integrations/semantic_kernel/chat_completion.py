@@ -22,6 +22,8 @@ from semantic_kernel.utils.telemetry.model_diagnostics.decorators import (
     trace_streaming_chat_completion,
 )
 
+from parrot_integrations.async_client import AsyncParrotClient
+from parrot_integrations.planning.annotations import Perf
 from parrot_integrations.planning.calls import ChatMessage, ModelCall
 from parrot_integrations.planning.direct import aresults, replies_to
 from parrot_integrations.planning.submits import Terms
@@ -37,6 +39,7 @@ from parrot_integrations.semantic_kernel.execution_settings import (
 )
 from parrot_integrations.semantic_kernel.histories import instructing_name, to_messages
 from parrot_integrations.semantic_kernel.services import ParrotService, only_one, values
+from parrot_integrations.semantic_kernel.streams import have_left_streams_closed
 
 
 class ParrotChatCompletion(ParrotService, ChatCompletionClientBase):
@@ -44,11 +47,40 @@ class ParrotChatCompletion(ParrotService, ChatCompletionClientBase):
 
         kernel.add_service(ParrotChatCompletion(host="http://127.0.0.1:8642"))
 
-    It can be used wherever a chat service can, by agents too, and calls functions.
+    It can be used wherever a chat service can, by agents too, and calls functions. The
+    arguments are those of ``ParrotService``.
     """
 
     SUPPORTS_FUNCTION_CALLING: ClassVar[bool] = True
     MODEL_SETTING: ClassVar[str] = "chat_model_id"
+
+    def __init__(
+        self,
+        ai_model_id: str | None = None,
+        *,
+        service_id: str | None = None,
+        host: str | None = None,
+        api_key: str | None = None,
+        app: str | None = None,
+        perf: Perf | None = None,
+        timeout_s: float | None = None,
+        client: AsyncParrotClient | None = None,
+        env_file_path: str | None = None,
+        env_file_encoding: str | None = None,
+    ) -> None:
+        # Type checkers would make an `__init__` of the fields if the class had none of its own.
+        super().__init__(
+            ai_model_id,
+            service_id=service_id,
+            host=host,
+            api_key=api_key,
+            app=app,
+            perf=perf,
+            timeout_s=timeout_s,
+            client=client,
+            env_file_path=env_file_path,
+            env_file_encoding=env_file_encoding,
+        )
 
     def foresee(
         self, chat_history: ChatHistory, settings: PromptExecutionSettings, kernel: Kernel | None
@@ -88,26 +120,21 @@ class ParrotChatCompletion(ParrotService, ChatCompletionClientBase):
     async def _inner_get_chat_message_contents(
         self, chat_history: ChatHistory, settings: PromptExecutionSettings
     ) -> list[ChatMessageContent]:
-        calls, terms = self._calls(chat_history, self._own(settings))
+        own = self._own(settings)
+        calls, terms = self._calls(chat_history, own)
         with service_errors():
             views = values(await aresults(replies_to(calls, self.connection, terms)))
-        return [to_chat_message(view, self.ai_model_id) for view in views]
+        return [to_chat_message(view, self._model_of(own)) for view in views]
 
     @trace_streaming_chat_completion(ParrotService.MODEL_PROVIDER_NAME)
-    async def _inner_get_streaming_chat_message_contents(
+    def _inner_get_streaming_chat_message_contents(
         self,
         chat_history: ChatHistory,
         settings: PromptExecutionSettings,
         function_invoke_attempt: int = 0,
     ) -> AsyncGenerator[list[StreamingChatMessageContent], Any]:
-        own = self._own(settings)
-        only_one(own)
-        calls, terms = self._calls(chat_history, own)
-        with service_errors():
-            (reply,) = replies_to(calls, self.connection, terms)
-            async with aclosing(reply.aevents()) as events:
-                async for event in events:
-                    yield [to_chat_chunk(event, self.ai_model_id, function_invoke_attempt)]
+        have_left_streams_closed()
+        return self._stream(chat_history, settings, function_invoke_attempt)
 
     def _prepare_chat_history_for_request(
         self, chat_history: ChatHistory, role_key: str = "role", content_key: str = "content"
@@ -132,6 +159,18 @@ class ParrotChatCompletion(ParrotService, ChatCompletionClientBase):
             settings.tools = None
 
     # --- on the way to the server -------------------------------------------------------------
+
+    async def _stream(
+        self, chat_history: ChatHistory, settings: PromptExecutionSettings, attempt: int
+    ) -> AsyncGenerator[list[StreamingChatMessageContent], Any]:
+        own = self._own(settings)
+        only_one(own)
+        calls, terms = self._calls(chat_history, own)
+        with service_errors():
+            (reply,) = replies_to(calls, self.connection, terms)
+            async with aclosing(reply.aevents()) as events:
+                async for event in events:
+                    yield [to_chat_chunk(event, self._model_of(own), attempt)]
 
     def _calls(
         self, chat_history: ChatHistory, settings: ParrotPromptExecutionSettings

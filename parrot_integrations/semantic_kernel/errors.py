@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pydantic import ValidationError
 from semantic_kernel.exceptions.service_exceptions import (
     ServiceException,
     ServiceInitializationError,
@@ -50,7 +51,7 @@ class InvalidHistory(ProgramError, ServiceInvalidRequestError):  # noqa: N818
 
 
 class InvalidRequest(RequestRejected, ServiceInvalidRequestError):  # noqa: N818
-    """The server refused the request."""
+    """The server refused the request, or it could not be made."""
 
 
 class NotAuthenticated(RequestRejected, ServiceInvalidAuthError):  # noqa: N818
@@ -100,6 +101,7 @@ _KINDS = ErrorKinds(
     failed={
         "prompt_too_long": CallRefused,
         "engine_rejected": CallRefused,
+        "invalid_format": CallRefused,
         "unsupported": CallRefused,
     },
     otherwise_failed=CallFailed,
@@ -123,9 +125,14 @@ def to_service_error(error: ParrotError) -> ParrotError:
 
 @contextmanager
 def service_errors() -> Iterator[None]:
-    """Let errors of a block leave it as members of both trees."""
+    """Let errors of a block leave it as members of both trees.
+
+    One of pydantic's is about the request that is made of what the user gave.
+    """
     try:
         yield
+    except ValidationError as exc:
+        raise InvalidRequest("invalid_request", str(exc)) from exc
     except ParrotError as exc:
         translated = to_service_error(exc)
         if translated is exc:

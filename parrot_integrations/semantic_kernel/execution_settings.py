@@ -77,10 +77,12 @@ class ParrotChatPromptExecutionSettings(ParrotPromptExecutionSettings):
     """Settings of ``ParrotChatCompletion``.
 
     Attributes:
+        max_completion_tokens: OpenAI's newer word for ``max_tokens``, which wins.
         parallel_tool_calls: Whether the model may ask for several functions at once.
         chat_template_kwargs: Further arguments of the model's chat template.
     """
 
+    max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
     tools: Annotated[list[dict[str, Any]] | None, Field(description=_SET_BY_SERVICE)] = None
     tool_choice: Annotated[str | dict[str, Any] | None, Field(description=_SET_BY_SERVICE)] = None
     parallel_tool_calls: bool | None = None

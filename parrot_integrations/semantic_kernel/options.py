@@ -28,17 +28,17 @@ def to_options(settings: ParrotPromptExecutionSettings, ai_model_id: str) -> lis
 
     Args:
         settings: Those of the call.
-        ai_model_id: The service's model.
+        ai_model_id: The model.
 
     Raises:
         ValueError: A setting has a wrong value.
     """
     given = {name: getattr(settings, name) for name in _SAMPLED}
+    if settings.max_tokens is None and isinstance(settings, ParrotChatPromptExecutionSettings):
+        given["max_tokens"] = settings.max_completion_tokens
     sampling = to_sampling({**given, "response_format": plain_form(settings.response_format)})
-    model = settings.ai_model_id or ai_model_id
-    options = CallOptions(
-        model=None if model == DEFAULT_MODEL else model, sampling=sampling, **_chat_only(settings)
-    )
+    model = None if ai_model_id == DEFAULT_MODEL else ai_model_id
+    options = CallOptions(model=model, sampling=sampling, **_chat_only(settings))
     count = settings.number_of_responses or 1
     if count == 1 or sampling.seed is None:
         return [options] * count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable
+from contextlib import aclosing
 from typing import Any, Self
 
 from pydantic import PrivateAttr
@@ -48,13 +49,15 @@ class Member(Agent):
     ) -> AsyncIterable[AgentResponseItem[ChatMessageContent]]:
         """Yield the agent's responses."""
         items = self._original.invoke(messages, thread=thread, **kwargs)
-        async for item in self._run.step(self.name, items):
-            yield item
+        async with aclosing(self._run.step(self.name, items)) as step:
+            async for item in step:
+                yield item
 
     async def invoke_stream(
         self, messages: _Messages = None, *, thread: AgentThread | None = None, **kwargs: Any
     ) -> AsyncIterable[AgentResponseItem[StreamingChatMessageContent]]:
         """Yield the agent's responses piece by piece."""
         items = self._original.invoke_stream(messages, thread=thread, **kwargs)
-        async for item in self._run.step(self.name, items):
-            yield item
+        async with aclosing(self._run.step(self.name, items)) as step:
+            async for item in step:
+                yield item

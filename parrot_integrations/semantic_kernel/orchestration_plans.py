@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry import trace
@@ -17,15 +18,14 @@ from parrot_integrations.planning.annotations import annotated, parrot_session
 from parrot_integrations.planning.builder import PlanBuilder
 from parrot_integrations.planning.plan import Plan, PlanTerms
 from parrot_integrations.planning.symbols import CannotPlan
+from parrot_integrations.semantic_kernel.invocations import Invocation
 from parrot_integrations.semantic_kernel.orchestration_runs import Labels
+from parrot_integrations.semantic_kernel.shadow import quietly
 from parrot_integrations.semantic_kernel.shadow_agents import Recording, shadows_of
 from parrot_integrations.semantic_kernel.trace_runtime import TraceRuntime
 
 #: What a plan is worth tracing for: one call goes by itself in one submit anyway.
 _MIN_CALLS = 2
-#: Bound of one plan; the server takes 10,000 nodes.
-MAX_CALLS = 1_000
-
 _GENERATED_NAME = re.compile(r"_[0-9a-f]{32}$")
 
 #: A span that samplers leave out, and what is below it.
@@ -37,6 +37,19 @@ _UNSEEN = trace.NonRecordingSpan(
 MakeSymbolic = Callable[[list[Any]], OrchestrationBase[Any, Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What is known of an orchestration before it begins.
+
+    Attributes:
+        plan: Its plan.
+        root: Has the invocations of functions in the agents' instructions.
+    """
+
+    plan: Plan
+    root: Invocation
+
+
 def labels_of(name: str) -> Labels:
     """Return how the calls of an orchestration are annotated; blocks around it come first."""
     told = annotated()
@@ -45,7 +58,7 @@ def labels_of(name: str) -> Labels:
 
 async def plan_of(
     members: list[Any], make: MakeSymbolic, task: DefaultTypeAlias, labels: Labels
-) -> Plan:
+) -> Foreseen:
     """Return the plan of an orchestration; without calls, but with the reason, if there is none.
 
     Nothing is sent, and nothing of the user's runs.
@@ -60,6 +73,7 @@ async def plan_of(
     try:
         shadows = shadows_of([_plannable(member) for member in members], recording)
         with (
+            quietly(),
             trace.use_span(_UNSEEN),
             parrot_session(
                 app=labels.app,
@@ -80,14 +94,15 @@ async def plan_of(
         metadata={**recording.terms.metadata, "stage": labels.orchestration},
         criteria=recording.terms.criteria,
     )
-    return Plan(recording.builder.program(), recording.connection, terms)
+    plan = Plan(recording.builder.program(), recording.connection, terms)
+    return Foreseen(plan, recording.root)
 
 
-def no_plan(where: str, why: str) -> Plan:
+def no_plan(where: str, why: str) -> Foreseen:
     """Return a plan of nothing, with the reason."""
     builder = PlanBuilder()
     builder.cut(where, why)
-    return Plan(builder.program(), None, PlanTerms())
+    return Foreseen(Plan(builder.program(), None, PlanTerms()), Invocation())
 
 
 async def _run(
@@ -97,15 +112,7 @@ async def _run(
     result = await orchestration.invoke(task, runtime)  # type: ignore[arg-type]
     if result.background_task is not None:
         await result.background_task
-    await runtime.run(lambda: _goes_on(recording))
-    if recording.refusal is None and not result.event.is_set():
-        recording.refuse(type(orchestration).__name__, "it does not come to an end")
-
-
-def _goes_on(recording: Recording) -> bool:
-    if recording.builder.num_calls > MAX_CALLS:
-        recording.refuse("", f"it has more than {MAX_CALLS} calls")
-    return recording.refusal is None
+    await runtime.run(lambda: recording.refusal is None)
 
 
 def _plannable(member: Agent | OrchestrationBase[Any, Any]) -> ChatCompletionAgent:

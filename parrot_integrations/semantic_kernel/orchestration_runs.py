@@ -15,6 +15,13 @@ from parrot_integrations.planning.calls import ModelCall
 from parrot_integrations.planning.context import current_plan, in_force
 from parrot_integrations.planning.plan import Plan
 from parrot_integrations.planning.reply import Direct, Reply
+from parrot_integrations.semantic_kernel.invocations import (
+    Invocation,
+    KernelPlans,
+    Place,
+    at,
+    current_place,
+)
 from parrot_integrations.settings import ClientSettings
 
 T = TypeVar("T")
@@ -59,33 +66,37 @@ class OrchestrationRun:
     """One invocation of an orchestration, in force in its steps; belongs to one event loop.
 
     Args:
-        plan: Its plan, if it has one.
         labels: What its calls are annotated with.
+        plan: Its plan; one without calls is not sent.
+        root: Has the invocations of functions that were foreseen.
     """
 
-    def __init__(self, plan: Plan | None, labels: Labels) -> None:
-        self._plan = plan
+    def __init__(self, labels: Labels, plan: Plan, root: Invocation) -> None:
         self._labels = labels
+        self._plan = plan if plan.program.steps else None
+        #: Where ``ParrotPlanFilter`` finds what need not be planned again.
+        self._place = None if self._plan is None else Place(KernelPlans([plan]), root)
         self._outer = current_plan.get()
-        #: The steps in progress, each with the task that reads it.
-        self._steps: dict[object, asyncio.Task[Any] | None] = {}
+        #: Steps in progress.
+        self._num_steps = 0
         self._is_sent = False
         #: Nobody will ask the plan any more, or what it foresaw is not what happens.
         self._is_useless = False
         self._timer: asyncio.TimerHandle | None = None
-        if plan is not None:
+        if self._plan is not None:
             # A runtime that was stopped and forgotten takes its actors along, and they this.
             weakref.finalize(self, plan.close).atexit = False
 
     def claim(self, call: ModelCall, *, endpoint: ClientSettings, direct: Direct) -> Reply | None:
         """Return the reply to a call that runs already; see ``context.PlanInForce``."""
-        if self._plan is not None:
+        place = current_place.get()
+        if self._plan is not None and place is not None and place.invocation is not None:
             reply = self._plan.claim(call, endpoint=endpoint, direct=direct)
             if reply is not None:
                 return reply
             self._plan.miss()
             self._is_useless = True
-            if len(self._steps) <= 1:
+            if self._num_steps <= 1:
                 self.close()
         if self._outer is None:
             return None
@@ -94,8 +105,7 @@ class OrchestrationRun:
     async def step(self, stage: str, items: AsyncIterable[T]) -> AsyncGenerator[T, None]:
         """Yield what a step makes, with the run in force while each item is made."""
         iterator = aiter(items)
-        key = object()
-        self._begin(key)
+        self._begin()
         try:
             while True:
                 with self.scope(stage):
@@ -108,7 +118,7 @@ class OrchestrationRun:
                 if isinstance(iterator, AsyncGenerator):
                     await iterator.aclose()
             finally:
-                self._finish(key)
+                self._finish()
 
     @contextmanager
     def scope(self, stage: str) -> Iterator[None]:
@@ -120,7 +130,7 @@ class OrchestrationRun:
             stage=stage,
             metadata={"orchestration": labels.orchestration},
         )
-        with in_force(self), annotation:
+        with in_force(self), annotation, at(self._place or current_place.get()):
             yield
 
     def end(self) -> None:
@@ -129,11 +139,7 @@ class OrchestrationRun:
         Steps in progress go on, as they do without a plan, and so does what they wait for.
         """
         self._is_useless = True
-        task = asyncio.current_task()
-        # A step that this very task reads is not in progress: its reader has turned away.
-        for key in [key for key, reader in self._steps.items() if reader is task]:
-            del self._steps[key]
-        if not self._steps:
+        if not self._num_steps:
             self.close()
 
     def close(self) -> None:
@@ -142,28 +148,30 @@ class OrchestrationRun:
         if self._plan is not None:
             self._plan.close()
 
-    def _begin(self, key: object) -> None:
-        self._steps[key] = asyncio.current_task()
+    def _begin(self) -> None:
+        self._num_steps += 1
         self._stop_timer()
         if self._plan is not None and not self._is_sent:
             self._is_sent = True
             self._plan.start()
 
-    def _finish(self, key: object) -> None:
-        self._steps.pop(key, None)
-        if self._steps or self._plan is None:
+    def _finish(self) -> None:
+        self._num_steps -= 1
+        if self._num_steps or self._plan is None:
             return
         if self._is_useless:
             self.close()
             return
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(PATIENCE_S, self._lose_patience)
-
-    def _lose_patience(self) -> None:
-        _logger.debug("an orchestration does not go on; its plan is given up")
-        self.close()
+        self._timer = loop.call_later(PATIENCE_S, _lose_patience, weakref.ref(self))
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _lose_patience(run: weakref.ref[OrchestrationRun]) -> None:
+    if (found := run()) is not None:
+        _logger.debug("an orchestration does not go on; its plan is given up")
+        found.close()

@@ -31,13 +31,14 @@ from semantic_kernel.agents.orchestration.orchestration_base import (
 from semantic_kernel.agents.orchestration.sequential import SequentialOrchestration
 from semantic_kernel.agents.runtime.core.core_runtime import CoreRuntime
 from semantic_kernel.contents import AuthorRole, ChatMessageContent
+from semantic_kernel.exceptions import KernelException
 
 from parrot_integrations.planning.plan import Plan
 from parrot_integrations.planning.symbols import CannotPlan
 from parrot_integrations.planning.watching import show_to_watchers
 from parrot_integrations.semantic_kernel.orchestration_members import Member
 from parrot_integrations.semantic_kernel.orchestration_plans import (
-    MAX_CALLS,
+    Foreseen,
     labels_of,
     no_plan,
     plan_of,
@@ -50,8 +51,14 @@ from parrot_integrations.semantic_kernel.orchestration_runs import (
 
 _logger = logging.getLogger(__name__)
 
+#: Bounds of what is traced before the first call: a member takes a millisecond or two, and a round
+#: copies the whole chat several times. At either bound it is about a quarter of a second.
+_MAX_MEMBERS, _MAX_ROUNDS = 200, 50
+
 #: What a subclass may say without a change of what the agents are asked.
-_HARMLESS = frozenset({"t_in", "t_out", "_default_input_transform", "_default_output_transform"})
+_HARMLESS = frozenset(
+    {"t_in", "t_out", "_default_input_transform", "_default_output_transform", "_abc_impl"}
+)
 
 
 class PlannedOrchestration(OrchestrationBase[TIn, TOut]):
@@ -63,18 +70,22 @@ class PlannedOrchestration(OrchestrationBase[TIn, TOut]):
         Without calls, its report says why the orchestration is not planned.
         """
         self._set_types()
-        return await self._plan(await self._to_messages(task), labels_of(self.name))
+        messages = await self._to_messages(task)
+        return (await self._foresee(messages, labels_of(self.name))).plan
 
     async def invoke(
         self, task: str | DefaultTypeAlias | TIn, runtime: CoreRuntime
     ) -> OrchestrationResult[TOut]:
         """Start the orchestration on a task; see ``OrchestrationBase.invoke``."""
         self._set_types()
-        messages = await self._to_messages(task)
         labels = labels_of(self.name)
-        plan = await self._plan(messages, labels)
-        show_to_watchers([plan])
-        run = OrchestrationRun(plan if plan.program.steps else None, labels)
+        if (why := self._own_ways()) is not None:
+            show_to_watchers([no_plan(labels.orchestration, why).plan])
+            return await super().invoke(task, runtime)
+        messages = await self._to_messages(task)
+        foreseen = await self._foresee(messages, labels)
+        show_to_watchers([foreseen.plan])
+        run = OrchestrationRun(labels, foreseen.plan, foreseen.root)
         bound = copy.copy(self)
         bound._members = [_bound(member, run) for member in self._members]
         # The user's transform has run.
@@ -92,7 +103,7 @@ class PlannedOrchestration(OrchestrationBase[TIn, TOut]):
         """
         raise NotImplementedError
 
-    async def _to_messages(self, task: str | DefaultTypeAlias | TIn) -> DefaultTypeAlias:
+    async def _to_messages(self, task: Any) -> Any:
         """Return what ``OrchestrationBase.invoke`` makes of a task."""
         if isinstance(task, str):
             return ChatMessageContent(role=AuthorRole.USER, content=task)
@@ -100,32 +111,34 @@ class PlannedOrchestration(OrchestrationBase[TIn, TOut]):
             return task
         if isinstance(task, list) and all(isinstance(item, ChatMessageContent) for item in task):
             return task
-        if inspect.iscoroutinefunction(self._input_transform):
-            made: DefaultTypeAlias = await self._input_transform(task)
-        else:
-            made = self._input_transform(task)
-        return made
+        made: Any = self._input_transform(task)
+        return await made if inspect.iscoroutinefunction(self._input_transform) else made
 
-    async def _plan(self, messages: DefaultTypeAlias, labels: Labels) -> Plan:
+    async def _foresee(self, messages: DefaultTypeAlias, labels: Labels) -> Foreseen:
         try:
-            self._check_class()
+            if (why := self._own_ways()) is not None:
+                raise CannotPlan(why)
             return await plan_of(self._members, self._symbolic, messages, labels)
         except CannotPlan as exc:
             return no_plan(labels.orchestration, str(exc))
+        except KernelException as exc:
+            # It shows when the orchestration runs, too.
+            return no_plan(labels.orchestration, f"{type(exc).__name__}: {exc}")
         except Exception as exc:
-            # What is wrong with the orchestration shows when it runs; and a defect of ours must not
-            # keep it from running.
+            # A defect of ours must not keep the orchestration from running.
             _logger.warning("an orchestration could not be planned", exc_info=True)
             return no_plan(labels.orchestration, f"{type(exc).__name__}: {exc}")
 
-    def _check_class(self) -> None:
+    def _own_ways(self) -> str | None:
+        """Return what a subclass of the user's does in its own way; None if there is nothing."""
         for cls in type(self).__mro__:
             if cls.__module__ == __name__:
-                return
+                break
             for name in vars(cls):
-                is_own = hasattr(OrchestrationBase, name) and not name.startswith("__")
+                is_own = hasattr(PlannedOrchestration, name) and not name.startswith("__")
                 if is_own and name not in _HARMLESS:
-                    raise CannotPlan(f"{cls.__name__} has a {name} of its own")
+                    return f"{cls.__name__} has a {name} of its own"
+        return None
 
 
 class ParrotSequentialOrchestration(
@@ -134,7 +147,7 @@ class ParrotSequentialOrchestration(
     """A ``SequentialOrchestration``, planned: each agent goes on with what the one before said."""
 
     def _symbolic(self, members: list[Agent]) -> OrchestrationBase[Any, Any]:
-        _check_size(len(members))
+        _check_size(len(members), _MAX_MEMBERS, "members")
         return SequentialOrchestration(members=members)
 
 
@@ -144,7 +157,7 @@ class ParrotConcurrentOrchestration(
     """A ``ConcurrentOrchestration``, planned: all agents work on the same task."""
 
     def _symbolic(self, members: list[Agent]) -> OrchestrationBase[Any, Any]:
-        _check_size(len(members))
+        _check_size(len(members), _MAX_MEMBERS, "members")
         return ConcurrentOrchestration(members=members)
 
 
@@ -161,13 +174,13 @@ class ParrotGroupChatOrchestration(
             raise CannotPlan("its manager may ask a human")
         if manager.max_rounds is None:
             raise CannotPlan("its manager has no max_rounds")
-        _check_size(manager.max_rounds - manager.current_round)
+        _check_size(manager.max_rounds - manager.current_round, _MAX_ROUNDS, "rounds")
         return GroupChatOrchestration(members=members, manager=manager.model_copy())
 
 
-def _check_size(num_calls: int) -> None:
-    if num_calls > MAX_CALLS:
-        raise CannotPlan(f"it has more than {MAX_CALLS} calls")
+def _check_size(number: int, at_most: int, things: str) -> None:
+    if number > at_most:
+        raise CannotPlan(f"it has more than {at_most} {things}")
 
 
 def _bound(member: Any, run: OrchestrationRun) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, Self
 
+import httpx
 from pydantic import Field, ValidationError
 from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecutionSettings
 from semantic_kernel.exceptions.service_exceptions import ServiceInitializationError
@@ -94,10 +95,10 @@ class ParrotService(AIServiceClientBase, ABC):
         env_file_encoding: str | None = None,
     ) -> None:
         """Read what is not given from the environment."""
-        named = {self.MODEL_SETTING: ai_model_id, "host": host, "api_key": api_key}
-        files = {"env_file_path": env_file_path, "env_file_encoding": env_file_encoding}
+        told: dict[str, Any] = {self.MODEL_SETTING: ai_model_id, "host": host, "api_key": api_key}
+        told |= {"env_file_path": env_file_path, "env_file_encoding": env_file_encoding}
         try:
-            given = ParrotSettings(**named, **files)
+            given = ParrotSettings(**told)
             model = getattr(given, self.MODEL_SETTING)
             fields: dict[str, Any] = {
                 "ai_model_id": DEFAULT_MODEL if model is None else model,
@@ -124,8 +125,8 @@ class ParrotService(AIServiceClientBase, ABC):
         return Connection(self.endpoint, own_async_client=self.client)
 
     def service_url(self) -> str:
-        """Return the address of the server."""
-        return self.endpoint.base_url
+        """Return the address of the server, without credentials."""
+        return str(httpx.URL(self.endpoint.base_url).copy_with(userinfo=b""))
 
     def with_session(
         self,
@@ -185,9 +186,12 @@ class ParrotService(AIServiceClientBase, ABC):
         """Return a copy of settings as this service's own."""
         return self._own(copy.deepcopy(settings))
 
+    def _model_of(self, settings: ParrotPromptExecutionSettings) -> str:
+        return settings.ai_model_id or self.ai_model_id
+
     def _options(self, settings: ParrotPromptExecutionSettings) -> list[CallOptions]:
         try:
-            return to_options(settings, self.ai_model_id)
+            return to_options(settings, self._model_of(settings))
         except ValueError as exc:
             raise _invalid(exc) from exc
 
@@ -196,10 +200,14 @@ class ParrotService(AIServiceClientBase, ABC):
         own = Annotation(settings.app, settings.session, settings.stage, settings.perf)
         last = Annotation(app=self.app, stage=author, perf=self.perf)
         told = own.over(self.annotation).over(annotated()).over(last)
+        try:
+            criteria = to_criteria(told.perf or default_perf())
+        except ValueError as exc:
+            raise _invalid(exc) from exc
         return Terms(
             app=label(told.app) or "",
             metadata=told.labels(),
-            criteria=to_criteria(told.perf or default_perf()),
+            criteria=criteria,
             timeout_s=settings.timeout_s or self.timeout_s,
         )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import logging
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,25 +13,22 @@ from semantic_kernel.agents import ChatCompletionAgent
 from semantic_kernel.connectors.ai.chat_completion_client_base import ChatCompletionClientBase
 from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecutionSettings
 from semantic_kernel.contents import AuthorRole, ChatHistory, StreamingChatMessageContent
-from semantic_kernel.filters import FilterTypes, FunctionInvocationContext
-from semantic_kernel.functions import KernelArguments
+from semantic_kernel.functions import KernelArguments, KernelFunction, KernelFunctionFromPrompt
 from semantic_kernel.kernel import Kernel
-from semantic_kernel.prompt_template import (
-    HandlebarsPromptTemplate,
-    Jinja2PromptTemplate,
-    KernelPromptTemplate,
-    PromptTemplateConfig,
-)
-from semantic_kernel.prompt_template.prompt_template_base import PromptTemplateBase
-from semantic_kernel.services.ai_service_selector import AIServiceSelector
 
 from parrot_integrations.planning.builder import PlanBuilder
 from parrot_integrations.planning.clients import Connection
 from parrot_integrations.planning.submits import Terms
 from parrot_integrations.planning.symbols import CannotPlan
 from parrot_integrations.semantic_kernel.chat_completion import ParrotChatCompletion
+from parrot_integrations.semantic_kernel.invocations import Invocation
+from parrot_integrations.semantic_kernel.shadow import ShadowKernel, Traced
+from parrot_integrations.semantic_kernel.shadow_templates import ShadowTemplate, patches_asyncio
+from parrot_integrations.semantic_kernel.stock import check_kernel, check_service, copied
+from parrot_integrations.semantic_kernel.symbolic import TracedResult
+from parrot_integrations.semantic_kernel.tracer import Tracer
 
-_TEMPLATES = (KernelPromptTemplate, HandlebarsPromptTemplate, Jinja2PromptTemplate)
+_logger = logging.getLogger(__name__)
 
 #: An agent's reason may quote a value of any length.
 _MAX_REASON_CHARS = 120
@@ -43,13 +41,15 @@ class Recording:
     Attributes:
         builder: Records the calls.
         connection: The server of the calls, once there is one.
-        terms: How the first call would be sent.
+        terms: How the first agent's call would be sent.
+        root: Has the invocations of functions in instructions.
         refusal: Where and why the orchestration cannot be planned after all.
     """
 
     builder: PlanBuilder = field(default_factory=PlanBuilder)
     connection: Connection | None = None
     terms: Terms | None = None
+    root: Invocation = field(default_factory=Invocation)
     refusal: tuple[str, str] | None = None
 
     def refuse(self, where: str, why: str) -> None:
@@ -71,6 +71,7 @@ class Recording:
             self.refuse(agent, str(exc))
         except Exception as exc:
             # The agent's own call fails, too, and tells what is wrong in the framework's words.
+            _logger.debug("a call could not be foreseen", exc_info=True)
             self.refuse(agent, f"{type(exc).__name__}: {str(exc)[:_MAX_REASON_CHARS]}")
         return ""
 
@@ -82,27 +83,30 @@ class Recording:
         settings: PromptExecutionSettings,
         kernel: Kernel | None,
     ) -> str:
-        if type(service) is not ParrotChatCompletion:
-            raise CannotPlan(f"its service is a {type(service).__name__}")
+        check_service(service)
+        assert isinstance(service, ParrotChatCompletion), "as was checked"
         calls, terms = service.foresee(history, settings, kernel)
         if len(calls) != 1:
             raise CannotPlan("it asks for several replies at once")
-        if calls[0].options.tools:
+        options = calls[0].options
+        if options.tools and options.tool_choice != "none":
             raise CannotPlan("its model may ask for tools")
-        self._join(service.connection, terms)
+        if not any(calls[0].texts):
+            raise CannotPlan("nothing is said to its model")
+        self.join(agent, service.connection)
+        self.terms = self.terms or terms
+        if self.terms.app != terms.app or _session(self.terms) != _session(terms):
+            raise CannotPlan("its calls belong to another session than those before")
         marker = self.builder.text_of(self.builder.call(calls[0], agent))
         return str.__str__(marker)
 
-    def _join(self, connection: Connection, terms: Terms) -> None:
-        """Make sure that one submit can carry all calls."""
-        if self.connection is None or self.terms is None:
-            self.connection, self.terms = connection, terms
-            return
+    def join(self, agent: str, connection: Connection) -> None:
+        """Note a server that is asked; there can be but one."""
+        if self.connection is None:
+            self.connection = connection
         own, other = self.connection.settings, connection.settings
         if (own.base_url, own.api_key) != (other.base_url, other.api_key):
-            raise CannotPlan("its model is on another server than those before")
-        if self.terms.app != terms.app or _session(self.terms) != _session(terms):
-            raise CannotPlan("its calls belong to another session than those before")
+            self.refuse(agent, "its model is on another server than those before")
 
 
 class _ShadowService(ChatCompletionClientBase):
@@ -145,23 +149,35 @@ def shadows_of(
     """
     # Agents may share settings, which the framework changes; so do their copies.
     memo: dict[int, Any] = {}
-    return [_shadow(member, recording, memo) for member in members]
+    shadows = []
+    for member in members:
+        try:
+            shadows.append(_shadow(member, recording, memo))
+        except CannotPlan as exc:
+            raise CannotPlan(f"{member.name}: {exc}") from exc
+    return shadows
 
 
 def _shadow(
     member: ChatCompletionAgent, recording: Recording, memo: dict[int, Any]
 ) -> ChatCompletionAgent:
-    kernel = member.kernel
-    if type(kernel) is not Kernel or type(kernel.ai_service_selector) is not AIServiceSelector:
-        raise CannotPlan(f"{member.name} has a kernel or a service selector of its own kind")
-    template = member.prompt_template
-    if template is not None and type(template) not in _TEMPLATES:
-        raise CannotPlan(f"{member.name} has a {type(template).__name__}")
+    check_kernel(member.kernel)
+    shadow = ShadowKernel(member.kernel, _tracing(member, recording))
+    template = ShadowTemplate.of(
+        member.prompt_template,
+        member.instructions,
+        shadow,
+        lambda why: recording.refuse(member.name, why),
+    )
+    arguments = member.arguments
+    if arguments is not None:
+        arguments = copied(arguments)
+        arguments.execution_settings = copy.deepcopy(arguments.execution_settings, memo)
     update = {
-        "kernel": _shadow_kernel(kernel, member.name, recording),
+        "kernel": _shadow_kernel(member.kernel, member.name, recording),
         "service": None,
-        "arguments": _copied(member.arguments, memo),
-        "prompt_template": None if template is None else _copied_template(template),
+        "arguments": arguments,
+        "prompt_template": template,
     }
     return member.model_copy(update=update)
 
@@ -178,28 +194,34 @@ def _shadow_kernel(kernel: Kernel, agent: str, recording: Recording) -> Kernel:
         for service_id, service in kernel.services.items()
         if isinstance(service, ChatCompletionClientBase)
     }
-    shadow = Kernel(plugins=dict(kernel.plugins), services=services)
-
-    async def refuse(
-        context: FunctionInvocationContext,
-        _next: Callable[[FunctionInvocationContext], Awaitable[None]],
-    ) -> None:
-        name = context.function.fully_qualified_name
-        recording.refuse(agent, f"its instructions call {name}")
-
-    shadow.add_filter(FilterTypes.FUNCTION_INVOCATION, refuse)
-    return shadow
+    return Kernel(plugins=dict(kernel.plugins), services=services)
 
 
-def _copied(arguments: KernelArguments | None, memo: dict[int, Any]) -> KernelArguments | None:
-    if arguments is None:
-        return None
-    settings = copy.deepcopy(arguments.execution_settings, memo)
-    return KernelArguments(settings=settings, **arguments)
+def _tracing(member: ChatCompletionAgent, recording: Recording) -> Traced:
+    """Return what takes the place of functions in an agent's instructions."""
+    tracer = Tracer(member.kernel, recording.builder)
+
+    async def traced(function: KernelFunction, arguments: KernelArguments) -> TracedResult:
+        if (why := _patching(member.kernel)) is not None:
+            recording.refuse(member.name, why)
+            return TracedResult(str)
+        result = await tracer.trace(function, arguments, recording.root)
+        if tracer.connection is not None:
+            recording.join(member.name, tracer.connection)
+        return result
+
+    return traced
 
 
-def _copied_template(template: PromptTemplateBase) -> PromptTemplateBase:
-    return template.model_copy()
+def _patching(kernel: Kernel) -> str | None:
+    """Return why functions of a kernel cannot be traced before an orchestration begins."""
+    for plugin in kernel.plugins.values():
+        for function in plugin:
+            if not isinstance(function, KernelFunctionFromPrompt):
+                continue
+            if patches_asyncio(function.prompt_template):
+                return f"in its instructions, {function.fully_qualified_name} may patch asyncio"
+    return None
 
 
 def _session(terms: Terms) -> object:

@@ -14,6 +14,8 @@ from semantic_kernel.utils.telemetry.model_diagnostics.decorators import (
     trace_text_completion,
 )
 
+from parrot_integrations.async_client import AsyncParrotClient
+from parrot_integrations.planning.annotations import Perf
 from parrot_integrations.planning.calls import ModelCall
 from parrot_integrations.planning.direct import aresults, replies_to
 from parrot_integrations.planning.submits import Terms
@@ -24,15 +26,46 @@ from parrot_integrations.semantic_kernel.execution_settings import (
     ParrotTextPromptExecutionSettings,
 )
 from parrot_integrations.semantic_kernel.services import ParrotService, only_one, values
+from parrot_integrations.semantic_kernel.streams import have_left_streams_closed
 
 
 class ParrotTextCompletion(ParrotService, TextCompletionClientBase):
     """A text model on a Parrot server: the prompt goes to the model as it is.
 
-    kernel.add_service(ParrotTextCompletion(host="http://127.0.0.1:8642"))
+        kernel.add_service(ParrotTextCompletion(host="http://127.0.0.1:8642"))
+
+    The arguments are those of ``ParrotService``.
     """
 
     MODEL_SETTING: ClassVar[str] = "text_model_id"
+
+    def __init__(
+        self,
+        ai_model_id: str | None = None,
+        *,
+        service_id: str | None = None,
+        host: str | None = None,
+        api_key: str | None = None,
+        app: str | None = None,
+        perf: Perf | None = None,
+        timeout_s: float | None = None,
+        client: AsyncParrotClient | None = None,
+        env_file_path: str | None = None,
+        env_file_encoding: str | None = None,
+    ) -> None:
+        # Type checkers would make an `__init__` of the fields if the class had none of its own.
+        super().__init__(
+            ai_model_id,
+            service_id=service_id,
+            host=host,
+            api_key=api_key,
+            app=app,
+            perf=perf,
+            timeout_s=timeout_s,
+            client=client,
+            env_file_path=env_file_path,
+            env_file_encoding=env_file_encoding,
+        )
 
     def foresee(
         self, prompt: str, settings: PromptExecutionSettings
@@ -56,13 +89,20 @@ class ParrotTextCompletion(ParrotService, TextCompletionClientBase):
     async def _inner_get_text_contents(
         self, prompt: str, settings: PromptExecutionSettings
     ) -> list[TextContent]:
-        calls, terms = self._calls(prompt, self._own(settings))
+        own = self._own(settings)
+        calls, terms = self._calls(prompt, own)
         with service_errors():
             views = values(await aresults(replies_to(calls, self.connection, terms)))
-        return [to_text(view, self.ai_model_id) for view in views]
+        return [to_text(view, self._model_of(own)) for view in views]
 
     @trace_streaming_text_completion(ParrotService.MODEL_PROVIDER_NAME)
-    async def _inner_get_streaming_text_contents(
+    def _inner_get_streaming_text_contents(
+        self, prompt: str, settings: PromptExecutionSettings
+    ) -> AsyncGenerator[list[StreamingTextContent], Any]:
+        have_left_streams_closed()
+        return self._stream(prompt, settings)
+
+    async def _stream(
         self, prompt: str, settings: PromptExecutionSettings
     ) -> AsyncGenerator[list[StreamingTextContent], Any]:
         own = self._own(settings)
@@ -72,7 +112,7 @@ class ParrotTextCompletion(ParrotService, TextCompletionClientBase):
             (reply,) = replies_to(calls, self.connection, terms)
             async with aclosing(reply.aevents()) as events:
                 async for event in events:
-                    yield [to_text_chunk(event, self.ai_model_id)]
+                    yield [to_text_chunk(event, self._model_of(own))]
 
     def _calls(
         self, prompt: str, settings: ParrotPromptExecutionSettings

@@ -7,7 +7,10 @@ import sys
 
 import pytest
 
-_FRAMEWORKS = "langchain_core", "langgraph", "semantic_kernel", "openai", "vllm", "torch", "fastapi"
+_FRAMEWORKS = (
+    *("langchain_core", "langgraph", "semantic_kernel", "agent_framework"),
+    *("openai", "vllm", "torch", "fastapi"),
+)
 
 
 @pytest.mark.parametrize(
@@ -16,6 +19,7 @@ _FRAMEWORKS = "langchain_core", "langgraph", "semantic_kernel", "openai", "vllm"
         ("parrot_integrations", set()),
         ("parrot_integrations.planning.direct", set()),
         ("parrot_integrations.langchain", {"langchain_core"}),
+        ("parrot_integrations.agent_framework", {"agent_framework"}),
     ],
 )
 def test_what_an_import_brings(module: str, needs: set[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import sys
 import weakref
 
 import pytest
@@ -65,6 +66,24 @@ def test_a_loop_that_ended_otherwise_is_forgotten() -> None:
     loop.close()
     asyncio.run(_client())
     assert loop not in clients._kept
+
+
+def test_a_client_that_no_loop_closes_ends_in_silence() -> None:
+    """The loop of ``nest_asyncio`` is never closed."""
+    keeper = clients._keep(AsyncParrotClient(settings=ONE), {}, ONE)
+    with pytest.raises(StopIteration):
+        keeper.__anext__().send(None)
+    del keeper
+    # What goes wrong in a generator that is collected is a warning, and warnings are errors.
+    gc.collect()
+
+
+def test_a_loop_that_does_not_look_for_generators_closes_its_client() -> None:
+    async def use() -> AsyncParrotClient:
+        sys.set_asyncgen_hooks(None, None)
+        return await shared_async_client(ONE)
+
+    assert asyncio.run(use())._http.is_closed
 
 
 async def test_own_clients_win() -> None:
