@@ -108,10 +108,10 @@ class Environment:
         imports: Modules that must import.
         engine: The extra with the engine; empty if it has none.
         requirements: What is installed besides.
-        alone: What is installed without what it requires.
         python: Version of its Python ("3.11").
         root: The checkout.
         fingerprint: Of everything else that decides what is installed.
+        alone: What is installed without what it requires.
     """
 
     name: str
@@ -119,10 +119,10 @@ class Environment:
     imports: tuple[str, ...]
     engine: str
     requirements: tuple[str, ...]
-    alone: tuple[str, ...]
     python: str
     root: str
     fingerprint: str
+    alone: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
