@@ -33,6 +33,8 @@ from examples.metagpt.team import name_of, write_project
 from parrot_backend.protocol import SessionView
 from parrot_integrations.metagpt import install, watch_runs
 
+_SAME_ROLE = "You belong to a team that writes a program together. Do what the user asks of you."
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the team, write its files and ``run.json``, and return the exit status."""
@@ -71,7 +73,8 @@ async def _run(given: argparse.Namespace) -> tuple[dict[str, str], RunNotes, Ses
     notes = begin_notes()
     with watch_runs() as runs:
         try:
-            files = await write_project(config, given.files, given.rounds)
+            role = _SAME_ROLE if given.same_role else ""
+            files = await write_project(config, given.files, given.rounds, role=role)
         except Exception as exc:  # noqa: BLE001 - MetaGPT returned None, and the team has no files
             print(f"failed: {type(exc).__name__}: {exc}", file=sys.stderr)
             files = {}
@@ -133,6 +136,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--stream", action="store_true", help="as MetaGPT does by default")
     parser.add_argument(
         "--shares-first", action="store_true", help="put what prompts share first: other prompts"
+    )
+    parser.add_argument(
+        "--same-role", action="store_true", help="all roles have the same system message"
     )
     parser.add_argument("--out", type=Path, help="folder for the files and run.json")
     parser.add_argument("--verbose", action="store_true", help="MetaGPT's own log")
