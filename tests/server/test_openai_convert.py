@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parrot_backend import protocol as wire
+from parrot_backend.core.events import CallSpec
 from parrot_backend.core.ids import SessionId
 from parrot_backend.core.prompt import Input
 from parrot_backend.errors import RequestError
@@ -254,6 +256,7 @@ def test_no_text_is_ever_taken_for_a_template(text: str):
 
     event = submit_to_event(placed, SubmitContext(SessionId("s"), True, "t", 0.0, {}))
 
+    assert isinstance(event.nodes[0], CallSpec)
     segments = event.nodes[0].segments
     assert not any(isinstance(segment, Input) for segment in segments)
     assert texts(chat(messages=messages)[0])[:2] == [("system", text), ("user", text)]
@@ -319,3 +322,12 @@ def test_hints_of_a_request(case: str):
     } == expected
     assert placed.close
     assert placed.on_disconnect == "cancel"
+
+
+def test_the_page_names_every_parameter():
+    page = (Path(__file__).parent.parent.parent / "docs" / "openai.md").read_text()
+    models = (ChatRequest, CompletionRequest, ResponseRequest)
+    declared = {name for model in models for name in model.model_fields}
+    known = declared | NO_EFFECT | set(NEUTRAL_ONLY)
+
+    assert [name for name in sorted(known) if f"`{name}`" not in page] == []

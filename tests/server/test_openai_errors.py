@@ -156,6 +156,9 @@ async def test_codes_that_clients_branch_on(start: StartServer, case: str):
 BAD_OTHERS: dict[str, tuple[str, dict[str, Any], str]] = {
     "no prompt": ("completions", {}, "prompt"),
     "empty prompt": ("completions", {"prompt": ""}, "prompt"),
+    "too many choices": ("completions", {"prompt": ["x"] * 1000, "n": 3}, "n"),
+    "too long a prompt": ("completions", {"prompt": "x" * 101}, "prompt"),
+    "too long an input": ("responses", {"input": "x" * 101}, "input"),
     "no prompts": ("completions", {"prompt": []}, "prompt"),
     "tokens": ("completions", {"prompt": [1, 2]}, "prompt"),
     "lists of tokens": ("completions", {"prompt": [[1, 2]]}, "prompt"),
@@ -254,7 +257,7 @@ async def test_no_engine_is_503(start: StartServer):
 
 
 async def test_an_engine_that_fails_is_500_and_a_shutdown_503(start: StartServer):
-    plan = ToyPlan(answer=lambda _: 1 / 0)  # type: ignore[return-value]
+    plan = ToyPlan(answer=lambda _: 1 / 0)  # type: ignore[arg-type, return-value]
     server = await start(plan, max_attempts=1, engine_restarts_per_hour=0)
     failed = await post(server, messages=[USER])
     await server.service.drain()

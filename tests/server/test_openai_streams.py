@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from parrot_backend.core.chat import OutputDetails, ToolCall
+from parrot_backend.core.chat import OutputDetails, TokenLogprob, ToolCall
 from tests.server.conftest import RunningServer, StartServer, until
 from tests.server.toy_engine import ToyPlan
 
@@ -109,6 +109,30 @@ async def test_thoughts_and_calls_are_told_apart(start_listening: StartServer, p
     ]
 
 
+@pytest.mark.parametrize("path", ["chat/completions", "completions"])
+async def test_log_probabilities_are_told_once(
+    start_listening: StartServer, plan: ToyPlan, path: str
+):
+    server = await start_listening(plan)
+    one, two, three = (TokenLogprob(token, -1.0) for token in ("one", " two", " three"))
+    fields = {"prompt": "x"} if path == "completions" else {}
+
+    async with streaming(server, plan, path, **fields) as events:
+        plan.engine.say(" two", logprobs=(one, two))
+        details = OutputDetails(logprobs=(one, two, three))
+        plan.engine.finish("one two three", details=details)
+        told = await events.rest()
+
+    listed = [event["choices"][0]["logprobs"] for event in told[:-1]]
+    chunks = [logprobs for logprobs in listed if logprobs is not None]
+    if path == "completions":
+        assert [chunk["tokens"] for chunk in chunks] == [["one", " two"], [" three"]]
+        assert [chunk["text_offset"] for chunk in chunks] == [[0, 3], [7]]
+    else:
+        tokens = [[place["token"] for place in chunk["content"]] for chunk in chunks]
+        assert tokens == [["one", " two"], [" three"]]
+
+
 async def test_thoughts_can_be_left_out(start_listening: StartServer, plan: ToyPlan):
     server = await start_listening(plan)
 
@@ -138,7 +162,11 @@ async def test_leaving_in_mid_stream_aborts_the_call(
     start_listening: StartServer, plan: ToyPlan, path: str
 ):
     server = await start_listening(plan)
-    fields = {"completions": {"prompt": "x", "n": 2}, "responses": {"input": "x"}}.get(path, {})
+    by_path: dict[str, dict[str, Any]] = {
+        "completions": {"prompt": "x", "n": 2},
+        "responses": {"input": "x"},
+    }
+    fields = by_path.get(path, {})
 
     async with streaming(server, plan, path, **fields) as events:
         await events.next()
@@ -237,6 +265,40 @@ async def test_thoughts_of_a_response_are_an_item(start_listening: StartServer, 
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     assert [item["type"] for item in events[-1]["response"]["output"]] == ["reasoning", "message"]
     assert events[-1]["type"] == "response.completed"
+
+
+async def test_a_client_that_takes_nothing_is_dropped(start: StartServer, plan: ToyPlan):
+    server = await start(plan, stream_send_timeout_s=0.05)
+    body = [{"type": "http.request", "body": json.dumps(CHAT).encode(), "more_body": False}]
+
+    async def receive() -> dict[str, Any]:
+        if not body:
+            await asyncio.Event().wait()
+        return body.pop()
+
+    async def send(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "path": "/v1/chat/completions",
+        "raw_path": b"/v1/chat/completions",
+        "query_string": b"",
+        "headers": [],
+        "scheme": "http",
+        "server": ("parrot", 80),
+    }
+    serving = asyncio.create_task(server.app(scope, receive, send))  # type: ignore[arg-type]
+    await _say_soon(plan)
+    async with asyncio.timeout(5):
+        await serving
+
+    assert len(plan.engine.aborted) == 1
+    assert server.service.runtime.num_waiters == 0
 
 
 async def test_five_hundred_streams_at_once_lose_nothing(start_listening: StartServer):
