@@ -1,34 +1,53 @@
-# Every target that needs the environment depends on `setup`, which takes a moment when nothing changed.
+# Every target that needs environments depends on `setup`, or on `venv` if it needs only the main one. Either takes
+# a moment when nothing changed.
 
 PYTHON ?= python3
 TORCH_INDEX_URL ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench benchmark-tables model clean
+SETUP := TORCH_INDEX_URL="$(TORCH_INDEX_URL)" $(PYTHON) -m scripts.environments
+.PHONY: help setup venv demo metagpt test test-main test-clients check bench benchmark-tables model clean
 
 ## help: show this list
 help:
 	@echo "Usage: make TARGET [PYTHON=python3.12] [TORCH_INDEX_URL=...]"
 	@sed -n 's/^## \([a-z-]*\): /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  %-16s %s\n", $$1, $$2 }'
 
-## setup: create .venv and install Parrot with the engine for this machine (vLLM for CUDA or for CPU)
+## setup: create .venv with the engine for this machine (vLLM for CUDA or for CPU), and .venvs/* for other frameworks
 setup:
-	@TORCH_INDEX_URL="$(TORCH_INDEX_URL)" $(PYTHON) scripts/setup_env.py
+	@$(SETUP)
+
+## venv: create .venv only
+venv:
+	@$(SETUP) --only .venv
 
 ## demo: run three programs on real vLLM with the tiny model, call by call and as one submit
-demo: setup
+demo: venv
 	@$(BIN)/parrot demo
 
-## test: run the test suite
-test: setup
+## metagpt: let a team of MetaGPT's agents write a project in three ways, on real vLLM with the tiny model
+metagpt:
+	@$(SETUP) --only .venv .venvs/metagpt
+	@$(BIN)/python -m examples.metagpt.compare
+
+## test: run the test suite, then the tests of frameworks with environments of their own
+test: test-main test-clients
+
+## test-main: run what runs in .venv
+test-main: venv
 	$(BIN)/python -m pytest
+
+## test-clients: run the tests of frameworks in .venvs/*
+test-clients: setup
+	$(BIN)/python -m scripts.environments.clients test
 
 ## check: lint, formatting, types and import rules
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m scripts.environments.clients types
 	$(BIN)/lint-imports
 
 ## bench: run every benchmark; each prints its claim, its baseline and the ratio
@@ -38,14 +57,14 @@ bench: setup
 	done
 
 ## benchmark-tables: write the newest benchmark rows into README.md and docs/
-benchmark-tables: setup
+benchmark-tables: venv
 	$(BIN)/python scripts/benchmark_tables.py
 
 ## model: make the tiny model anew (the result is the same, byte for byte)
-model: setup
+model: venv
 	$(BIN)/python scripts/make_tiny_model.py
 
-## clean: remove the environment, caches and build outputs
+## clean: remove the environments, caches and build outputs
 clean:
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venvs build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -107,6 +107,7 @@ STATUS_OF_CODE: dict[str, int] = {
     "format_too_large": 413,
     "tools_too_large": 413,
     "saturated": 429,
+    "timed_out": 504,
 }
 
 

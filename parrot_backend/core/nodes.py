@@ -159,4 +159,4 @@ class Request(Node):
     @property
     def need_tokens(self) -> int:
         """KV tokens it may come to hold: prompt (estimated) and the longest output."""
-        return self.prompt_tokens + self.sampling.max_tokens
+        return self.prompt_tokens + self.sampling.reserved_tokens

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 
 from parrot_backend.core.chat import ResponseFormat
 
+#: What an output without a limit is taken for in accounts of memory; the default limit.
+UNLIMITED_OUTPUT_TOKENS = 256
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """Sampling parameters of one output; ranges are checked at the wire (``protocol.Sampling``).
 
     Attributes:
-        max_tokens: Upper bound of generated tokens.
+        max_tokens: Upper bound of generated tokens; None lets them fill the model's context.
         temperature: 0 is greedy.
         top_p: Nucleus mass in (0, 1].
         top_k: Number of candidates; 0 means all.
@@ -28,7 +31,7 @@ class Sampling:
         response_format: The form that the output must have, or None.
     """
 
-    max_tokens: int = 256
+    max_tokens: int | None = 256
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
@@ -42,3 +45,8 @@ class Sampling:
     ignore_eos: bool = False
     logprobs: int | None = None
     response_format: ResponseFormat | None = None
+
+    @property
+    def reserved_tokens(self) -> int:
+        """Tokens that an output is taken for in accounts of memory."""
+        return UNLIMITED_OUTPUT_TOKENS if self.max_tokens is None else self.max_tokens

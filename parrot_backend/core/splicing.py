@@ -120,6 +120,9 @@ class Splicing:
         self, graph: SessionGraph, request: Request, producer: Request, engine: EngineId
     ) -> None:
         assert producer.attempt is not None
+        max_gap_tokens = producer.sampling.max_tokens
+        if max_gap_tokens is None:
+            return  # no room can be kept for an output without a limit
         before = resolve_leading(request.segments, graph.variables, 0)
         gap = len(before)
         after = resolve_leading(request.segments, graph.variables, gap + 1)
@@ -148,7 +151,7 @@ class Splicing:
                 sampling=request.sampling,
                 objective=request.objective,
                 remaining=request.remaining,
-                max_gap_tokens=producer.sampling.max_tokens,
+                max_gap_tokens=max_gap_tokens,
                 chat=request.chat,
                 quiet=request.quiet,
             )

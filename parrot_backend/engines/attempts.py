@@ -33,7 +33,8 @@ def fit_output(
     """Return how many tokens may be generated, or the failure of a prompt that leaves no room."""
     room_tokens = max_model_len - prompt_tokens
     if room_tokens > 0:
-        return min(request.sampling.max_tokens, room_tokens)
+        limit_tokens = request.sampling.max_tokens
+        return room_tokens if limit_tokens is None else min(limit_tokens, room_tokens)
     message = (
         f"the prompt has {prompt_tokens} tokens and the model's context {max_model_len}; "
         "shorten the prompt"

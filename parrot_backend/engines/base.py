@@ -126,7 +126,8 @@ class Engine(Protocol):
         not retryable. Attempt ids are never used twice.
 
         A prompt that fills the model's context alone is ``prompt_too_long``. One that leaves less
-        room than ``max_tokens`` gets the room there is, and ends with finish reason ``length``.
+        room than ``max_tokens`` gets the room there is, and ends with finish reason ``length``; so
+        does one without ``max_tokens``.
         """
         ...
 

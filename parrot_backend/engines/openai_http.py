@@ -169,7 +169,8 @@ class OpenAIEngine(UnhintedEngine):
     # --- one attempt -------------------------------------------------------------------------
 
     async def _run(self, request: EngineRequest) -> None:
-        max_tokens = min(request.sampling.max_tokens, self._max_model_len)
+        limit_tokens = request.sampling.max_tokens
+        max_tokens = min(limit_tokens or self._max_model_len, self._max_model_len)
         reply = RemoteReply(request)
         refused = await self._try(request, max_tokens, reply)
         if refused is not None and refused.room_tokens is not None and refused.room_tokens > 0:

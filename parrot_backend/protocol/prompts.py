@@ -15,12 +15,13 @@ class Sampling(WireModel):
     """Sampling parameters of one output; the names and meanings are vLLM's.
 
     Attributes:
+        max_tokens: Longest output; None lets it fill the model's context.
         logprobs: How many of the likeliest tokens to tell at each place, beside the one generated;
             None tells nothing.
         response_format: The form that the output must have.
     """
 
-    max_tokens: int = Field(default=256, ge=1)
+    max_tokens: int | None = Field(default=256, ge=1)
     temperature: float = Field(default=1.0, ge=0, le=2)
     top_p: float = Field(default=1.0, gt=0, le=1)
     top_k: int = Field(default=0, ge=0, description="0 means all")
@@ -37,7 +38,7 @@ class Sampling(WireModel):
 
     @model_validator(mode="after")
     def _min_below_max(self) -> Self:
-        if self.min_tokens > self.max_tokens:
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise ValueError("min_tokens is greater than max_tokens")
         return self
 

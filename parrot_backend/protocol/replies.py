@@ -116,6 +116,7 @@ class ModelView(WireModel):
 
     id: str
     object: Literal["model"] = "model"
+    created: int = Field(default=0, description="Unix time at which the server came up")
     owned_by: str = "parrot"
     max_model_len: int | None = None
 

@@ -87,7 +87,8 @@ class BodyLimit:
         )
         self._metrics.count_error(error.code)
         # What is left of the body is not read, so the connection cannot be used again.
-        await error_response(error, {"Connection": "close"})(scope, receive, send)
+        reply = error_response(error, scope["path"], {"Connection": "close"})
+        await reply(scope, receive, send)
 
 
 async def _discard(receive: Receive) -> None:

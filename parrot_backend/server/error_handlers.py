@@ -1,7 +1,8 @@
 """Every error reply of the server: exceptions in, ``ErrorReply`` bodies out.
 
-The status of a ``ParrotError`` is its own; FastAPI's and Starlette's exceptions are mapped to it
-here. Anything else is a defect of ours: it is logged once, and the client learns no details.
+On the routes of OpenAI's API they have its form instead. The status of a ``ParrotError`` is its
+own; FastAPI's and Starlette's exceptions are mapped to it here. Anything else is a defect of ours:
+it is logged once, and the client learns no details.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from parrot_backend.errors import CapacityError, InternalError, ParrotError, RequestError
 from parrot_backend.metrics.prometheus import PrometheusMetrics
+from parrot_backend.server.openai import errors as openai
 from parrot_backend.server.views import error_to_reply
 
 logger = logging.getLogger(__name__)
@@ -39,17 +41,20 @@ def install_error_handlers(app: FastAPI, metrics: PrometheusMetrics) -> None:
         if isinstance(error, InternalError):
             logger.error("%s %s failed", request.method, request.url.path, exc_info=exc)
         headers = exc.headers if isinstance(exc, HTTPException) else None
-        return error_response(error, headers)
+        return error_response(error, request.url.path, headers)
 
     for kind in (ParrotError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, answer)
 
 
-def error_response(error: ParrotError, headers: Mapping[str, str] | None = None) -> Response:
-    """Return the reply of an error."""
+def error_response(
+    error: ParrotError, path: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return the reply of an error to a request for a path."""
+    is_openai = openai.is_path(path)
     response = Response(
-        error_to_reply(error).model_dump_json(),
-        status_code=error.status,
+        openai.body_of(error) if is_openai else error_to_reply(error).model_dump_json(),
+        status_code=openai.status_of(error) if is_openai else error.status,
         headers=headers,
         media_type="application/json",
     )
@@ -123,4 +128,4 @@ class InternalErrors:
             error = to_parrot_error(exc)
             self._metrics.count_error(error.code)
             if not has_begun:
-                await error_response(error)(scope, receive, send)
+                await error_response(error, scope["path"])(scope, receive, send)

@@ -81,7 +81,7 @@ async def wait_for_answers(
     """
     if not inbox.open:
         return
-    watcher = asyncio.create_task(_watch_client(request, inbox))
+    watcher = asyncio.create_task(watch_client(request, inbox))
     try:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(service.wait_limit_s(timeout_s)):
@@ -91,7 +91,8 @@ async def wait_for_answers(
         service.runtime.leave(inbox, cancel=inbox.has_client_left and cancel_on_disconnect)
 
 
-async def _watch_client(request: Request, inbox: Inbox) -> None:
+async def watch_client(request: Request, inbox: Inbox) -> None:
+    """Tell an inbox when the client of a request is gone."""
     # The body has been read, so the next message is that the client is gone.
     while (await request.receive())["type"] != "http.disconnect":
         pass

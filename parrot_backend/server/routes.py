@@ -9,17 +9,15 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from parrot_backend import protocol as wire
 from parrot_backend.metrics.prometheus import CONTENT_TYPE
 from parrot_backend.server.http_io import (
     ERROR_REPLIES,
     ServiceDependency,
     StrictJsonRoute,
-    json_reply,
 )
+from parrot_backend.server.openai.routes import router as openai_router
 from parrot_backend.server.routes_sessions import router as sessions_router
 from parrot_backend.server.routes_variables import router as variables_router
-from parrot_backend.server.views import engines_to_models
 
 _operations = APIRouter(responses=ERROR_REPLIES, tags=["operations"])
 
@@ -30,14 +28,8 @@ def create_router() -> APIRouter:
     router.include_router(sessions_router, prefix="/v1")
     router.include_router(variables_router, prefix="/v1")
     router.include_router(_operations)
+    router.include_router(openai_router, prefix="/v1")
     return router
-
-
-@_operations.get("/v1/models", response_model=wire.ModelList)
-async def list_models(service: ServiceDependency) -> Response:
-    """Return the models that live engines serve."""
-    engines = service.coordinator.engines.values()
-    return json_reply(engines_to_models(engine.info for engine in engines))
 
 
 @_operations.get("/health")

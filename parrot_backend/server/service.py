@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -43,6 +44,7 @@ class Service:
         runtime: The way to the core.
         supervisor: The engines.
         metrics: What Prometheus sees.
+        started_unix_s: When it was made.
         is_draining: A shutdown has begun; new work is refused.
     """
 
@@ -54,6 +56,7 @@ class Service:
         self.supervisor = Supervisor(slots, settings.supervisor_config(), clock)
         observer = CallObserver(self.metrics)
         self.runtime = Runtime(self.coordinator, clock, self.supervisor, observer)
+        self.started_unix_s = int(time.time())
         self.is_draining = False
         self.metrics.watch(self._gauges)
 

@@ -98,14 +98,17 @@ def node_to_view(node: Node, opened_s: float) -> wire.NodeView:
     )
 
 
-def engines_to_models(engines: Iterable[EngineInfo]) -> wire.ModelList:
+def engines_to_models(engines: Iterable[EngineInfo], created_s: int) -> wire.ModelList:
     """Return the models of all live engines, each once, with its longest context."""
     longest: dict[str, int] = {}
     for info in engines:
         for model in info.models:
             longest[model] = max(longest.get(model, 0), info.max_model_len)
     return wire.ModelList(
-        data=tuple(wire.ModelView(id=name, max_model_len=size) for name, size in longest.items())
+        data=tuple(
+            wire.ModelView(id=name, created=created_s, max_model_len=size)
+            for name, size in longest.items()
+        )
     )
 
 

@@ -52,10 +52,18 @@ class Inbox:
             await self._arrived.wait()
             self._arrived.clear()
 
+    @property
+    def has_messages(self) -> bool:
+        """Whether ``next`` returns at once."""
+        return bool(self._messages)
+
     async def next(self) -> tuple[str, Message] | None:
-        """Return the next message with its variable's name; None when no more can come."""
+        """Return the next message with its variable's name; None when no more can come.
+
+        For a client that has left, no more comes.
+        """
         while not self._messages:
-            if not self.open:
+            if not self.open or self.has_client_left:
                 return None
             await self._arrived.wait()
             self._arrived.clear()

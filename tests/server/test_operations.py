@@ -69,7 +69,15 @@ async def test_models_are_listed_once_with_their_length(start: StartServer):
 
     assert reply.json() == {
         "object": "list",
-        "data": [{"id": "toy", "object": "model", "owned_by": "parrot", "max_model_len": 100}],
+        "data": [
+            {
+                "id": "toy",
+                "object": "model",
+                "created": server.service.started_unix_s,
+                "owned_by": "parrot",
+                "max_model_len": 100,
+            }
+        ],
     }
 
 

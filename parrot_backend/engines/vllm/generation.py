@@ -96,8 +96,9 @@ class Generation:
             prompt_ids = prompt_ids[: ends[request.fill_parts - 1]]
         max_tokens = fit_output(request, len(prompt_ids), self._max_model_len)
         if request.after is not None:
-            whole = len(prompt_ids) + request.max_gap_tokens + request.sampling.max_tokens
-            # How much it may generate would depend on what comes before.
+            # How much it may generate must not depend on what comes before.
+            limit_tokens = request.sampling.max_tokens or self._max_model_len
+            whole = len(prompt_ids) + request.max_gap_tokens + limit_tokens
             if whole > self._max_model_len or not self._may_splice(request):
                 return
         if isinstance(max_tokens, RequestFailed):

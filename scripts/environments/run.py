@@ -1,0 +1,62 @@
+"""Bringing the environments up to date, one after the other, and saying what went wrong."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from scripts.environments.explain import SetupError
+from scripts.environments.install import install
+from scripts.environments.record import is_ready, only_one_setup, read_record
+from scripts.environments.table import Environment, environments
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Bring the environments up to date and return the exit status."""
+    try:
+        known = environments()
+        options = parse_arguments(arguments, known)
+        for environment in known:
+            if not options.only or environment.name in options.only:
+                bring_up_to_date(environment, options.torch_index_url)
+    except SetupError as error:
+        print(f"\nset-up: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nset-up: interrupted; the next `make setup` starts afresh", file=sys.stderr)
+        return 130
+    return 0
+
+
+def bring_up_to_date(environment: Environment, torch_index_url: str) -> None:
+    """Install into an environment, unless it is complete."""
+    if is_ready(read_record(environment), environment):
+        return
+    with only_one_setup():
+        if not is_ready(read_record(environment), environment):
+            install(environment, torch_index_url)
+
+
+def parse_arguments(
+    arguments: Sequence[str] | None, known: Sequence[Environment]
+) -> argparse.Namespace:
+    """Read the flags; the Makefile passes its variable through the environment."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.environments",
+        description="Create environments and install Parrot into them.",
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="NAME",
+        choices=[environment.name for environment in known],
+        help=f"bring only these up to date: {', '.join(e.name for e in known)}",
+    )
+    parser.add_argument(
+        "--torch-index-url",
+        default=os.environ.get("TORCH_INDEX_URL", ""),
+        help="index of PyTorch's CPU wheels, used only if torch is not found without it",
+    )
+    return parser.parse_args(arguments)

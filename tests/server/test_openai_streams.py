@@ -1,0 +1,257 @@
+"""Streams of OpenAI's API: what arrives when, and what happens when somebody goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from parrot_backend.core.chat import OutputDetails, ToolCall
+from tests.server.conftest import RunningServer, StartServer, until
+from tests.server.toy_engine import ToyPlan
+
+CHAT = {"messages": [{"role": "user", "content": "Hello"}], "stream": True}
+
+
+@pytest.fixture
+def plan() -> ToyPlan:
+    return ToyPlan(is_held=True)
+
+
+class Events:
+    """The events of a stream, one after another."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._lines = response.aiter_lines()
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        async for line in self._lines:
+            if line.startswith(("data: ", ":")):
+                yield line.removeprefix("data: ")
+
+    async def next(self) -> Any:
+        async with asyncio.timeout(5):
+            data = await anext(aiter(self))
+        return json.loads(data) if data.startswith("{") else data
+
+    async def rest(self) -> list[Any]:
+        async with asyncio.timeout(5):
+            return [json.loads(one) if one.startswith("{") else one async for one in self]
+
+
+@asynccontextmanager
+async def streaming(
+    server: RunningServer, plan: ToyPlan, path: str = "chat/completions", **fields: Any
+) -> AsyncIterator[Events]:
+    """Begin a stream; its head comes with the first word, so the engine says one."""
+    body = {**(CHAT if path == "chat/completions" else {"stream": True}), **fields}
+    sending = asyncio.create_task(_say_soon(plan))
+    async with server.client.stream("POST", f"/v1/{path}", json=body) as response:
+        await sending
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith("text/event-stream")
+        yield Events(response)
+
+
+async def _say_soon(plan: ToyPlan) -> None:
+    await until(lambda: bool(plan.made and plan.engine.running))
+    plan.engine.say("one")
+
+
+async def test_words_arrive_as_they_come(start_listening: StartServer, plan: ToyPlan):
+    server = await start_listening(plan)
+
+    async with streaming(server, plan, stream_options={"include_usage": True}) as events:
+        assert (await events.next())["choices"][0]["delta"]["role"] == "assistant"
+        assert (await events.next())["choices"][0]["delta"] == {"content": "one"}
+        plan.engine.say(" two")
+        assert (await events.next())["choices"][0]["delta"] == {"content": " two"}
+        plan.engine.finish("one two")
+        end, usage, done = await events.rest()
+
+    assert end["choices"][0]["finish_reason"] == "stop"
+    assert end["usage"] is None
+    assert usage["choices"] == []
+    assert usage["usage"]["completion_tokens"] == 7
+    assert done == "[DONE]"
+
+
+async def test_thoughts_and_calls_are_told_apart(start_listening: StartServer, plan: ToyPlan):
+    server = await start_listening(plan)
+    call = ToolCall("1", "f", "{}")
+
+    async with streaming(server, plan) as events:
+        plan.engine.say("hm", is_reasoning=True)
+        plan.engine.finish("one", details=OutputDetails(tool_calls=(call,)))
+        told = await events.rest()
+
+    deltas = [one["choices"][0]["delta"] for one in told[:-1]]
+    assert deltas == [
+        {"role": "assistant", "content": ""},
+        {"content": "one"},
+        {"reasoning": "hm"},
+        {
+            "tool_calls": [
+                {
+                    "index": 0,
+                    "id": "1",
+                    "type": "function",
+                    "function": {"name": "f", "arguments": "{}"},
+                }
+            ]
+        },
+        {},
+    ]
+
+
+async def test_thoughts_can_be_left_out(start_listening: StartServer, plan: ToyPlan):
+    server = await start_listening(plan)
+
+    async with streaming(server, plan, include_reasoning=False) as events:
+        plan.engine.say("hm", is_reasoning=True)
+        plan.engine.finish("one", details=OutputDetails(reasoning="hm"))
+        told = await events.rest()
+
+    assert not any("hm" in json.dumps(one) for one in told)
+
+
+async def test_a_silent_stream_is_kept_open(start_listening: StartServer, plan: ToyPlan):
+    server = await start_listening(plan, stream_ping_s=0.02)
+    async with server.client.stream("POST", "/v1/chat/completions", json=CHAT) as response:
+        events = Events(response)
+        assert await events.next() == ": ping"
+        plan.engine.say("one")
+        plan.engine.finish("one")
+        told = [one for one in await events.rest() if one != ": ping"]
+
+    assert told[-1] == "[DONE]"
+    assert told[1]["choices"][0]["delta"] == {"content": "one"}
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "completions", "responses"])
+async def test_leaving_in_mid_stream_aborts_the_call(
+    start_listening: StartServer, plan: ToyPlan, path: str
+):
+    server = await start_listening(plan)
+    fields = {"completions": {"prompt": "x", "n": 2}, "responses": {"input": "x"}}.get(path, {})
+
+    async with streaming(server, plan, path, **fields) as events:
+        await events.next()
+    await until(lambda: len(plan.engine.aborted) == fields.get("n", 1))
+
+    assert server.service.runtime.num_waiters == 0
+    assert server.service.coordinator.num_unfinished_calls == 0
+
+
+async def test_leaving_before_the_reply_aborts_the_call(
+    start_listening: StartServer, plan: ToyPlan
+):
+    server = await start_listening(plan)
+    for stream in (True, False):
+        body = {**CHAT, "stream": stream}
+        asking = asyncio.create_task(server.client.post("/v1/chat/completions", json=body))
+        await until(lambda: bool(plan.engine.running))
+        asking.cancel()
+        await until(lambda: not plan.engine.running)
+
+    await until(lambda: server.service.runtime.num_waiters == 0)
+    assert len(plan.engine.aborted) == 2
+
+
+async def test_a_failure_in_mid_stream_is_an_event(start_listening: StartServer, plan: ToyPlan):
+    server = await start_listening(plan, max_attempts=1)
+
+    async with streaming(server, plan) as events:
+        await events.next()
+        await events.next()
+        plan.engine.die()
+        error, done = await events.rest()
+
+    assert error["error"]["type"] == "server_error"
+    assert error["error"]["code"] == "engine_lost"
+    assert done == "[DONE]"
+
+
+async def test_text_that_was_sent_cannot_be_taken_back(start_listening: StartServer, plan: ToyPlan):
+    server = await start_listening(plan)
+
+    async with streaming(server, plan) as events:
+        await events.next()
+        await events.next()
+        plan.engine.die()
+        error, done = await events.rest()
+
+    assert error["error"]["code"] == "engine_lost"
+    assert done == "[DONE]"
+    await until(lambda: server.service.coordinator.num_unfinished_calls == 0)
+
+
+async def test_one_that_dies_before_the_first_word_is_not_noticed(
+    start_listening: StartServer, plan: ToyPlan
+):
+    server = await start_listening(plan)
+    asking = asyncio.create_task(server.client.post("/v1/chat/completions", json=CHAT))
+    await until(lambda: bool(plan.engine.running))
+    plan.engine.die()
+    await until(lambda: len(plan.made) == 2 and bool(plan.engine.running))
+    plan.engine.say("one")
+    plan.engine.finish("one")
+
+    reply = await asking
+
+    assert reply.status_code == 200
+    assert '"content":"one"' in reply.text.replace('": "', '":"')
+    assert "error" not in reply.text
+
+
+async def test_a_response_that_fails_says_so(start_listening: StartServer, plan: ToyPlan):
+    server = await start_listening(plan, max_attempts=1)
+
+    async with streaming(server, plan, "responses", input="x") as events:
+        first = await events.next()
+        plan.engine.die()
+        told = await events.rest()
+
+    assert first["type"] == "response.created"
+    assert told[-1]["type"] == "response.failed"
+    assert told[-1]["response"]["error"]["code"] == "server_error"
+
+
+async def test_thoughts_of_a_response_are_an_item(start_listening: StartServer, plan: ToyPlan):
+    server = await start_listening(plan)
+    body = {"input": "x", "stream": True}
+    asking = asyncio.create_task(server.client.post("/v1/responses", json=body))
+    await until(lambda: bool(plan.engine.running))
+    plan.engine.say("hm", is_reasoning=True)
+    plan.engine.say("yes")
+    plan.engine.finish("yes", details=OutputDetails(reasoning="hm"))
+
+    lines = (await asking).text.splitlines()
+    events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data")]
+
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert [item["type"] for item in events[-1]["response"]["output"]] == ["reasoning", "message"]
+    assert events[-1]["type"] == "response.completed"
+
+
+async def test_five_hundred_streams_at_once_lose_nothing(start_listening: StartServer):
+    server = await start_listening(ToyPlan(delay_s=0.01, max_requests=1000))
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(
+        base_url=server.client.base_url, limits=limits, timeout=60
+    ) as client:
+
+        async def ask(number: int) -> str:
+            body = {"messages": [{"role": "user", "content": f"n{number}"}], "stream": True}
+            return (await client.post("/v1/chat/completions", json=body)).text
+
+        replies = await asyncio.gather(*(ask(number) for number in range(500)))
+
+    assert [f"<n{number}>" in reply for number, reply in enumerate(replies)] == [True] * 500
+    assert all(reply.endswith("data: [DONE]\n\n") for reply in replies)
+    assert server.service.runtime.num_waiters == 0
