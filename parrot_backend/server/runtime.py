@@ -40,6 +40,7 @@ from parrot_backend.core.events import (
     SessionTimer,
     Timer,
     TimerFired,
+    TokensGenerated,
     WaitersLeft,
 )
 from parrot_backend.core.ids import (
@@ -111,6 +112,11 @@ class Runtime:
             logger.warning("event %s was rejected: %s", type(event).__name__, exc)
 
     def _handle(self, event: Event) -> None:
+        if isinstance(event, TokensGenerated):
+            # Nothing is decided or ends here, and it happens for each token.
+            for command in self._coordinator.handle(event, self._clock.now_s()):
+                self._carry_out(command)
+            return
         at_stake = self._at_stake(event)
         begin_s = perf_counter()
         commands = self._coordinator.handle(event, self._clock.now_s())

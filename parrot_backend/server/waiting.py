@@ -52,19 +52,26 @@ class Inbox:
             await self._arrived.wait()
             self._arrived.clear()
 
-    @property
-    def has_messages(self) -> bool:
-        """Whether ``next`` returns at once."""
-        return bool(self._messages)
-
     async def next(self) -> tuple[str, Message] | None:
-        """Return the next message with its variable's name; None when no more can come.
+        """Return the next message with its variable's name; None when no more can come."""
+        while (item := self.take()) is None and not self.is_over:
+            await self.changed()
+        return item
 
-        For a client that has left, no more comes.
-        """
-        while not self._messages:
-            if not self.open or self.has_client_left:
-                return None
-            await self._arrived.wait()
-            self._arrived.clear()
-        return self._messages.popleft()
+    def take(self) -> tuple[str, Message] | None:
+        """Return the next message with its variable's name, None if there is none now."""
+        return self._messages.popleft() if self._messages else None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no more messages can come, or nobody would read them."""
+        return self.has_client_left or not (self.open or self._messages)
+
+    async def changed(self) -> None:
+        """Return when something has been put in since the last time, or by ``wake``."""
+        await self._arrived.wait()
+        self._arrived.clear()
+
+    def wake(self) -> None:
+        """Let whoever waits for a change look again."""
+        self._arrived.set()

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parrot_backend import protocol as wire
+from parrot_backend.core.events import CallSpec
 from parrot_backend.core.ids import SessionId
 from parrot_backend.core.prompt import Input
 from parrot_backend.errors import RequestError
@@ -254,6 +255,7 @@ def test_no_text_is_ever_taken_for_a_template(text: str):
 
     event = submit_to_event(placed, SubmitContext(SessionId("s"), True, "t", 0.0, {}))
 
+    assert isinstance(event.nodes[0], CallSpec)
     segments = event.nodes[0].segments
     assert not any(isinstance(segment, Input) for segment in segments)
     assert texts(chat(messages=messages)[0])[:2] == [("system", text), ("user", text)]

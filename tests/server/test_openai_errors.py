@@ -254,7 +254,7 @@ async def test_no_engine_is_503(start: StartServer):
 
 
 async def test_an_engine_that_fails_is_500_and_a_shutdown_503(start: StartServer):
-    plan = ToyPlan(answer=lambda _: 1 / 0)  # type: ignore[return-value]
+    plan = ToyPlan(answer=lambda _: 1 / 0)  # type: ignore[arg-type, return-value]
     server = await start(plan, max_attempts=1, engine_restarts_per_hour=0)
     failed = await post(server, messages=[USER])
     await server.service.drain()

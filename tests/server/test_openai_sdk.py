@@ -18,7 +18,7 @@ HELLO: list[Any] = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": "Hello"},
 ]
-WEATHER: dict[str, Any] = {
+WEATHER: Any = {
     "type": "function",
     "function": {
         "name": "weather",
@@ -123,7 +123,7 @@ def test_a_tool_is_called_and_its_answer_taken(client: openai.OpenAI, choice: An
     asked = client.chat.completions.create(
         model=MODEL, messages=question, tools=[WEATHER], tool_choice=choice
     ).choices[0]
-    chunks = client.chat.completions.create(
+    chunks: Any = client.chat.completions.create(
         model=MODEL, messages=question, tools=[WEATHER], tool_choice=choice, stream=True
     )
     deltas = [c.choices[0].delta for c in chunks if c.choices[0].delta.tool_calls]

@@ -138,7 +138,11 @@ async def test_leaving_in_mid_stream_aborts_the_call(
     start_listening: StartServer, plan: ToyPlan, path: str
 ):
     server = await start_listening(plan)
-    fields = {"completions": {"prompt": "x", "n": 2}, "responses": {"input": "x"}}.get(path, {})
+    by_path: dict[str, dict[str, Any]] = {
+        "completions": {"prompt": "x", "n": 2},
+        "responses": {"input": "x"},
+    }
+    fields = by_path.get(path, {})
 
     async with streaming(server, plan, path, **fields) as events:
         await events.next()
@@ -237,6 +241,40 @@ async def test_thoughts_of_a_response_are_an_item(start_listening: StartServer, 
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     assert [item["type"] for item in events[-1]["response"]["output"]] == ["reasoning", "message"]
     assert events[-1]["type"] == "response.completed"
+
+
+async def test_a_client_that_takes_nothing_is_dropped(start: StartServer, plan: ToyPlan):
+    server = await start(plan, stream_send_timeout_s=0.05)
+    body = [{"type": "http.request", "body": json.dumps(CHAT).encode(), "more_body": False}]
+
+    async def receive() -> dict[str, Any]:
+        if not body:
+            await asyncio.Event().wait()
+        return body.pop()
+
+    async def send(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "path": "/v1/chat/completions",
+        "raw_path": b"/v1/chat/completions",
+        "query_string": b"",
+        "headers": [],
+        "scheme": "http",
+        "server": ("parrot", 80),
+    }
+    serving = asyncio.create_task(server.app(scope, receive, send))  # type: ignore[arg-type]
+    await _say_soon(plan)
+    async with asyncio.timeout(5):
+        await serving
+
+    assert len(plan.engine.aborted) == 1
+    assert server.service.runtime.num_waiters == 0
 
 
 async def test_five_hundred_streams_at_once_lose_nothing(start_listening: StartServer):

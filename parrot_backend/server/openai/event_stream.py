@@ -17,7 +17,8 @@ from starlette.types import Receive, Scope, Send
 from parrot_backend.core.commands import AnswerWaiter, ResetStream
 from parrot_backend.errors import EngineError, ParrotError
 from parrot_backend.server.http_io import watch_client
-from parrot_backend.server.openai.errors import body_of, raise_failure, timed_out
+from parrot_backend.server.openai.errors import body_of, raise_failure
+from parrot_backend.server.openai.pulse import Pulse
 from parrot_backend.server.openai.reply import Writer
 from parrot_backend.server.service import Service
 from parrot_backend.server.waiting import Inbox, Message
@@ -25,10 +26,6 @@ from parrot_backend.server.waiting import Inbox, Message
 logger = logging.getLogger(__name__)
 
 _PING = ": ping\n\n"
-
-
-class _TakesNothing(Exception):  # noqa: N818 - a fact about the client
-    """The client does not read what it is sent."""
 
 
 class EventStream(Response):
@@ -61,6 +58,13 @@ class EventStream(Response):
         self._names = names
         self._choice_of = {name: number for number, name in enumerate(names)}
         self._writer = writer
+        settings = service.settings
+        self._pulse = Pulse(
+            inbox.wake,
+            ping_s=settings.stream_ping_s,
+            send_timeout_s=settings.stream_send_timeout_s,
+            limit_s=service.wait_limit_s(None),
+        )
         self._has_begun = False
         self._has_told = False
         self._is_over = False
@@ -74,59 +78,45 @@ class EventStream(Response):
         watcher = asyncio.create_task(watch_client(Request(scope, receive), self._inbox))
         try:
             await self._send_all(send)
-        except _TakesNothing:
+        except TimeoutError:
             logger.info("a stream was dropped: its client takes nothing any more")
         finally:
             watcher.cancel()
             self._service.runtime.leave(self._inbox, cancel=not self._is_over)
 
     async def _send_all(self, send: Send) -> None:
+        pulse = self._pulse
         inbox = self._inbox
         try:
-            async with asyncio.timeout(self._service.wait_limit_s(None)):
-                while (events := await self._next()) is not None:
+            async with pulse.watching():
+                while not inbox.is_over:
+                    await inbox.changed()
+                    pulse.check()
+                    events = self._events() or (_PING if pulse.is_silent else "")
                     if events:
                         await self._send(send, events)
-        except TimeoutError:
-            await self._fail(send, timed_out())
+                if not inbox.has_client_left:
+                    answers = [inbox.answers[name] for name in self._names]
+                    await self._send(send, self._writer.end(answers), is_last=True)
+                    self._is_over = True
         except ParrotError as exc:
-            await self._fail(send, exc)
-        else:
-            if not inbox.has_client_left:
-                answers = [inbox.answers[name] for name in self._names]
-                await self._send(send, self._writer.end(answers), is_last=True)
-                self._is_over = True
+            if not self._has_begun:
+                raise
+            async with pulse.watching():
+                await self._send(send, self._writer.error(body_of(exc)), is_last=True)
 
-    async def _fail(self, send: Send, error: ParrotError) -> None:
-        if not self._has_begun:
-            raise error
-        await self._send(send, self._writer.error(body_of(error)), is_last=True)
-
-    async def _next(self) -> str | None:
-        """Return what there is to send next, None at the end.
+    def _events(self) -> str:
+        """Return the events of all messages that are there.
 
         Raises:
             ParrotError: The stream cannot go on.
         """
-        inbox = self._inbox
-        try:
-            async with asyncio.timeout(self._service.settings.stream_ping_s):
-                item = await inbox.next()
-        except TimeoutError:
-            return _PING
-        if item is None:
-            return None
-        events = self._events(*item)
-        while inbox.has_messages and (item := await inbox.next()) is not None:
-            events += self._events(*item)
+        events = ""
+        while (item := self._inbox.take()) is not None:
+            events += self._event(*item)
         return events
 
-    def _events(self, name: str, message: Message) -> str:
-        """Return the events of a message.
-
-        Raises:
-            ParrotError: The stream cannot go on.
-        """
+    def _event(self, name: str, message: Message) -> str:
         if isinstance(message, ResetStream):
             if self._has_told:
                 # What was sent cannot be taken back, and the new text may differ.
@@ -142,13 +132,11 @@ class EventStream(Response):
         return begin + self._writer.text(choice, message)
 
     async def _send(self, send: Send, events: str, *, is_last: bool = False) -> None:
+        self._pulse.begin_send()
         if not self._has_begun:
             self._has_begun = True
             head = {"status": self.status_code, "headers": self.raw_headers}
             await send({"type": "http.response.start", **head})
         body = {"body": events.encode(), "more_body": not is_last}
-        try:
-            async with asyncio.timeout(self._service.settings.stream_send_timeout_s):
-                await send({"type": "http.response.body", **body})
-        except TimeoutError as exc:
-            raise _TakesNothing from exc
+        await send({"type": "http.response.body", **body})
+        self._pulse.end_send()
