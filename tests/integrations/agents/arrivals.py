@@ -17,10 +17,12 @@ class Arrival:
 
     Attributes:
         prompt: As the engine got it.
+        reply: What it answered.
         labels: Of its session.
     """
 
     prompt: str
+    reply: str
     labels: dict[str, object]
 
 
@@ -39,7 +41,8 @@ class Arrivals:
         for session in sessions:
             for node in session.graph.nodes.values():
                 assert isinstance(node, Request)
-                found.append(Arrival(render(node.parts), dict(session.metadata)))
+                reply = session.graph.variables[node.output].value or ""
+                found.append(Arrival(render(node.parts), reply, dict(session.metadata)))
         return found
 
     def prompts(self) -> list[str]:
