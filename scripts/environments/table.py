@@ -109,7 +109,7 @@ CLIENTS = (
         extras=("server", "test"),
         imports=("ag2.config", "openai", "fastapi", "uvicorn", "pytest"),
         tests="tests/integrations/agents/test_ag2.py",
-        typed=("tests/integrations/agents/test_ag2.py",),
+        typed=("tests/integrations/agents/conftest.py", "tests/integrations/agents/test_ag2.py"),
         requirements=("ag2[openai]==1.2.1",),
     ),
     ClientEnvironment(
@@ -147,6 +147,7 @@ class Environment:
         python: Version of its Python ("3.11").
         root: The checkout.
         fingerprint: Of everything else that decides what is installed.
+        is_on_demand: It is made only where it is named; once made, it is kept up to date.
     """
 
     name: str
@@ -158,6 +159,7 @@ class Environment:
     python: str
     root: str
     fingerprint: str
+    is_on_demand: bool = False
 
     @property
     def folder(self) -> Path:
@@ -201,6 +203,7 @@ def environments() -> tuple[Environment, ...]:
             imports=client.imports,
             requirements=client.requirements,
             alone=client.alone,
+            is_on_demand=client.is_on_demand,
         )
         for client in CLIENTS
     )
@@ -214,6 +217,7 @@ def _environment(
     engine: str = "",
     requirements: tuple[str, ...] = (),
     alone: tuple[str, ...] = (),
+    is_on_demand: bool = False,
 ) -> Environment:
     return Environment(
         name=name,
@@ -225,6 +229,7 @@ def _environment(
         python=f"{sys.version_info.major}.{sys.version_info.minor}",
         root=str(ROOT),
         fingerprint=_fingerprint(extras),
+        is_on_demand=is_on_demand,
     )
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from crewai import LLM, Agent, Crew, Task
+from crewai.agents.agent_builder.base_agent import BaseAgent
+from crewai.crews.crew_output import CrewOutput
 from crewai.tools import tool
 from crewai.types.streaming import CrewStreamingOutput
 
@@ -39,22 +41,28 @@ def model(url: str, name: str = "scripted", **options: Any) -> LLM:
     return LLM(model=f"openai/{name}", base_url=f"{url}/v1", api_key="none", **options)
 
 
+def whole_output(crew: Crew) -> CrewOutput:
+    result = crew.kickoff()
+    assert isinstance(result, CrewOutput)
+    return result
+
+
 def agent(role: str, llm: LLM, **options: Any) -> Agent:
     return Agent(role=role, goal="Good work.", backstory=f"The {role}.", llm=llm, **options)
 
 
-def task(agent: Agent, what: str, **options: Any) -> Task:
+def task(agent: BaseAgent, what: str, **options: Any) -> Task:
     return Task(description=what, expected_output="Text.", agent=agent, **options)
 
 
 def chain(llm: LLM, **options: Any) -> Crew:
-    agents = [agent(role, llm) for role in ROLES]
+    agents: list[BaseAgent] = [agent(role, llm) for role in ROLES]
     tasks = [task(each, f"Do what the {each.role} does.") for each in agents]
     return Crew(agents=agents, tasks=tasks, **options)
 
 
 def test_each_task_reads_the_one_before(server: ScriptedServer, arrivals: Arrivals) -> None:
-    result = chain(model(server.url)).kickoff()
+    result = whole_output(chain(model(server.url)))
     texts = [output.raw for output in result.tasks_output]
     prompts = arrivals.prompts()
     assert server.count("POST", CHAT) == len(prompts) == len(texts) == 3
@@ -65,7 +73,7 @@ def test_each_task_reads_the_one_before(server: ScriptedServer, arrivals: Arriva
 
 
 def test_a_stream_says_the_same(server: ScriptedServer) -> None:
-    whole = chain(model(server.url)).kickoff()
+    whole = whole_output(chain(model(server.url)))
     stream = chain(model(server.url), stream=True).kickoff()
     assert isinstance(stream, CrewStreamingOutput)
     pieces = [chunk.content for chunk in stream]
@@ -77,10 +85,11 @@ def test_a_stream_says_the_same(server: ScriptedServer) -> None:
 def test_tasks_side_by_side(server: ScriptedServer, arrivals: Arrivals) -> None:
     llm = model(server.url)
     # One agent does one task at a time.
-    ideas = [task(agent(f"poet {i}", llm), f"Idea {i}.", async_execution=True) for i in range(3)]
-    best = task(agent("critic", llm), "Choose the best.", context=list(ideas))
-    crew = Crew(agents=[each.agent for each in (*ideas, best)], tasks=[*ideas, best])
-    result = crew.kickoff()
+    poets: list[BaseAgent] = [agent(f"poet {i}", llm) for i in range(3)]
+    critic: BaseAgent = agent("critic", llm)
+    ideas = [task(poet, f"An idea of {poet.role}.", async_execution=True) for poet in poets]
+    best = task(critic, "Choose the best.", context=list(ideas))
+    result = whole_output(Crew(agents=[*poets, critic], tasks=[*ideas, best]))
     *replies, _ = [output.raw for output in result.tasks_output]
     prompts = arrivals.prompts()
     assert len(prompts) == 4
@@ -97,7 +106,8 @@ def test_a_tool_is_called_and_its_answer_read(server: ScriptedServer, arrivals: 
         return a + b
 
     calculator = agent("calculator", model(server.url), tools=[add])
-    result = Crew(agents=[calculator], tasks=[task(calculator, "please add(1, 2)")]).kickoff()
+    todo = task(calculator, "please add(1, 2)")
+    result = whole_output(Crew(agents=[calculator], tasks=[todo]))
     assert result.raw
     assert sums
     assert f"]{sums[0]}" in arrivals.prompts()[1]
@@ -114,6 +124,6 @@ def test_labels(server: ScriptedServer, arrivals: Arrivals) -> None:
 @pytest.mark.timeout(300)
 def test_on_vllm(vllm_url: str) -> None:
     llm = model(vllm_url, TINY_MODEL_NAME, temperature=0, max_tokens=12)
-    result = chain(llm).kickoff()
+    result = whole_output(chain(llm))
     assert len(result.tasks_output) == 3
     assert result.token_usage.completion_tokens > 0
