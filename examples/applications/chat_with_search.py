@@ -29,7 +29,6 @@ def RewriteQuery(question: P.SemanticVariable, way: str):
 @P.SemanticFunction(system=WRITER, sampling=SAMPLING)
 def AnswerFromText(found: P.SemanticVariable, question: P.SemanticVariable):
     """Answer from these articles only:
-
     {{input:found}}
 
     Question: {{input:question}}
@@ -86,7 +85,7 @@ def langchain(client: P.ParrotClient) -> Ways:
     answer = ChatPromptTemplate.from_messages(
         [
             ("system", WRITER),
-            ("human", "Answer from these articles only:\n\n{found}\n\nQuestion: {question}"),
+            ("human", "Answer from these articles only:\n{found}\n\nQuestion: {question}"),
         ]
     )
     check = ChatPromptTemplate.from_messages(

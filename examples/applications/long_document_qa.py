@@ -36,7 +36,6 @@ def TakeNotes(part: P.SemanticVariable, question: P.SemanticVariable):
 @P.SemanticFunction(chat=True, sampling=SAMPLING)
 def AnswerFromNotes(notes: P.SemanticVariable, question: P.SemanticVariable):
     """Notes from the parts of a document, in order:
-
     {{input:notes}}
 
     Answer the question: {{input:question}}
@@ -80,8 +79,7 @@ def langchain(client: P.ParrotClient) -> Ways:
         "Note in one sentence what this part says on the question: {question}"
     )
     answer = ChatPromptTemplate.from_template(
-        "Notes from the parts of a document, in order:\n\n{notes}\n\n"
-        "Answer the question: {question}"
+        "Notes from the parts of a document, in order:\n{notes}\n\nAnswer the question: {question}"
     )
     one = (
         RunnableParallel(
