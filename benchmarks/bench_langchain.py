@@ -25,7 +25,6 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from langchain_core.runnables import Runnable
 from langchain_openai import ChatOpenAI
 
 from benchmarks.common import Cell, append_rows, cells, shown, spread
+from benchmarks.critical_path import critical_path_s
 from parrot_backend.demo.blocking_transport import BlockingDelayingTransport
 from parrot_backend.demo.host_process import Host, start_host
 from parrot_backend.protocol import SessionView
@@ -111,21 +111,6 @@ class Contest:
         row |= cells("speedup", spread(ratios))
         bounds = spread(self.bounds_s) if self.bounds_s else None
         return row | cells("bound_s", bounds)
-
-
-def critical_path_s(session: SessionView) -> float:
-    """Return the engine's time for the longest chain of dependent calls."""
-    needs = {node.output: set(node.inputs) for node in session.nodes}
-    for control in (n for n in session.nodes if n.kind in ("map", "branch", "loop")):
-        begun = f"{control.id.partition('.')[2]}:"
-        needs[control.output] |= {output for output in needs if output.startswith(begun)}
-    own_s = {node.output: node.engine_s or 0.0 for node in session.nodes}
-    order = TopologicalSorter({output: needs[output] & own_s.keys() for output in needs})
-    done_s: dict[str, float] = {}
-    for output in order.static_order():
-        before_s = max((done_s[used] for used in needs[output] if used in done_s), default=0.0)
-        done_s[output] = before_s + own_s[output]
-    return max(done_s.values(), default=0.0)
 
 
 def example(name: str) -> tuple[Build, Build | None, Any]:

@@ -12,10 +12,11 @@ cache. Two engines:
 * vllm: real vLLM; call by call is MetaGPT's OpenAI provider on vLLM's own OpenAI server.
 
 The bound is the engine's own time over the longest chain of dependent calls of the run with the
-provider. ``shared first`` is the provider with other prompts: see docs/agents.md.
+provider. ``shared first`` is the provider with other prompts: see docs/agents.md. With
+``--same-role`` the prompts of all ways have what they share first.
 
     python -m benchmarks.bench_metagpt [--files 4 8 16] [--engines scripted vllm] [--tokens 64]
-        [--repeat 3] [--model PATH] [--save]
+        [--same-role] [--repeat 3] [--model PATH] [--save]
 """
 
 from __future__ import annotations
@@ -87,6 +88,7 @@ async def measure(
     """Run all ways by turns; return their results by way."""
     results: dict[str, list[RunResult]] = {}
     size = ["--files", str(num_files), "--exactly", "--tokens", str(given.tokens)]
+    size += ["--same-role"] if given.same_role else []
     async with fresh() as ways:
         names = list(ways)
     for turn in range(given.repeat):
@@ -99,7 +101,10 @@ async def measure(
 
 
 def rows(
-    engine: str, num_files: int, tokens: int, results: Mapping[str, Sequence[RunResult]]
+    engine: str,
+    num_files: int,
+    given: argparse.Namespace,
+    results: Mapping[str, Sequence[RunResult]],
 ) -> list[dict[str, Cell]]:
     """Return the columns of the results, a row for each way."""
     bounds_s = [bound_of([result]) for result in results["Parrot provider"]]
@@ -110,7 +115,8 @@ def rows(
             "engine": engine,
             "num_files": num_files,
             "num_calls": len(runs[0].calls),
-            "tokens_per_call": tokens,
+            "tokens_per_call": given.tokens,
+            "same_role": str(given.same_role),
             "way": name,
         }
         row |= cells("e2e_s", spread([run.e2e_s for run in runs]))
@@ -135,7 +141,7 @@ async def run(given: argparse.Namespace) -> list[dict[str, Cell]]:
             async with ENGINES[engine](given.model, folder / "engine.log") as fresh:
                 for num_files in given.files:
                     results = await measure(fresh, given, num_files, folder)
-                    new = rows(engine, num_files, given.tokens, results)
+                    new = rows(engine, num_files, given, results)
                     found += new
                     show(new)
     return found
@@ -147,8 +153,8 @@ def show(new: Sequence[Mapping[str, Cell]]) -> None:
     print(f"{first['engine']}, {first['num_files']} files, {first['num_calls']} calls", flush=True)
     for row in new:
         print(
-            f"  {row['way']:16} {shown(row, first, 'e2e_s')} {row['over_bound_median']:>6.2f} bounds "
-            f"{row['computed_tokens']} of {row['prompt_tokens']} prompt tokens computed",
+            f"  {row['way']:16} {shown(row, first, 'e2e_s')} {row['over_bound_median']:>6.2f} bound"
+            f"  {row['computed_tokens']} of {row['prompt_tokens']} prompt tokens computed",
             flush=True,
         )
 
@@ -159,6 +165,9 @@ def main() -> int:
     parser.add_argument("--files", type=int, nargs="+", default=[4, 8, 16])
     parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=list(ENGINES))
     parser.add_argument("--tokens", type=int, default=64, help="length of every reply")
+    parser.add_argument(
+        "--same-role", action="store_true", help="all roles have the same system message"
+    )
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--model", help="for vLLM; the tiny model by default")
     parser.add_argument("--team-python", type=Path, default=TEAM_PYTHON)

@@ -106,6 +106,24 @@ def scheduler_table(rows: list[Row]) -> str:
     )
 
 
+def discovery_table(rows: list[Row]) -> str:
+    """Return the discovery benchmark: edges, characters, time and memory of both methods."""
+    header = ("traffic", "method", "edges", "found", "false", "known characters")
+    return table(
+        (*header, "a call, p50", "p99", "memory"),
+        (
+            (
+                *(row[c] for c in ("traffic", "method", "edges", "found", "false")),
+                f"{100 * float(row['known_share']):.1f} %",
+                f"{row['p50_ms']} ms",
+                f"{row['p99_ms']} ms",
+                f"{row['session_kib']} KiB",
+            )
+            for row in rows
+        ),
+    )
+
+
 def server_table(row: Row) -> str:
     """Return the server benchmark: ours beside a bare FastAPI application."""
     names = {
@@ -118,8 +136,8 @@ def server_table(row: Row) -> str:
     return table(("", "Parrot", "bare FastAPI"), lines)
 
 
-def langchain_programs_table(rows: list[Row]) -> str:
-    """Return the LangChain programs in their three ways."""
+def programs_table(rows: list[Row]) -> str:
+    """Return a framework's programs in their three ways."""
     header = (
         *("program", "round trip", "call by call", "drop-in", "planned", "requests"),
         *("faster", "planned / bound"),
@@ -292,16 +310,18 @@ def main() -> None:
     replace(page, "chain", chain_table(chain) + source(chain[0], "chain"))
     replace(page, "map_reduce", map_reduce_table(map_reduce) + source(map_reduce[0], "map_reduce"))
     replace(page, "scheduler", scheduler_table(scheduler) + source(scheduler[0], "scheduler"))
+    discovery = newest("discovery")
+    replace(page, "discovery", discovery_table(discovery) + source(discovery[0], "discovery"))
     replace(page, "server", server_table(server) + source(server, "server"))
     langchain = newest("langchain_call")
     text = langchain_table(langchain) + source(langchain[0], "langchain_call")
     replace(page, "langchain_call", text)
-    programs = newest("langchain")
-    text = langchain_programs_table(programs) + source(programs[0], "langchain")
-    replace(ROOT / "docs" / "langchain.md", "langchain", text)
-    far = [row for row in programs if row["round_trip_ms"] == "250"]
-    text = langchain_programs_table(far) + source(far[0], "langchain")
-    replace(readme, "langchain", text)
+    for name in ("langchain", "semantic_kernel"):
+        programs = newest(name)
+        text = programs_table(programs) + source(programs[0], name)
+        replace(ROOT / "docs" / f"{name}.md", name, text)
+        far = [row for row in programs if row["round_trip_ms"] == "250"]
+        replace(readme, name, programs_table(far) + source(far[0], name))
     planning = newest("langchain_plan")
     text = planning_table(planning) + source(planning[0], "langchain_plan")
     replace(page, "langchain_plan", text)

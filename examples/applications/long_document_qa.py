@@ -5,7 +5,7 @@ has computed of it for one question serves the others.
 """
 
 # The docstrings of semantic functions are prompt templates, not documentation.
-# ruff: noqa: D415
+# ruff: noqa: D205, D415
 
 from operator import itemgetter
 

@@ -36,6 +36,9 @@ def main() -> int:
     parser.add_argument(
         "--shares-first", action="store_true", help="with the Parrot provider: other prompts"
     )
+    parser.add_argument(
+        "--same-role", action="store_true", help="all roles have the same system message"
+    )
     parser.add_argument("--team-python", type=Path, default=TEAM_PYTHON)
     parser.add_argument("--out", type=Path, default=ROOT / "parrot-demo" / "metagpt")
     given = parser.parse_args()
@@ -65,6 +68,7 @@ async def _compare(given: argparse.Namespace) -> list[RunResult]:
         if given.shares_first:
             ways["Parrot provider"].append("--shares-first")
         tokens = ["--exactly", "--tokens", str(given.tokens)]
+        tokens += ["--same-role"] if given.same_role else []
         size = ["--files", str(given.files), "--rounds", str(given.rounds)]
         # Whatever is slow only once is slow here.
         small = ["--files", "1", "--rounds", "1"]

@@ -25,13 +25,15 @@ from examples.metagpt import workplace  # noqa: F401 - before metagpt
 from loguru import logger
 from metagpt.config2 import Config
 from metagpt.configs.llm_config import LLMType
-from metagpt.provider.llm_provider_registry import LLM_REGISTRY
+from metagpt.provider.llm_provider_registry import LLM_REGISTRY, create_llm_instance
 from metagpt.provider.openai_api import OpenAILLM
 
 from examples.metagpt.recording import RunNotes, begin_notes, record
 from examples.metagpt.team import name_of, write_project
 from parrot_backend.protocol import SessionView
 from parrot_integrations.metagpt import install, watch_runs
+
+_SAME_ROLE = "You belong to a team that writes a program together. Do what the user asks of you."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,10 +70,14 @@ async def _run(given: argparse.Namespace) -> tuple[dict[str, str], RunNotes, Ses
             "stream": given.stream,
         }
     )
-    notes = begin_notes()
+    notes = RunNotes()
     with watch_runs() as runs:
         try:
-            files = await write_project(config, given.files, given.rounds)
+            # Connections, and what is only made once, are not the team's.
+            await create_llm_instance(config.llm).aask("Hello.")
+            notes = begin_notes()
+            role = _SAME_ROLE if given.same_role else ""
+            files = await write_project(config, given.files, given.rounds, role=role)
         except Exception as exc:  # noqa: BLE001 - MetaGPT returned None, and the team has no files
             print(f"failed: {type(exc).__name__}: {exc}", file=sys.stderr)
             files = {}
@@ -107,7 +113,9 @@ def _write(
 
 
 def _end_s(notes: RunNotes) -> float:
-    return max((call.end_s or 0.0 for call in notes.calls), default=0.0)
+    """Return the time from the first call's begin to the last one's end."""
+    ends_s = [call.end_s for call in notes.calls if call.end_s is not None]
+    return max(ends_s) - notes.calls[0].begin_s if ends_s else 0.0
 
 
 def _send_in_body(extra: Mapping[str, Any]) -> None:
@@ -133,6 +141,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--stream", action="store_true", help="as MetaGPT does by default")
     parser.add_argument(
         "--shares-first", action="store_true", help="put what prompts share first: other prompts"
+    )
+    parser.add_argument(
+        "--same-role", action="store_true", help="all roles have the same system message"
     )
     parser.add_argument("--out", type=Path, help="folder for the files and run.json")
     parser.add_argument("--verbose", action="store_true", help="MetaGPT's own log")

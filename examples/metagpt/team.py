@@ -173,20 +173,27 @@ class Reviewer(_Member):
         return await self.rc.todo.run(task, design, shown(newest_files(self)), self.file)
 
 
-def make_team(config: Config, num_files: int, rounds: int) -> Team:
-    """Return a team; profiles must differ, because the environment keeps roles by profile."""
+def make_team(config: Config, num_files: int, rounds: int, role: str = "") -> Team:
+    """Return a team; profiles must differ, because the environment keeps roles by profile.
+
+    Args:
+        config: Which model to use.
+        num_files: How many files the project has.
+        rounds: How often each is reviewed and revised.
+        role: What all system messages say; else each names its role.
+    """
     team = Team(context=Context(config=config))
-    context, numbers = team.env.context, range(num_files)
+    common, numbers = {"context": team.env.context, "desc": role}, range(num_files)
     team.hire(
         [
-            Architect(context=context, name="Alice", profile="Architect"),
+            Architect(**common, name="Alice", profile="Architect"),
             *(
-                Coder(context=context, name=f"Coder{i}", profile=f"Coder {i}", file=name_of(i))
+                Coder(**common, name=f"Coder{i}", profile=f"Coder {i}", file=name_of(i))
                 for i in numbers
             ),
             *(
                 Reviewer(
-                    context=context,
+                    **common,
                     name=f"Reviewer{i}",
                     profile=f"Reviewer {i}",
                     file=name_of(i),
@@ -206,9 +213,9 @@ def name_of(number: int) -> str:
 
 
 async def write_project(
-    config: Config, num_files: int = 4, rounds: int = 3, task: str = TASK
+    config: Config, num_files: int = 4, rounds: int = 3, task: str = TASK, role: str = ""
 ) -> dict[str, str]:
     """Let a team write a project and return its files; what it has not written is missing."""
-    team = make_team(config, num_files, rounds)
+    team = make_team(config, num_files, rounds, role)
     await team.run(n_round=2 * rounds + 3, idea=task, auto_archive=False)
     return newest_files(team.env.get_role("Reviewer 0"))

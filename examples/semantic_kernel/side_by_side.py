@@ -69,9 +69,9 @@ async def compare(plain: Program, planned: Program, network: DelayingProxy) -> N
 
 async def timed(program: Program, network: DelayingProxy) -> tuple[str, float, int]:
     """Return the text of a run, its time in seconds, and how many requests it made."""
-    start_s, trips = time.perf_counter(), network.round_trips
+    start_s, trips = time.perf_counter(), network.num_requests
     text = await program()
-    return text, time.perf_counter() - start_s, network.round_trips - trips
+    return text, time.perf_counter() - start_s, network.num_requests - trips
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from parrot_backend.core.chat import NO_CHAT, NO_DETAILS, ChatOptions, OutputDetails
+from parrot_backend.core.chat import NO_CHAT, NO_DETAILS, ChatOptions, OutputDetails, TokenLogprob
 from parrot_backend.core.criteria import Objective
 from parrot_backend.core.events import RequestUsage, Timer
 from parrot_backend.core.ids import AttemptId, EngineId, NodeId, SessionId, VariableId, WaiterId
@@ -163,11 +163,15 @@ class FollowInstance:
 
 @dataclass(frozen=True, slots=True)
 class StreamText:
-    """More text for a waiter that streams, or more of the reasoning before it."""
+    """More text for a waiter that streams, or more of the reasoning before it.
+
+    ``logprobs`` are those of some tokens, in order; ``AnswerWaiter`` has all.
+    """
 
     waiter: WaiterId
     text: str
     is_reasoning: bool = False
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

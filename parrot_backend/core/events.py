@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from parrot_backend.core.chat import NO_CHAT, NO_DETAILS, ChatOptions, OutputDetails
+from parrot_backend.core.chat import NO_CHAT, NO_DETAILS, ChatOptions, OutputDetails, TokenLogprob
 from parrot_backend.core.control_specs import ControlSpec
 from parrot_backend.core.criteria import Criteria
 from parrot_backend.core.ids import (
@@ -196,12 +196,13 @@ class EngineLost:
 
 @dataclass(frozen=True, slots=True)
 class TokensGenerated:
-    """More text of a running request, or of the reasoning before it."""
+    """More text of a running request, or of the reasoning before it; ``logprobs`` of some of it."""
 
     attempt: AttemptId
     text: str
     num_tokens: int
     is_reasoning: bool = False
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,9 @@ class Progress:
             return
         kept = variable.partial_reasoning if event.is_reasoning else variable.partial
         kept.append(event.text)
-        self.waiters.tell(variable, event.text, is_reasoning=event.is_reasoning)
+        self.waiters.tell(
+            variable, event.text, is_reasoning=event.is_reasoning, logprobs=event.logprobs
+        )
 
     def finish(self, event: RequestFinished, now_s: float) -> None:
         """A running request produced its output."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from parrot_backend.core.chat import TokenLogprob
 from parrot_backend.core.commands import AnswerWaiter, Command, ResetStream, StreamText
 from parrot_backend.core.events import RequestFinished
 from parrot_backend.core.ids import VariableId, WaiterId
@@ -43,11 +44,18 @@ class Waiters:
             self._answer(variable, waiter)
         variable.waiters.clear()
 
-    def tell(self, variable: Variable, text: str, *, is_reasoning: bool) -> None:
+    def tell(
+        self,
+        variable: Variable,
+        text: str,
+        *,
+        is_reasoning: bool,
+        logprobs: tuple[TokenLogprob, ...] = (),
+    ) -> None:
         """Give more text to whoever streams a variable."""
         for waiter, is_streaming in variable.waiters.items():
             if is_streaming and text:
-                self._emit(StreamText(waiter, text, is_reasoning))
+                self._emit(StreamText(waiter, text, is_reasoning, logprobs))
 
     def tell_late(self, variable: Variable, event: RequestFinished) -> None:
         """Give those who came to stream a quiet request its text, if it was not told before."""

@@ -8,15 +8,20 @@ nothing extra.
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import threading
 from collections.abc import AsyncGenerator, Iterator
+from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-#: Ends the first line of a request. A body of JSON has no bare line breaks, so it cannot hold it.
-_REQUEST_LINE_END = b" HTTP/1.1\r\n"
+#: First line of a request that brings something; those that look and tidy up are not counted. A
+#: body of JSON has no bare line breaks, so it cannot hold such a line.
+_REQUEST_LINE = re.compile(rb"(?:POST|PUT) [^ ]{1,200} HTTP/1\.1\r\n")
+#: No such line is longer.
+_TAIL_BYTES = 220
 
 _CHUNK_BYTES = 65536
 
@@ -27,11 +32,11 @@ class DelayingProxy:
 
     Attributes:
         url: Where it is.
-        round_trips: Requests so far.
+        num_requests: Requests so far that bring something (``POST`` and ``PUT``).
     """
 
     url: str
-    round_trips: int = 0
+    num_requests: int = 0
 
 
 @contextmanager
@@ -45,16 +50,15 @@ def delaying_proxy(server_url: str, round_trip_s: float) -> Iterator[DelayingPro
     sock = socket.create_server(("127.0.0.1", 0))
     proxy = DelayingProxy(f"http://127.0.0.1:{sock.getsockname()[1]}")
     carrier = _Carrier(proxy, server_url, round_trip_s / 2)
-    with asyncio.Runner() as runner:
-        # Made here, so that it can be stopped whatever the thread does.
-        loop = runner.get_loop()
-        thread = threading.Thread(target=loop.run_until_complete, args=[carrier.serve(sock)])
-        thread.start()
-        try:
-            yield proxy
-        finally:
-            loop.call_soon_threadsafe(carrier.stop.set)
-            thread.join()
+    thread = threading.Thread(
+        target=lambda: asyncio.run(carrier.serve(sock)), name="delaying-proxy"
+    )
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        carrier.stop()
+        thread.join()
 
 
 class _Carrier:
@@ -62,15 +66,22 @@ class _Carrier:
 
     def __init__(self, proxy: DelayingProxy, server_url: str, one_way_s: float) -> None:
         parts = urlsplit(server_url)
-        self.stop = asyncio.Event()
+        self._loop: Future[asyncio.AbstractEventLoop] = Future()
+        self._stopped = asyncio.Event()
         self._proxy = proxy
         self._server = (parts.hostname, parts.port)
         self._one_way_s = one_way_s
         self._connections: set[asyncio.Task[None]] = set()
 
+    def stop(self) -> None:
+        """End ``serve``, from another thread."""
+        self._loop.result().call_soon_threadsafe(self._stopped.set)
+
     async def serve(self, sock: socket.socket) -> None:
+        """Accept connections until told to stop."""
+        self._loop.set_result(asyncio.get_running_loop())
         server = await asyncio.start_server(self._connect, sock=sock)
-        await self.stop.wait()
+        await self._stopped.wait()
         server.close()
         for task in self._connections:
             task.cancel()
@@ -97,8 +108,11 @@ class _Carrier:
     async def _counted(self, reader: asyncio.StreamReader) -> AsyncGenerator[bytes, None]:
         tail = b""
         async for piece in _pieces(reader):
-            self._proxy.round_trips += (tail + piece).count(_REQUEST_LINE_END)
-            tail = piece[1 - len(_REQUEST_LINE_END) :]
+            seen = tail + piece
+            self._proxy.num_requests += sum(
+                found.end() > len(tail) for found in _REQUEST_LINE.finditer(seen)
+            )
+            tail = seen[-_TAIL_BYTES:]
             yield piece
 
     async def _carry(

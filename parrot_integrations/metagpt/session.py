@@ -112,7 +112,8 @@ class TeamSession:
             opened = await self._opened(terms)
             request = _request(opened, call, hint, terms)
             try:
-                async with aclosing(client.submit_stream(request)) as events:
+                timed = request.model_copy(update={"timeout_s": terms.timeout_s})
+                async with aclosing(client.submit_stream(timed)) as events:
                     async for event in events:
                         for found in follower.take(event):
                             if isinstance(found, VariableView):
@@ -156,7 +157,9 @@ class TeamSession:
             variables=tuple(
                 VariableDeclaration(name=name, value=text) for name, text in declared.items()
             ),
-            wait=False,
+            # To wait for values that are there already says that nobody reads texts in pieces.
+            outputs=tuple(WantedOutput(variable=name, criteria=None) for name in declared),
+            wait=bool(declared),
         )
         opened = _Open((await client.submit(request)).session_id, names)
         for name, text in declared.items():
@@ -167,14 +170,17 @@ class TeamSession:
         client = await self._connection.async_client()
         request = _request(opened, call, hint, terms)
         try:
-            (view,) = (await client.submit(request)).variables.values()
-            if not is_settled(view):
-                # The server waits only so long in one request.
-                view = await client.get_variable(view.id, timeout_s=terms.timeout_s)
+            # The limit is kept here: a submit that may end early could be followed by a stream, and
+            # then the engine would have to tell each token.
+            async with asyncio.timeout(terms.timeout_s):
+                (view,) = (await client.submit(request)).variables.values()
+                if not is_settled(view):
+                    # The server waits only so long in one request.
+                    view = await client.get_variable(view.id)
         except asyncio.CancelledError:
             await self._give_up(opened, request)
             raise
-        except WaitTimeout as exc:
+        except TimeoutError as exc:
             await self._give_up(opened, request)
             raise timed_out(terms) from exc
         return view
@@ -199,6 +205,5 @@ def _request(opened: _Open, call: ModelCall, hint: str, terms: Terms) -> SubmitR
         session_id=opened.id,
         nodes=(call.to_node(name, name, contents),),
         outputs=(WantedOutput(variable=name, criteria=terms.criteria),),
-        timeout_s=terms.timeout_s,
         on_disconnect="cancel",
     )

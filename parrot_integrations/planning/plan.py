@@ -117,6 +117,22 @@ class Plan:
         with self._lock:
             self._learn(output, value)
 
+    def tell(self, external: str, value: str) -> None:
+        """Take in a late-bound value before a call with it is made; does not wait for the server.
+
+        Args:
+            external: The late-bound variable; one that has a value keeps it.
+            value: Its value.
+        """
+        with self._lock:
+            if not self._is_in_force() or external not in self._mirror.externals:
+                return
+            self._learn(external, value)
+            if self._session is not None:
+                self._session.set(external, value)
+            elif self._mirror.has_ready_calls:
+                self._submit()
+
     def lose(self) -> None:
         """Count a claimed call that had to be sent by itself after all."""
         with self._lock:

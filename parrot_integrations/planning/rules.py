@@ -54,7 +54,8 @@ def untransformed(text: str, transforms: tuple[WireTransform, ...]) -> str | Non
             if isinstance(transform, HtmlEscapeTransform):
                 value = html.unescape(value)
             elif isinstance(transform, HtmlUnescapeTransform):
-                value = html.escape(value)
+                # Of all values that there may be, the likeliest.
+                value = value if html.unescape(value) == value else html.escape(value)
             elif isinstance(transform, StripTransform):
                 # What was stripped cannot be told; without it, the text is the same.
                 continue

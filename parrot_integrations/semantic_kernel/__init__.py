@@ -4,8 +4,9 @@
 
     kernel = Kernel(services=ParrotChatCompletion(host="http://127.0.0.1:8642"))
 
-``ParrotChatCompletion`` and ``ParrotTextCompletion`` are drop-in services. ``parrot_session`` says
-to which application, session and stage the calls of a block belong.
+``ParrotChatCompletion`` and ``ParrotTextCompletion`` are drop-in services. With the filter
+``ParrotPlanFilter``, prompt functions that invoke others are sent as one graph.
+``parrot_session`` says to which application, session and stage the calls of a block belong.
 ``ParrotSequentialOrchestration`` and its like plan orchestrations of agents.
 """
 

@@ -32,6 +32,7 @@ from parrot_integrations.semantic_kernel.invocations import (
     current_place,
 )
 from parrot_integrations.semantic_kernel.pipeline import with_argument
+from parrot_integrations.semantic_kernel.stock import is_prompt
 
 #: Bounds of one plan; more chunks are several. The server takes 10,000 nodes and 8 MiB.
 _MAX_CALLS, _MAX_CHARS = 1_000, 2 * 2**20
@@ -131,7 +132,7 @@ class _Chunks:
         if plans is None:
             return None
         foreseen = [child for draft in drafts for child in draft.root.children]
-        return plans, [with_own_calls(plans, Invocation(children=[one])) for one in foreseen]
+        return plans, [_place_of(one, plans) for one in foreseen]
 
     @contextmanager
     def planned(
@@ -197,3 +198,11 @@ class _Chunks:
             text = separator.join(texts)
             await drafts[0].add(combine, with_argument(self._arguments, self._input_name, text))
         return drafts
+
+
+def _place_of(invocation: Invocation, plans: KernelPlans) -> Place:
+    """Return where the program is when it begins an invocation."""
+    if invocation.function is not None and is_prompt(invocation.function):
+        return with_own_calls(plans, Invocation(children=[invocation]))
+    # The plan does not speak for what a native function asks.
+    return Place(plans, None)

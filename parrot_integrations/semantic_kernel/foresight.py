@@ -36,7 +36,7 @@ from parrot_integrations.semantic_kernel.invocations import (
 )
 from parrot_integrations.semantic_kernel.stock import copied
 from parrot_integrations.semantic_kernel.symbolic import TracedResult
-from parrot_integrations.semantic_kernel.tracer import PromptFilters, Tracer
+from parrot_integrations.semantic_kernel.tracer import PromptFilters, Tracer, TraceTooLarge
 
 T = TypeVar("T")
 
@@ -71,11 +71,12 @@ class Draft:
         self._rules = rules
         self._name = name
         self._is_streaming = False
+        self._is_too_large = False
 
     @property
     def num_calls(self) -> int:
-        """How many calls there are."""
-        return self.tracer.builder.num_calls
+        """How many calls there are; none if they cannot be planned together."""
+        return 0 if self._is_too_large else self.tracer.builder.num_calls
 
     @property
     def root(self) -> Invocation:
@@ -89,10 +90,11 @@ class Draft:
         self._is_streaming |= is_streaming
         try:
             given = copied(arguments)
-        except CannotPlan as exc:
+            return await self.tracer.trace(function, given, is_streaming=is_streaming)
+        except (CannotPlan, TraceTooLarge) as exc:
+            self._is_too_large |= isinstance(exc, TraceTooLarge)
             self.tracer.builder.cut(function.fully_qualified_name, str(exc))
             return None
-        return await self.tracer.trace(function, given, is_streaming=is_streaming)
 
     def plan(self) -> Plan:
         """Return the plan, which is not sent yet.

@@ -12,7 +12,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from semantic_kernel.functions import KernelFunction
+from semantic_kernel.contents.kernel_content import KernelContent
+from semantic_kernel.functions import FunctionResult, KernelFunction
 
 from parrot_integrations.planning.calls import ModelCall
 from parrot_integrations.planning.plans import Plans
@@ -34,6 +35,8 @@ class Invocation:
         is_open: It may make further calls.
         num_calls: Calls of models by itself that the plan has and the program has not made.
         children: The invocations inside, in order.
+        depth: How many there are around it.
+        late: The late-bound variable that its text is, if it is one.
     """
 
     function: KernelFunction | None = None
@@ -41,11 +44,13 @@ class Invocation:
     is_open: bool = False
     num_calls: int = 0
     children: list[Invocation] = field(default_factory=list)
+    depth: int = 0
+    late: str | None = None
     _is_taken: bool = False
 
     def add(self, function: KernelFunction) -> Invocation:
         """Foresee an invocation inside."""
-        child = Invocation(function)
+        child = Invocation(function, depth=self.depth + 1)
         self.children.append(child)
         return child
 
@@ -107,6 +112,13 @@ class KernelPlans(Plans):
         self._count(place.invocation, is_found=reply is not None)
         return reply
 
+    def tell(self, invocation: Invocation, result: FunctionResult | None) -> None:
+        """Take in the result of an invocation, if a plan waits for it."""
+        text = None if invocation.late is None else _text_of(result)
+        if invocation.late is not None and text is not None:
+            for plan in self.plans:
+                plan.tell(invocation.late, text)
+
     def close(self) -> None:
         """Give up what is unfinished."""
         Plans.close(self)
@@ -122,6 +134,13 @@ class KernelPlans(Plans):
         if not is_found:
             self.has_come_apart = True
             Plans.close(self)
+
+
+def _text_of(result: FunctionResult | None) -> str | None:
+    """Return the text of a result; None if to make it runs code of the program."""
+    value = None if result is None else result.value
+    is_models = isinstance(value, list) and bool(value) and isinstance(value[0], KernelContent)
+    return str(result) if is_models or type(value) is str else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from copy import copy
+from functools import partial
 from typing import Any
 
 from semantic_kernel import Kernel
@@ -18,6 +19,7 @@ from semantic_kernel.functions import FunctionResult, KernelArguments, KernelFun
 
 from parrot_integrations.errors import ProgramError
 from parrot_integrations.planning.plan import Plan
+from parrot_integrations.semantic_kernel.forecasts import Forecasts
 from parrot_integrations.semantic_kernel.foresight import (
     Draft,
     PlanRules,
@@ -27,7 +29,8 @@ from parrot_integrations.semantic_kernel.foresight import (
     planned_items,
     with_own_calls,
 )
-from parrot_integrations.semantic_kernel.invocations import Place
+from parrot_integrations.semantic_kernel.invocations import Place, at
+from parrot_integrations.semantic_kernel.stock import is_prompt
 from parrot_integrations.semantic_kernel.tracer import PromptFilters
 
 #: A function, perhaps with the name of the argument that its result becomes.
@@ -59,6 +62,7 @@ class ParrotPipeline:
         if not self._steps:
             raise ValueError("a pipeline has at least one function")
         self._rules = PlanRules(strict, prompt_filters)
+        self._forecasts = Forecasts()
 
     async def plan(self, kernel: Kernel, arguments: KernelArguments | None = None) -> Plan:
         """Return what would be submitted, without doing it.
@@ -79,10 +83,10 @@ class ParrotPipeline:
         given = own_arguments(arguments)
         place = await self._begin(kernel, given, is_streaming=False)
         if place is None:
-            return await self._run(kernel, given)
+            return await self._run(kernel, given, None)
         try:
             with planned_at(place):
-                return await self._run(kernel, given)
+                return await self._run(kernel, given, place)
         finally:
             place.plans.close()
 
@@ -92,7 +96,7 @@ class ParrotPipeline:
         """Yield what the last function streams."""
         given = own_arguments(arguments)
         place = await self._begin(kernel, given, is_streaming=True)
-        items = self._stream(kernel, given)
+        items = self._stream(kernel, given, place)
         async with aclosing(items if place is None else planned_items(place, items)) as stream:
             async for item in stream:
                 yield item
@@ -100,9 +104,11 @@ class ParrotPipeline:
     async def _begin(
         self, kernel: Kernel, arguments: KernelArguments, *, is_streaming: bool
     ) -> Place | None:
+        if self._forecasts.is_hopeless(None):
+            return None
         try:
             draft = await self._draft(kernel, arguments, is_streaming=is_streaming)
-            plans = begin([draft])
+            plans = begin([draft], partial(self._forecasts.remember, None, "a pipeline"))
         except ProgramError:
             raise
         except Exception:  # noqa: BLE001 - a defect of the tracer must not keep it from running
@@ -124,14 +130,16 @@ class ParrotPipeline:
         await draft.add(last, state, is_streaming=is_streaming)
         return draft
 
-    async def _run(self, kernel: Kernel, arguments: KernelArguments) -> FunctionResult | None:
-        state = await self._before_last(kernel, arguments)
+    async def _run(
+        self, kernel: Kernel, arguments: KernelArguments, place: Place | None
+    ) -> FunctionResult | None:
+        state = await self._before_last(kernel, arguments, place)
         return None if state is None else await kernel.invoke(self._steps[-1][0], state)
 
     async def _stream(
-        self, kernel: Kernel, arguments: KernelArguments
+        self, kernel: Kernel, arguments: KernelArguments, place: Place | None
     ) -> AsyncGenerator[Any, None]:
-        state = await self._before_last(kernel, arguments)
+        state = await self._before_last(kernel, arguments, place)
         if state is None:
             return
         async with aclosing(kernel.invoke_stream(self._steps[-1][0], state)) as items:
@@ -139,14 +147,23 @@ class ParrotPipeline:
                 yield item
 
     async def _before_last(
-        self, kernel: Kernel, arguments: KernelArguments
+        self, kernel: Kernel, arguments: KernelArguments, place: Place | None
     ) -> KernelArguments | None:
         """Run all functions but the last one; return its arguments, None if one was cancelled."""
         state = arguments
-        for function, name in self._steps[:-1]:
-            result = await kernel.invoke(function, own_arguments(state))
+        foreseen = list(place.invocation.children) if place and place.invocation else []
+        for number, (function, name) in enumerate(self._steps[:-1]):
+            child = foreseen[number] if number < len(foreseen) else None
+            where = place
+            if place is not None and not is_prompt(function):
+                # The plan does not speak for what it asks.
+                where = Place(place.plans, None)
+            with at(where):
+                result = await kernel.invoke(function, own_arguments(state))
             if result is None:
                 return None
+            if place is not None and child is not None:
+                place.plans.tell(child, result)
             state = with_argument(state, name, str(result))
         return own_arguments(state)
 

@@ -9,8 +9,6 @@ find their replies under way.
 
 from __future__ import annotations
 
-import logging
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import partial
 from inspect import isasyncgen
@@ -18,11 +16,17 @@ from typing import Any, Self
 
 from semantic_kernel import Kernel
 from semantic_kernel.filters import FunctionInvocationContext
-from semantic_kernel.functions import KernelArguments, KernelFunction, KernelFunctionFromPrompt
+from semantic_kernel.functions import (
+    FunctionResult,
+    KernelArguments,
+    KernelFunction,
+    KernelFunctionFromPrompt,
+)
 
 from parrot_integrations.errors import ProgramError
 from parrot_integrations.planning.annotations import annotated, parrot_session
 from parrot_integrations.planning.plan import Plan
+from parrot_integrations.semantic_kernel.forecasts import Forecasts
 from parrot_integrations.semantic_kernel.foresight import (
     Draft,
     PlanRules,
@@ -34,7 +38,6 @@ from parrot_integrations.semantic_kernel.foresight import (
 )
 from parrot_integrations.semantic_kernel.invocations import (
     Invocation,
-    KernelPlans,
     Place,
     at,
     current_place,
@@ -43,14 +46,7 @@ from parrot_integrations.semantic_kernel.invocations import (
 )
 from parrot_integrations.semantic_kernel.tracer import PromptFilters
 
-_logger = logging.getLogger(__name__)
-
 Next = Callable[[FunctionInvocationContext], Awaitable[None]]
-
-#: So many plans of one function come apart in a row, and it is not planned any more.
-_MAX_FAILURES = 3
-#: Functions whose plans came apart and that are remembered.
-_MAX_REMEMBERED = 1024
 
 
 class ParrotPlanFilter:
@@ -69,7 +65,7 @@ class ParrotPlanFilter:
         if prompt_filters not in ("cut", "trace", "ignore"):
             raise ValueError(f"prompt_filters is cut, trace or ignore, not {prompt_filters!r}")
         self._rules = PlanRules(strict, prompt_filters)
-        self._failures: OrderedDict[object, int] = OrderedDict()
+        self._forecasts = Forecasts()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return the filter itself: clones of a kernel share what was learnt."""
@@ -78,13 +74,16 @@ class ParrotPlanFilter:
     async def __call__(self, context: FunctionInvocationContext, next: Next) -> None:
         """Invoke a function, planned if it is a prompt function."""
         known = _foreseen(context.function)
-        if isinstance(context.function, KernelFunctionFromPrompt):
-            if known is not None and known.has_planned:
-                await _go_on(context, next, inside(known))
-            else:
-                await self._plan(context, next)
-        else:
+        if not isinstance(context.function, KernelFunctionFromPrompt):
             await _run_native(context, next)
+        elif known is not None and known.has_planned:
+            await _go_on(context, next, inside(known))
+        else:
+            await self._plan(context, next)
+        outermost = context.kernel.function_invocation_filters[-1:]
+        if known is not None and any(one is self for _, one in outermost):
+            # No other filter can change the result.
+            _tell(known, context.result)
 
     async def _plan(self, context: FunctionInvocationContext, next: Next) -> None:
         place = await self._begin(context)
@@ -107,35 +106,19 @@ class ParrotPlanFilter:
         """Make a plan and send it; None if there is none."""
         function = context.function
         key = _key(function)
-        if self._failures.get(key, 0) >= _MAX_FAILURES:
+        if self._forecasts.is_hopeless(key):
             return None
         name = function.fully_qualified_name
         draft = Draft(context.kernel, self._rules, name)
         try:
             await draft.add(function, context.arguments, is_streaming=context.is_streaming)
-            plans = begin([draft], lambda plans: self._remember(key, name, plans))
+            plans = begin([draft], partial(self._forecasts.remember, key, name))
             return None if plans is None else Place(plans, draft.root.take(function))
         except ProgramError:
             raise
         except Exception:  # noqa: BLE001 - a defect of the tracer must not keep it from running
             failed(name)
             return None
-
-    def _remember(self, key: object, name: str, plans: KernelPlans) -> None:
-        if not plans.has_come_apart:
-            self._failures.pop(key, None)
-            return
-        failures = self._failures.pop(key, 0) + 1
-        self._failures[key] = failures
-        if len(self._failures) > _MAX_REMEMBERED:
-            self._failures.popitem(last=False)
-        if failures == _MAX_FAILURES:
-            _logger.warning(
-                "%s is not planned any more: %d times in a row it asked for something else than "
-                "its templates foretold; does a filter change its prompts?",
-                name,
-                failures,
-            )
 
 
 async def plan_function(
@@ -172,6 +155,12 @@ def _foreseen(function: KernelFunction) -> Invocation | None:
     if place is None or place.invocation is None:
         return None
     return place.invocation.take(function)
+
+
+def _tell(invocation: Invocation, result: FunctionResult | None) -> None:
+    place = current_place.get()
+    if place is not None:
+        place.plans.tell(invocation, result)
 
 
 async def _go_on(context: FunctionInvocationContext, next: Next, place: Place | None) -> None:

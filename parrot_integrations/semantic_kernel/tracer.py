@@ -50,11 +50,20 @@ _logger = logging.getLogger(__name__)
 PromptFilters = Literal["cut", "trace", "ignore"]
 
 _REASON_CHARS = 160
+#: Bounds of one trace: functions may invoke themselves for ever. The server takes 10,000 nodes.
+_MAX_INVOCATIONS, _MAX_DEPTH = 2_000, 32
 
 #: What the framework's class leaves open until it is used.
 _CONTEXT_TYPES = {
     kind.__name__: kind for kind in (FunctionResult, Kernel, KernelArguments, KernelFunction)
 }
+
+
+class TraceTooLarge(BaseException):
+    """A trace seems to have no end; the message says at what bound it was ended.
+
+    It is no ``Exception``, so that the templates around it do not go on.
+    """
 
 
 class Tracer:
@@ -81,6 +90,7 @@ class Tracer:
         self.connection: Connection | None = None
         self._kernel = kernel
         self._prompt_filters = prompt_filters
+        self._num_invocations = 0
 
     async def trace(
         self,
@@ -97,8 +107,14 @@ class Tracer:
             arguments: With what; they change as an invocation changes them.
             within: The invocation around it.
             is_streaming: Whether the result is read as a stream.
+
+        Raises:
+            TraceTooLarge: There seems to be no end to it.
         """
         invocation = (within or self.root).add(function)
+        self._num_invocations += 1
+        if invocation.depth > _MAX_DEPTH or self._num_invocations > _MAX_INVOCATIONS:
+            raise TraceTooLarge(f"there are more than {_MAX_INVOCATIONS} functions, or deeper ones")
         try:
             with quietly():
                 if isinstance(function, KernelFunctionFromPrompt):
@@ -107,7 +123,7 @@ class Tracer:
                     text = await look_through(function, arguments)
                     invocation.is_traced = True
         except (TemplateCut, Exception) as exc:  # noqa: BLE001 - whatever an engine says of a marker
-            return self._leave(function, _reason(exc))
+            return self._leave(invocation, function, _reason(exc))
         return TracedResult(lambda: text)
 
     async def _prompt(
@@ -220,12 +236,18 @@ class Tracer:
             raise CannotPlan("its service is on another server than the first one's")
         self.terms = terms
 
-    def _leave(self, function: KernelFunction, why: str) -> TracedResult:
+    def _leave(self, invocation: Invocation, function: KernelFunction, why: str) -> TracedResult:
         """Leave an invocation to the client; its text is late-bound if somebody reads it."""
         name = function.fully_qualified_name
         if isinstance(function, KernelFunctionFromPrompt):
             self.builder.cut(name, why)
-        return TracedResult(lambda: TemplateText.of(self.builder.late(name, why)))
+
+        def late() -> str:
+            text = TemplateText.of(self.builder.late(name, why))
+            invocation.late = text.symbol.variable
+            return text
+
+        return TracedResult(late)
 
 
 def _reason(exc: BaseException) -> str:

@@ -143,10 +143,10 @@ class Environment:
         imports: Modules that must import.
         engine: The extra with the engine; empty if it has none.
         requirements: What is installed besides.
-        alone: What is installed without what it requires.
         python: Version of its Python ("3.11").
         root: The checkout.
         fingerprint: Of everything else that decides what is installed.
+        alone: What is installed without what it requires.
         is_on_demand: It is made only where it is named; once made, it is kept up to date.
     """
 
@@ -155,10 +155,10 @@ class Environment:
     imports: tuple[str, ...]
     engine: str
     requirements: tuple[str, ...]
-    alone: tuple[str, ...]
     python: str
     root: str
     fingerprint: str
+    alone: tuple[str, ...] = ()
     is_on_demand: bool = False
 
     @property

@@ -210,6 +210,8 @@ class EngineContract(ChatContract):
         attempt = await driver.run(words, max_tokens=limit, ignore_eos=True)
         assert attempt.finished.usage.completion_tokens == limit - used
         assert attempt.finished.finish_reason == "length"
+        without = await driver.run(words, max_tokens=None, ignore_eos=True)
+        assert without.finished.usage.completion_tokens == limit - used
 
     # --- aborts --------------------------------------------------------------------------------
 

@@ -171,7 +171,7 @@ async def outcome(driver: EngineDriver) -> tuple[list[str], list[str], dict[str,
     async def run(name: str, sampling: Sampling, ids: list[int], priority: int) -> None:
         steps: list[Step] = []
         async for step in compat.generate(
-            client, name, ids, sampling, sampling.max_tokens, priority, None
+            client, name, ids, sampling, sampling.max_tokens or 1, priority, None
         ):
             if not steps:
                 begun.append(name)

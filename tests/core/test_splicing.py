@@ -175,6 +175,7 @@ def test_staged_request_says_everything_an_engine_needs() -> None:
         make_call("c", HEAD, write("a"), " once more ", read("a"), write("b")),
         make_call("c", HEAD, write("a"), read("known", JsonField("a")), write("b")),
         make_call("c", HEAD, write("a", stop=("\n",)), write("b")),
+        make_call("c", HEAD, write("a", max_tokens=None), write("b")),
     ],
     ids=[
         "no further output",
@@ -183,6 +184,7 @@ def test_staged_request_says_everything_an_engine_needs() -> None:
         "read a second time as it is",
         "what follows cannot be transformed",
         "stop strings",
+        "no limit of the length",
     ],
 )
 def test_only_what_surely_goes_on_is_staged(call: CallSpec) -> None:

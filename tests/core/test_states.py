@@ -8,6 +8,7 @@ import pytest
 
 from parrot_backend.core.ids import VariableId
 from parrot_backend.core.nodes import NODE_TRANSITIONS, NodeState
+from parrot_backend.core.sampling import Sampling
 from parrot_backend.core.variable import TRANSITIONS, Variable, VariableState
 from tests.helpers.builders import make_request
 
@@ -103,3 +104,7 @@ def test_new_request_waits() -> None:
 def test_need_of_a_request_is_prompt_and_longest_output() -> None:
     request = make_request(need_tokens=100, max_tokens=30)
     assert (request.prompt_tokens, request.need_tokens) == (70, 100)
+
+
+def test_output_without_a_limit_is_reserved_like_one_with_the_default_limit() -> None:
+    assert Sampling(max_tokens=None).reserved_tokens == Sampling().reserved_tokens

@@ -73,7 +73,11 @@ def read(name: str, *transforms: Transform, session: SessionId = SESSION) -> Inp
 
 
 def write(
-    name: str, *, session: SessionId = SESSION, max_tokens: int = 16, stop: tuple[str, ...] = ()
+    name: str,
+    *,
+    session: SessionId = SESSION,
+    max_tokens: int | None = 16,
+    stop: tuple[str, ...] = (),
 ) -> Output:
     """Return a segment that generates a variable."""
     return Output(var(name, session), Sampling(max_tokens=max_tokens, stop=stop))

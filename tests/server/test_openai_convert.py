@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -321,3 +322,12 @@ def test_hints_of_a_request(case: str):
     } == expected
     assert placed.close
     assert placed.on_disconnect == "cancel"
+
+
+def test_the_page_names_every_parameter():
+    page = (Path(__file__).parent.parent.parent / "docs" / "openai.md").read_text()
+    models = (ChatRequest, CompletionRequest, ResponseRequest)
+    declared = {name for model in models for name in model.model_fields}
+    known = declared | NO_EFFECT | set(NEUTRAL_ONLY)
+
+    assert [name for name in sorted(known) if f"`{name}`" not in page] == []

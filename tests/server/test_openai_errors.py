@@ -156,6 +156,9 @@ async def test_codes_that_clients_branch_on(start: StartServer, case: str):
 BAD_OTHERS: dict[str, tuple[str, dict[str, Any], str]] = {
     "no prompt": ("completions", {}, "prompt"),
     "empty prompt": ("completions", {"prompt": ""}, "prompt"),
+    "too many choices": ("completions", {"prompt": ["x"] * 1000, "n": 3}, "n"),
+    "too long a prompt": ("completions", {"prompt": "x" * 101}, "prompt"),
+    "too long an input": ("responses", {"input": "x" * 101}, "input"),
     "no prompts": ("completions", {"prompt": []}, "prompt"),
     "tokens": ("completions", {"prompt": [1, 2]}, "prompt"),
     "lists of tokens": ("completions", {"prompt": [[1, 2]]}, "prompt"),

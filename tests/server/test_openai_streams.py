@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from parrot_backend.core.chat import OutputDetails, ToolCall
+from parrot_backend.core.chat import OutputDetails, TokenLogprob, ToolCall
 from tests.server.conftest import RunningServer, StartServer, until
 from tests.server.toy_engine import ToyPlan
 
@@ -107,6 +107,30 @@ async def test_thoughts_and_calls_are_told_apart(start_listening: StartServer, p
         },
         {},
     ]
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "completions"])
+async def test_log_probabilities_are_told_once(
+    start_listening: StartServer, plan: ToyPlan, path: str
+):
+    server = await start_listening(plan)
+    one, two, three = (TokenLogprob(token, -1.0) for token in ("one", " two", " three"))
+    fields = {"prompt": "x"} if path == "completions" else {}
+
+    async with streaming(server, plan, path, **fields) as events:
+        plan.engine.say(" two", logprobs=(one, two))
+        details = OutputDetails(logprobs=(one, two, three))
+        plan.engine.finish("one two three", details=details)
+        told = await events.rest()
+
+    listed = [event["choices"][0]["logprobs"] for event in told[:-1]]
+    chunks = [logprobs for logprobs in listed if logprobs is not None]
+    if path == "completions":
+        assert [chunk["tokens"] for chunk in chunks] == [["one", " two"], [" three"]]
+        assert [chunk["text_offset"] for chunk in chunks] == [[0, 3], [7]]
+    else:
+        tokens = [[place["token"] for place in chunk["content"]] for chunk in chunks]
+        assert tokens == [["one", " two"], [" three"]]
 
 
 async def test_thoughts_can_be_left_out(start_listening: StartServer, plan: ToyPlan):

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-from parrot_backend.core.chat import NO_DETAILS, OutputDetails
+from parrot_backend.core.chat import NO_DETAILS, OutputDetails, TokenLogprob
 from parrot_backend.core.events import (
     EngineInfo,
     RequestFailed,
@@ -115,10 +115,15 @@ class ToyEngine(UnhintedEngine):
             self.finish(text, attempt)
 
     def say(
-        self, text: str, attempt: AttemptId | None = None, *, is_reasoning: bool = False
+        self,
+        text: str,
+        attempt: AttemptId | None = None,
+        *,
+        is_reasoning: bool = False,
+        logprobs: tuple[TokenLogprob, ...] = (),
     ) -> None:
         attempt = attempt or next(iter(self.running))
-        self._outputs.put_nowait(TokensGenerated(attempt, text, 1, is_reasoning))
+        self._outputs.put_nowait(TokensGenerated(attempt, text, 1, is_reasoning, logprobs))
 
     def finish(
         self,

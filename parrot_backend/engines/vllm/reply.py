@@ -57,6 +57,7 @@ class Reply:
         self._texts: list[str] = []
         self._token_ids: list[int] = []
         self._logprobs: list[TokenLogprob] = []
+        self._num_told_logprobs = 0
 
     @property
     def has_begun(self) -> bool:
@@ -71,7 +72,9 @@ class Reply:
         """Return what there is to say after a step."""
         self._token_ids += step.token_ids
         self._logprobs += step.logprobs
-        said = self._say(self._pieces(step), len(step.token_ids))
+        # The last token may be one that only ended the output; it is not told.
+        is_last = step.finish_reason is not None
+        said = self._say(self._pieces(step), len(step.token_ids), tells_logprobs=not is_last)
         if step.finish_reason in ("abort", "error"):
             said.append(self._failed(step.finish_reason))
         elif step.finish_reason is not None:
@@ -86,14 +89,24 @@ class Reply:
         # A call of a tool gives no text for long: say that the engine lives.
         return pieces or [Piece("")]
 
-    def _say(self, pieces: Sequence[Piece], num_tokens: int) -> list[AttemptOutput]:
+    def _say(
+        self, pieces: Sequence[Piece], num_tokens: int, *, tells_logprobs: bool = False
+    ) -> list[AttemptOutput]:
         said: list[AttemptOutput] = []
         for piece in pieces:
             if not piece.is_reasoning:
                 self._texts.append(piece.text)
             count = 0 if said else num_tokens
-            said.append(TokensGenerated(self._attempt, piece.text, count, piece.is_reasoning))
+            logprobs = self._untold_logprobs() if tells_logprobs and piece.text else ()
+            said.append(
+                TokensGenerated(self._attempt, piece.text, count, piece.is_reasoning, logprobs)
+            )
         return said
+
+    def _untold_logprobs(self) -> tuple[TokenLogprob, ...]:
+        untold = tuple(self._logprobs[self._num_told_logprobs :])
+        self._num_told_logprobs = len(self._logprobs)
+        return untold
 
     def _failed(self, reason: str) -> RequestFailed:
         if reason == "error" and self._sampling.response_format and not self._token_ids:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from parrot_backend.core.chat import ToolCall
+from parrot_backend.core.chat import TokenLogprob, ToolCall
 from parrot_backend.core.commands import AnswerWaiter, StreamText
-from parrot_backend.server.openai.reply import DONE, Head, data_event, error_events
+from parrot_backend.server.openai.reply import DONE, Head, LogprobCounter, data_event, error_events
 from parrot_backend.server.openai.usage import chat_logprobs, usage_of
 
 
@@ -37,6 +37,7 @@ class ChatReply:
         self._includes_usage = includes_usage
         self._names_tool = names_tool
         self._includes_reasoning = includes_reasoning
+        self._logprobs = LogprobCounter()
         # A chunk of text is written for every token, so what is the same in all is written once.
         fields = json.dumps(head.fields("chat.completion.chunk"), separators=(",", ":"))
         self._before_index = f'data: {fields[:-1]},"choices":[{{"index":'
@@ -64,6 +65,10 @@ class ChatReply:
         if message.is_reasoning and not self._includes_reasoning:
             return ""
         field = "reasoning" if message.is_reasoning else "content"
+        logprobs = self._logprobs.with_text(choice, message)
+        if logprobs is not None:
+            delta = {field: message.text}
+            return self._chunk([self._choice_chunk(choice, delta, logprobs, None)], None)
         return (
             f'{self._before_index}{choice},"delta":{{"{field}":{json.dumps(message.text)}}}'
             f"{self._after_delta}"
@@ -79,12 +84,8 @@ class ChatReply:
                 f'{self._before_index}{choice},"delta":{json.dumps({"tool_calls": calls})}'
                 f"{self._after_delta}"
             )
-        end = {
-            "index": choice,
-            "delta": {},
-            "logprobs": chat_logprobs(details.logprobs),
-            "finish_reason": self._finish_reason(answer),
-        }
+        rest = self._logprobs.rest(choice, answer)
+        end = self._choice_chunk(choice, {}, rest, self._finish_reason(answer))
         return chunks + self._chunk([end], None)
 
     def end(self, answers: Sequence[AnswerWaiter]) -> str:
@@ -101,6 +102,20 @@ class ChatReply:
         told = {"usage": usage} if self._includes_usage else {}
         fields = self._head.fields("chat.completion.chunk")
         return data_event({**fields, "choices": choices, **told})
+
+    def _choice_chunk(
+        self,
+        choice: int,
+        delta: dict[str, Any],
+        logprobs: tuple[TokenLogprob, ...] | None,
+        finish_reason: str | None,
+    ) -> dict[str, Any]:
+        return {
+            "index": choice,
+            "delta": delta,
+            "logprobs": chat_logprobs(logprobs),
+            "finish_reason": finish_reason,
+        }
 
     def _choice(self, number: int, answer: AnswerWaiter) -> dict[str, Any]:
         details = answer.details

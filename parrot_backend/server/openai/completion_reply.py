@@ -6,8 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from parrot_backend.core.chat import TokenLogprob
 from parrot_backend.core.commands import AnswerWaiter, StreamText
-from parrot_backend.server.openai.reply import DONE, Head, data_event, error_events
+from parrot_backend.server.openai.reply import DONE, Head, LogprobCounter, data_event, error_events
 from parrot_backend.server.openai.usage import completion_logprobs, usage_of
 
 _KIND = "text_completion"
@@ -35,6 +36,8 @@ class CompletionReply:
         self._echoes = echoes
         self._num_choices = num_choices
         self._includes_usage = includes_usage
+        self._logprobs = LogprobCounter()
+        self._offsets: dict[int, int] = {}
         # A chunk is written for every token, so what is the same in all is written once.
         fields = json.dumps(head.fields(_KIND), separators=(",", ":"))
         no_usage = ',"usage":null' if includes_usage else ""
@@ -59,13 +62,15 @@ class CompletionReply:
 
     def text(self, choice: int, message: StreamText) -> str:
         """Return a chunk with more text."""
-        return self._text(choice, message.text)
+        logprobs = self._logprobs.with_text(choice, message)
+        if logprobs is None:
+            return self._text(choice, message.text)
+        return self._chunk(self._choice_chunk(choice, message.text, logprobs, None))
 
     def answer(self, choice: int, answer: AnswerWaiter) -> str:
         """Return the log probabilities of a choice, and why it ended."""
-        told = {"usage": None} if self._includes_usage else {}
-        end = self._choice(choice, answer, "")
-        return data_event({**self._head.fields(_KIND), "choices": [end], **told})
+        rest = self._logprobs.rest(choice, answer)
+        return self._chunk(self._choice_chunk(choice, "", rest, answer.finish_reason or "stop"))
 
     def end(self, answers: Sequence[AnswerWaiter]) -> str:
         """Return what the request took, if that was asked for, and the end."""
@@ -77,6 +82,27 @@ class CompletionReply:
     def error(self, body: bytes) -> str:
         """Return the end of a stream that cannot go on."""
         return error_events(body)
+
+    def _chunk(self, choice: dict[str, Any]) -> str:
+        told = {"usage": None} if self._includes_usage else {}
+        return data_event({**self._head.fields(_KIND), "choices": [choice], **told})
+
+    def _choice_chunk(
+        self,
+        choice: int,
+        text: str,
+        logprobs: tuple[TokenLogprob, ...] | None,
+        finish_reason: str | None,
+    ) -> dict[str, Any]:
+        offset = self._offsets.get(choice, 0)
+        if logprobs is not None:
+            self._offsets[choice] = offset + sum(len(one.token) for one in logprobs)
+        return {
+            "index": choice,
+            "text": text,
+            "logprobs": completion_logprobs(logprobs, offset),
+            "finish_reason": finish_reason,
+        }
 
     def _text(self, choice: int, text: str) -> str:
         return f'{self._before_index}{choice},"text":{json.dumps(text)}{self._after_text}'

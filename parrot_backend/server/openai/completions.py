@@ -14,6 +14,7 @@ from parrot_backend.server.openai.sampling import ChoiceFields, sampling_of, see
 _DEFAULT_MAX_TOKENS = 16
 
 _MAX_PROMPTS = 1024
+_MAX_CHOICES = 2048
 
 
 class CompletionRequest(ChoiceFields):
@@ -42,6 +43,9 @@ def prompts_of(request: CompletionRequest) -> tuple[str, ...]:
         raise bad_field("prompt", message, "unsupported")
     if not 1 <= len(texts) <= _MAX_PROMPTS:
         raise bad_field("prompt", f"there are {len(texts)} prompts; send 1 to {_MAX_PROMPTS}")
+    if len(texts) * request.num_choices > _MAX_CHOICES:
+        message = f"there are {len(texts) * request.num_choices} choices, {_MAX_CHOICES} may be"
+        raise bad_field("n", message)
     if not all(texts):
         raise bad_field("prompt", "a prompt is empty", "empty_prompt")
     return texts

@@ -25,7 +25,7 @@ class _Told:
 
 _TOLD = {
     "unknown_model": _Told(404, "model_not_found", "model"),
-    "prompt_too_long": _Told(400, "context_length_exceeded", "messages"),
+    "prompt_too_long": _Told(400, "context_length_exceeded"),
     "invalid_format": _Told(400, "invalid_json_schema", "response_format"),
     "format_too_large": _Told(400, field="response_format"),
     "tools_too_large": _Told(400, field="tools"),
@@ -83,14 +83,18 @@ def body_of(error: ParrotError) -> bytes:
     return to_json({"error": content})
 
 
-def raise_failure(answer: AnswerWaiter) -> None:
+def raise_failure(answer: AnswerWaiter, prompt_field: str) -> None:
     """Raise what an answer without a value means to the caller.
+
+    Args:
+        answer: The answer.
+        prompt_field: The field of the request that its prompt stands in.
 
     Raises:
         ParrotError: The call failed.
     """
     if answer.failure is not None:
-        raise error_of_failure(answer.failure)
+        raise error_of_failure(answer.failure, prompt_field)
 
 
 def timed_out() -> ParrotError:
@@ -98,8 +102,10 @@ def timed_out() -> ParrotError:
     return EngineError("timed_out", "the model was not done in the longest time a request may take")
 
 
-def error_of_failure(failure: Failure) -> ParrotError:
+def error_of_failure(failure: Failure, prompt_field: str) -> ParrotError:
     """Return the error of a call that failed."""
+    if failure.code == "prompt_too_long":
+        return RequestError(failure.code, failure.message, field=prompt_field)
     if failure.code in _CALLERS_FAULT:
         return RequestError(failure.code, failure.message)
     if failure.code in _BUSY:

@@ -37,6 +37,7 @@ class EventStream(Response):
         inbox: What to stream.
         names: The variables, one for each choice.
         writer: Writes the events.
+        prompt_field: The field of the request that the prompt stands in.
         headers: Headers of the reply.
     """
 
@@ -48,6 +49,7 @@ class EventStream(Response):
         inbox: Inbox,
         names: Sequence[str],
         writer: Writer,
+        prompt_field: str,
         headers: Mapping[str, str],
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", **headers})
@@ -58,6 +60,7 @@ class EventStream(Response):
         self._names = names
         self._choice_of = {name: number for number, name in enumerate(names)}
         self._writer = writer
+        self._prompt_field = prompt_field
         settings = service.settings
         self._pulse = Pulse(
             inbox.wake,
@@ -123,7 +126,7 @@ class EventStream(Response):
                 raise EngineError("engine_lost", "the engine was lost in the middle of the output")
             return ""
         if isinstance(message, AnswerWaiter):
-            raise_failure(message)
+            raise_failure(message, self._prompt_field)
         begin = "" if self._has_told else self._writer.begin()
         self._has_told = True
         choice = self._choice_of[name]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from parrot_backend.core.chat import TokenLogprob
 from parrot_backend.core.commands import AnswerWaiter, StreamText
 
 
@@ -51,6 +52,25 @@ class Writer(Protocol):
     def error(self, body: bytes) -> str:
         """Return the end of a stream that cannot go on; ``body`` is that of an error reply."""
         ...
+
+
+class LogprobCounter:
+    """Tells of each choice's log probabilities which have not been told yet."""
+
+    def __init__(self) -> None:
+        self._num_told: dict[int, int] = {}
+
+    def with_text(self, choice: int, message: StreamText) -> tuple[TokenLogprob, ...] | None:
+        """Return those that come with more text, None if there are none."""
+        if not message.logprobs:
+            return None
+        self._num_told[choice] = self._num_told.get(choice, 0) + len(message.logprobs)
+        return message.logprobs
+
+    def rest(self, choice: int, answer: AnswerWaiter) -> tuple[TokenLogprob, ...] | None:
+        """Return those that have not come with any text, None if there are none."""
+        every = answer.details.logprobs
+        return None if every is None else every[self._num_told.get(choice, 0) :] or None
 
 
 #: The end of the streams of chats and completions.

@@ -80,7 +80,7 @@ async def create_chat_completion(request: Request) -> Response:
             includes_reasoning=body.include_reasoning is not False,
         )
 
-    return await _answer(request, body, calls, "chatcmpl", reply)
+    return await _answer(request, body, calls, "chatcmpl", "messages", reply)
 
 
 @router.post("/completions")
@@ -93,7 +93,9 @@ async def create_completion(request: Request) -> Response:
     def reply(head: Head) -> CompletionReply:
         return CompletionReply(head, echoes, body.num_choices, includes_usage=body.includes_usage)
 
-    return await _answer(request, body, completions_to_calls(body, prompts), "cmpl", reply)
+    return await _answer(
+        request, body, completions_to_calls(body, prompts), "cmpl", "prompt", reply
+    )
 
 
 @router.post("/responses")
@@ -105,7 +107,7 @@ async def create_response(request: Request) -> Response:
     def reply(head: Head) -> ResponseReply:
         return ResponseReply(ResponseHead(head.id, head.created_s, head.model, body))
 
-    return await _answer(request, body, (call,), "", reply)
+    return await _answer(request, body, (call,), "", "input", reply)
 
 
 @router.get("/models")
@@ -134,6 +136,7 @@ async def _answer(
     body: SamplingFields,
     calls: Sequence[wire.CallNode],
     prefix: str,
+    prompt_field: str,
     reply_of: Callable[[Head], _Reply],
 ) -> Response:
     """Run the calls of a request and return the reply, whole or as a stream."""
@@ -144,13 +147,13 @@ async def _answer(
     session = service.submit(submit, inbox)
     names = [output.variable for output in submit.outputs]
     reply = reply_of(_head(service, body.model, prefix, session, names[0]))
-    headers = {"x-parrot-session": session}
+    headers = {"x-parrot-session-id": session}
     if body.stream:
-        return EventStream(service, inbox, names, reply, headers)
+        return EventStream(service, inbox, names, reply, prompt_field, headers)
     await _answered(service, inbox, request)
     if inbox.has_client_left:
         return Response(status_code=_NOBODY_READS)
-    content = to_json(reply.whole(_answers(inbox, names)))
+    content = to_json(reply.whole(_answers(inbox, names, prompt_field)))
     return Response(content, media_type="application/json", headers=headers)
 
 
@@ -171,7 +174,7 @@ async def _answered(service: Service, inbox: Inbox, request: Request) -> None:
         service.runtime.leave(inbox, cancel=True)
 
 
-def _answers(inbox: Inbox, names: Sequence[str]) -> list[AnswerWaiter]:
+def _answers(inbox: Inbox, names: Sequence[str], prompt_field: str) -> list[AnswerWaiter]:
     """Return the answers, one for each choice.
 
     Raises:
@@ -179,7 +182,7 @@ def _answers(inbox: Inbox, names: Sequence[str]) -> list[AnswerWaiter]:
     """
     answers = [inbox.answers[name] for name in names]
     for answer in answers:
-        raise_failure(answer)
+        raise_failure(answer, prompt_field)
     return answers
 
 

@@ -9,7 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from metagpt.configs.llm_config import LLMType
+from metagpt.provider.llm_provider_registry import LLM_REGISTRY
+from metagpt.provider.openai_api import OpenAILLM
+from metagpt.roles.role import Role
+from metagpt.team import Team
+from metagpt.utils.common import CodeParser
 
+from examples.metagpt.run_team import main as run_team_here
 from parrot_backend.engines.scripted import ScriptedConfig
 from tests.helpers.scripted_server import scripted_server
 from tests.integrations.metagpt.conftest import ROOT
@@ -19,7 +26,6 @@ pytestmark = pytest.mark.e2e
 
 def run_team(out: Path, url: str, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "examples.metagpt.run_team", "--url", url, "--out", str(out)]
-    # MetaGPT's retry pauses for up to a minute; what it does is the same without.
     return subprocess.run(
         [*command, *options],
         cwd=ROOT,
@@ -51,3 +57,21 @@ def test_failed_calls_are_noticed(tmp_path: Path, way: str) -> None:
         done = run_team(tmp_path, server.url, "--model", "scripted", *options)
     assert done.returncode == 1
     assert "calls of 7 were answered" in done.stderr
+
+
+def test_a_server_that_is_away_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    # In this process, where MetaGPT's retries make no pauses, and all is put back in the end.
+    changed = [(Team, "run"), (Team, "run_project"), (Role, "run"), (CodeParser, "parse_code")]
+    for owner, name in [*changed, (OpenAILLM, "acompletion_text"), (OpenAILLM, "_update_costs")]:
+        monkeypatch.setattr(owner, name, owner.__dict__.get(name, getattr(owner, name)))
+    providers = LLM_REGISTRY.providers
+    monkeypatch.setitem(providers, LLMType.OPENAI, providers[LLMType.OPENAI])
+    with scripted_server() as server:
+        url = server.url
+    assert run_team_here(["--url", url, "--files", "1", "--out", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert "0 calls of 8 were answered" in said
+    assert "module_0.py was not written" in said
+    assert json.loads((tmp_path / "run.json").read_text())["calls"] == []

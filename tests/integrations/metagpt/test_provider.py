@@ -166,18 +166,38 @@ async def test_a_call_that_fails_says_why(fake: FakeParrot, llm: ParrotLLM) -> N
     assert caught.value.code == "prompt_too_long"
 
 
-async def test_a_call_that_takes_too_long_is_cancelled(fake: FakeParrot) -> None:
-    llm = ParrotLLM(config_of(timeout=1))
-    connect(llm, fake)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_call_that_is_cancelled(fake: FakeParrot, llm: ParrotLLM, stream: bool) -> None:
     fake.held.add("call")
     async with new_run():
-        task = asyncio.ensure_future(llm.aask("hello"))
+        task = asyncio.ensure_future(llm.aask("hello", stream=stream))
         while len(fake.submits) < 2:
             await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+    # The server gives up what only a broken stream was for.
+    assert fake.count("POST /v1/sessions/s1/cancel") == (0 if stream else 1)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_call_that_takes_too_long(fake: FakeParrot, llm: ParrotLLM, stream: bool) -> None:
+    fake.held.add("call")
+    fake.max_stream_ticks = 1
+    async with new_run():
+        with pytest.raises(P.WaitTimeout):
+            await llm.aask("hello", stream=stream, timeout=0.05)
     assert fake.count("POST /v1/sessions/s1/cancel") == 1
+
+
+async def test_the_engine_need_not_tell_each_token(server: ScriptedServer) -> None:
+    for stream, is_quiet in ((False, True), (True, False)):
+        llm = ParrotLLM(config_of(base_url=server.url, max_token=20))
+        async with new_run() as run:
+            run.begin_with(IDEA)
+            await llm.acompletion_text([{"role": "user", "content": "hello"}], stream=stream)
+            (found,) = [s for s in server.service.coordinator.sessions if not s.is_closed]
+            assert found.quiet is is_quiet
 
 
 async def test_costs_are_counted(server: ScriptedServer) -> None:

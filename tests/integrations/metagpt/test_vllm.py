@@ -27,7 +27,6 @@ def test_three_ways(tmp_path: Path, main_python: str) -> None:
     assert done.returncode == 0, done.stderr
     # 2 coders read the design; 2 reviewers the design and 2 files; 2 revisers a review, too.
     assert "Parrot saw 16 edges" in done.stdout
-    assert "the same texts" in done.stdout
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"graph.md", "gantt.html", "parrot-provider", "openai-endpoint"} <= written
     assert "Revise-Coder1" in (tmp_path / "out" / "gantt.html").read_text()

@@ -20,6 +20,7 @@ from parrot_integrations import AsyncParrotClient
 from tests.helpers.fake_parrot import FakeParrot
 from tests.helpers.scripted_server import ScriptedServer, scripted_server
 from tests.helpers.served import SERVER_PYTHON, parrot_serve
+from tests.helpers.unpatched_asyncio import unpatched_asyncio
 
 if TYPE_CHECKING:
     from semantic_kernel.contents import ChatHistory
@@ -40,6 +41,13 @@ def quick_and_clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     with stamina.set_testing(True, attempts=3, cap=True):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def asyncio_for_each_test() -> Iterator[None]:
+    """Begin each test with asyncio as Python has it; Handlebars templates have it patched."""
+    with unpatched_asyncio():
         yield
 
 

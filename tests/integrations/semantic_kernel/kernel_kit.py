@@ -124,11 +124,15 @@ async def settle(server: ScriptedServer) -> None:
     # Generators within one that was closed are closed by the loop, one after the other.
     for _ in range(20):
         await asyncio.sleep(0)
-    # Once nest_asyncio is applied, loops do not close asynchronous generators at their end.
-    for _, keeper in list(_kept.get(asyncio.get_running_loop(), {}).values()):
-        await keeper.aclose()
+    await close_clients()
     assert current_plan.get() is None
     assert current_place.get() is None
     assert background().settle(10)
     server.wait_until_idle()
     server.wait_until_empty()
+
+
+async def close_clients() -> None:
+    """Close what loops do not close at their end, once nest_asyncio is applied."""
+    for _, keeper in list(_kept.get(asyncio.get_running_loop(), {}).values()):
+        await keeper.aclose()

@@ -1,4 +1,4 @@
-"""Random prompt functions that invoke each other, in all formats, with values that trip templates."""
+"""Random prompt functions that invoke each other, in all formats, with awkward values."""
 
 from __future__ import annotations
 
@@ -66,17 +66,27 @@ class Definition:
 
 @dataclass(frozen=True)
 class RandomProgram:
-    """Functions, of which the last is invoked, and with what."""
+    """Functions, of which the last is invoked, and with what.
+
+    Attributes:
+        definitions: In order; each may invoke those before.
+        arguments: Of the invocation.
+        is_planner_first: Whether the planner sees invocations before all of the user's filters.
+    """
 
     definitions: tuple[Definition, ...]
     arguments: tuple[tuple[str, str], ...]
+    is_planner_first: bool
 
     def build(self, url: str, *, is_planned: bool) -> Built:
         kernel = kernel_of(url, is_planned=False)
         built = Built(kernel)
-        # The user's filters, one outside of the planner and one inside.
+        # The user's filters, one perhaps outside of the planner and one inside.
+        if self.is_planner_first and is_planned:
+            planner = ParrotPlanFilter(prompt_filters="ignore")
+            kernel.add_filter(FilterTypes.FUNCTION_INVOCATION, planner)
         kernel.add_filter(FilterTypes.FUNCTION_INVOCATION, built.invocation("outer"))
-        if is_planned:
+        if not self.is_planner_first and is_planned:
             planner = ParrotPlanFilter(prompt_filters="ignore")
             kernel.add_filter(FilterTypes.FUNCTION_INVOCATION, planner)
         kernel.add_filter(FilterTypes.FUNCTION_INVOCATION, built.invocation("inner"))
@@ -87,7 +97,8 @@ class RandomProgram:
         return built
 
     def given(self) -> KernelArguments:
-        return KernelArguments(**dict(self.arguments))
+        values: dict[str, Any] = dict(self.arguments)
+        return KernelArguments(**values)
 
 
 class Native:
@@ -172,7 +183,7 @@ class Built:
         try:
             if not is_streaming:
                 return plain(await self.kernel.invoke(self.function, given)), dict(given)
-            items = self.kernel.invoke_stream(self.function, given)
+            items: Any = self.kernel.invoke_stream(self.function, given)
             return "".join([str(item[0]) async for item in items]), dict(given)
         except Exception as exc:  # noqa: BLE001 - errors are compared, too
             return failure(exc)
@@ -181,13 +192,15 @@ class Built:
 def random_program(pick: Pick) -> RandomProgram:
     """Draw a program."""
     definitions: list[Definition] = []
-    for number in range(pick((1, 2, 2, 3, 3, 4))):
+    for number in range(pick((2, 2, 3, 3, 4))):
         template_format = pick(FORMATS)
         drawing = _Drawing(pick, _WRITERS[template_format], number)
         definitions.append(Definition(f"f{number}", template_format, drawing.template()))
     values = ("input", "other", "flag")
     return RandomProgram(
-        tuple(definitions), tuple((name, "".join(_words(pick))) for name in values)
+        tuple(definitions),
+        tuple((name, "".join(_words(pick))) for name in values),
+        pick((True, False)),
     )
 
 
@@ -245,8 +258,8 @@ class _Jinja:
         return f"{{{{ {name} }}}}"
 
     def call(self, plugin: str, name: str, argument: str | None, draw: _Drawing) -> str:
-        after = draw.pick(("", "", "|trim", "|e", "|upper"))
-        return "{{ " + self._call(plugin, name, argument, draw) + after + " }}"
+        after = draw.pick(("", "", "", "", "|trim", "|trim", "|e", "|upper"))
+        return f"{{{{ {self._call(plugin, name, argument, draw)}{after} }}}}"
 
     def control(self, draw: _Drawing) -> str:
         value = self._call(*draw.callee(), draw)
@@ -297,6 +310,8 @@ class _Drawing:
     def template(self) -> str:
         wrapped = self.pick(_WRAPPED)
         parts = [self.part() for _ in range(self.pick((1, 2, 3, 4)))]
+        if self._functions and self._num_left:
+            parts.append(str(self._writer.call(*self.callee(), self)))
         return str(self.pick(_TEXTS)) + str(wrapped).format("".join(parts).replace("{}", ""))
 
     def part(self) -> str:
@@ -312,9 +327,9 @@ class _Drawing:
 
     def callee(self) -> tuple[str, str, str | None]:
         """Draw what is called: plugin, name, and the variable that is its input."""
-        natives = ["shout", "word", "nothing", "quoted", "raises"]
-        natives += ["asks", "asks_both"] if self._functions else []
-        has_functions = self._functions and self.pick((True, True, False))
+        natives = ["shout", "word", "nothing", "quoted", "quoted"]
+        natives += ["asks", "asks_both", "raises"] if self._functions else []
+        has_functions = self._functions and self.pick((True, True, True, False))
         name = self.pick(self._functions if has_functions else natives)
         argument = None if name in ("word", "nothing") else self.pick((None, "input", "other"))
         return ("w" if has_functions else "n", name, argument)

@@ -71,7 +71,7 @@ def programs(draw: Any) -> RandomProgram:
 
 
 @given(programs(), st.booleans())
-@examples(150 * _FACTOR)
+@examples(100 * _FACTOR)
 async def test_random_programs(
     server: ScriptedServer, program: RandomProgram, is_streaming: bool
 ) -> None:
@@ -83,5 +83,6 @@ async def test_most_calls_of_random_programs_are_planned(server: ScriptedServer)
     for seed in range(60):
         program = random_program(random.Random(seed).choice)
         total += await check(server, program, is_streaming=False)
-    print(total)
-    assert total["planned"] > 0
+    # Control characters and the like break the rest.
+    assert total["planned"] > 80
+    assert total["used"] > 0.6 * total["planned"]

@@ -36,6 +36,7 @@ from tests.helpers.scripted_server import ScriptedServer, scripted_server
 from tests.integrations.semantic_kernel.kernel_kit import (
     add,
     arguments,
+    close_clients,
     failure,
     kernel_of,
     outcome,
@@ -78,12 +79,13 @@ async def test_a_stream_comes_in_pieces_of_the_same_text(server: ScriptedServer)
     server.requests.clear()
     pieces = 0
     text = ""
-    async for item in found.invoke_stream(function(found), KernelArguments(input="x")):
+    items: Any = found.invoke_stream(function(found), KernelArguments(input="x"))
+    async for item in items:
         pieces += 1
         text += str(item[0])
     await settle(server)
     assert (text, server.num_submits) == (plain, 1)
-    assert pieces > 3
+    assert pieces > 1
 
 
 async def test_a_stream_stays_an_asynchronous_generator(server: ScriptedServer) -> None:
@@ -102,13 +104,18 @@ async def test_a_stream_stays_an_asynchronous_generator(server: ScriptedServer) 
     await settle(server)
 
 
+@pytest.mark.parametrize(
+    ("template", "template_format"),
+    [("Say {{w.s}}", "semantic-kernel"), ("Say {{w-s}}", "handlebars"), ("{{ w_s() }}", "jinja2")],
+)
 async def test_a_stream_that_is_left_is_given_up(
-    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, template: str, template_format: str
 ) -> None:
     # It logs that a generator is closed elsewhere, with a traceback that keeps the stream alive.
     monkeypatch.setattr(logging.getLogger("opentelemetry.context"), "disabled", True)
     found = kernel(server.url)
-    stream: Any = found.invoke_stream(function(found), KernelArguments(input="x"))
+    made = add(found, "g", template, template_format)
+    stream: Any = found.invoke_stream(made, KernelArguments(input="x"))
     async for _ in stream:
         break
     await stream.aclose()
@@ -292,6 +299,22 @@ async def test_a_call_that_is_another_ends_the_plan(
     assert plans[0].report().num_claimed == num_claimed
 
 
+async def test_one_of_two_alike_that_is_another_ends_the_plan(server: ScriptedServer) -> None:
+    found = kernel(server.url, prompt_filters="ignore")
+
+    async def rewrite(context: Any, next: Any) -> None:
+        await next(context)
+        context.rendered_prompt = context.rendered_prompt.replace("Summarise: y", "Summarise: z")
+
+    found.add_filter(FilterTypes.PROMPT_RENDERING, rewrite)
+    made = add(found, "g", "{{w.s}} {{w.s 'y'}} {{w.t}}")
+    with watch_plans() as plans:
+        await outcome(found, made, input="x")
+    await settle(server)
+    report = plans[0].report()
+    assert (report.num_claimed, report.num_missed) == (1, 3)
+
+
 async def test_functions_whose_plans_come_apart_are_planned_no_more(
     server: ScriptedServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -304,6 +327,31 @@ async def test_functions_whose_plans_come_apart_are_planned_no_more(
     assert len(plans) == 3
     (record,) = [r for r in caplog.records if r.name.startswith("parrot_integrations")]
     assert "w-f is not planned any more" in record.getMessage()
+
+
+async def test_pipelines_whose_plans_come_apart_are_planned_no_more(
+    server: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = kernel(server.url, is_planned=False)
+    rewriting(found, "s")
+    pipeline = ParrotPipeline([function(found, "t"), function(found)], prompt_filters="ignore")
+    with watch_plans() as plans, caplog.at_level(logging.WARNING, "parrot_integrations"):
+        for _ in range(5):
+            await pipeline.invoke(found, KernelArguments(input="x"))
+    await settle(server)
+    assert len(plans) == 3
+    assert "a pipeline is not planned any more" in caplog.text
+
+
+@pytest.mark.parametrize("template_format", ["semantic-kernel", "jinja2"])
+async def test_functions_that_invoke_themselves(
+    server: ScriptedServer, template_format: str
+) -> None:
+    found = kernel(server.url, is_planned=False)
+    call = "{{w.g}}" if template_format == "semantic-kernel" else "{{ w_g() }}"
+    made = add(found, "g", f"{call} {call}", template_format)
+    plan = await plan_function(found, made, arguments(input="x"))
+    assert "deeper ones" in str(plan.report())
 
 
 async def test_a_plan_that_holds_forgives_those_before(server: ScriptedServer) -> None:
@@ -577,6 +625,7 @@ async def test_a_server_that_ends_in_the_middle(is_restarted: bool) -> None:
         finally:
             ending.end()
             assert background().settle(20)
+            await close_clients()
     if is_restarted:
         assert results[0] == results[1]
         assert isinstance(results[0], list)

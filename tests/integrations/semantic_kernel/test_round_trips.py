@@ -105,7 +105,8 @@ async def jinja(kernel: Kernel) -> Any:
         {% if doc|length > 3 %}{{ w_critique(input=doc) }}{% endif %}
     """
     for name in ("summarise", "title", "critique"):
-        config = kernel.get_function("w", name).prompt_template.prompt_template_config
+        function: Any = kernel.get_function("w", name)
+        config = function.prompt_template.prompt_template_config
         config.input_variables.extend(trusted("parts"))
     made = add(kernel, "jinja", template, "jinja2", inputs=trusted("parts"))
     return plain(await kernel.invoke(made, KernelArguments(doc=TEXT, parts=["one", "two"])))

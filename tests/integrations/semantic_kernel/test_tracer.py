@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from semantic_kernel import Kernel
 from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecutionSettings
+from semantic_kernel.connectors.ai.text_to_audio_client_base import TextToAudioClientBase
 from semantic_kernel.contents import ChatHistory
 from semantic_kernel.filters import FilterTypes
 from semantic_kernel.functions import KernelArguments, KernelFunctionFromPrompt, kernel_function
@@ -164,6 +165,7 @@ CASES: Sequence[Case] = (
     sk("a value as a role", "<message role='{{w.s}}'>x</message>{{w.t}}", 2, cut="Error"),
     sk("a native function", "At {{n.now}}: {{w.s}} {{w.t}}", 3, late=1),
     sk("native functions alone", "{{n.now}} {{n.shout $input}}", 1, late=2),
+    sk("native functions side by side", "{{n.now}}{{n.now}}: {{w.s}} {{w.t}}", 3, late=2),
     sk("a native function without a result", "At {{n.nothing}}: {{w.s}} {{w.t}}", 3, late=1),
     sk("native with an argument", "{{n.shout $input}}: {{w.s}} {{w.t}}", 3, late=1),
     sk("native, looked through", "{{n.quoted $input}}: {{w.s}}", 2),
@@ -457,11 +459,12 @@ async def test_what_is_not_the_frameworks_is_cut(server: ScriptedServer) -> None
     assert "of the program's own" in await reason(found, function, input=Text())
     assert "of the program's own" in await reason(found, function, input=[{"a": Text()}])
     assert "of the program's own" in await reason(found, function, input=(x for x in "ab"))
-    own = OwnFunction("own", "w", prompt="{{w.s}} {{w.t}}")
+    own: Any = OwnFunction
+    own = own("own", "w", prompt="{{w.s}} {{w.t}}")
     assert "says itself" in await reason(found, own, input="x")
     found.ai_service_selector = OwnSelector()
     assert "selector" in await reason(found, function, input="x")
-    other = OwnKernel(services=chat(server.url))
+    other = OwnKernel(services={"default": chat(server.url)})
     assert "kernel's class" in await reason(other, function, input="x")
 
 
@@ -486,3 +489,26 @@ async def test_a_function_on_another_service_is_a_step_of_the_client(
         assert used(report) == (4, 4, 1), str(report)
         await settle(elsewhere)
     await settle(server)
+
+
+class Speaker(TextToAudioClientBase):
+    async def get_audio_contents(self, *_args: Any, **_kwargs: Any) -> list[Any]:
+        raise AssertionError("not asked")
+
+
+async def test_streams_are_of_services_that_stream(server: ScriptedServer) -> None:
+    results = []
+    for is_planned in (False, True):
+        found = kernel_of(server.url, is_planned=is_planned)
+        found.services = {
+            "speaker": Speaker(ai_model_id="speaker", service_id="speaker"),
+            "chat": chat(server.url, service_id="chat"),
+        }
+        own = PromptExecutionSettings(service_id="chat")
+        add(found, "s", "Summarise: {{$input}}", settings=own)
+        made = add(found, "f", "Say {{w.s}}")
+        with watch_plans() as plans:
+            results.append(await streamed(found, made, input="x"))
+    await settle(server)
+    assert results[0] == results[1]
+    assert used(plans[0].report()) == (2, 2, 0)
