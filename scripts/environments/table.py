@@ -118,7 +118,7 @@ CLIENTS = (
         imports=("llama_index.llms.openai_like", "fastapi", "uvicorn", "pytest"),
         tests="tests/integrations/agents/test_llama_index.py",
         typed=("tests/integrations/agents/test_llama_index.py",),
-        requirements=("llama-index-llms-openai-like>=0.5,<1",),
+        requirements=("llama-index-llms-openai-like>=0.8.1,<0.9",),
     ),
     ClientEnvironment(
         name="crewai",
