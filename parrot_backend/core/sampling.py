@@ -9,6 +9,10 @@ from parrot_backend.core.chat import ResponseFormat
 #: What an output without a limit is taken for in accounts of memory; the default limit.
 UNLIMITED_OUTPUT_TOKENS = 256
 
+#: A limit is a bound, not a forecast: who asks for 4,096 tokens gets some hundred of them. An
+#: output is taken for so many at most, or else few such calls would keep an engine to themselves.
+EXPECTED_OUTPUT_TOKENS = 512
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -54,4 +58,6 @@ class Sampling:
         """
         if self.max_tokens is None:
             return expected_tokens or UNLIMITED_OUTPUT_TOKENS
-        return min(self.max_tokens, expected_tokens or self.max_tokens)
+        if self.ignore_eos:
+            return self.max_tokens
+        return min(self.max_tokens, expected_tokens or EXPECTED_OUTPUT_TOKENS)
