@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from parrot_backend.core.nodes import Request
+from parrot_backend.core.session import Session
 from parrot_backend.engines.scripted import render
 from tests.helpers.scripted_server import ScriptedServer
 
@@ -31,20 +33,28 @@ class Arrivals:
 
     def __init__(self, server: ScriptedServer) -> None:
         self._server = server
-        self._num_before = len(list(server.service.coordinator.sessions))
+        self._before = {node.id for _, node in self._nodes()}
 
     def calls(self) -> list[Arrival]:
         """Return those that have come; all of them are done."""
         self._server.wait_until_idle()
-        sessions = list(self._server.service.coordinator.sessions)[self._num_before :]
-        found = []
-        for session in sessions:
-            for node in session.graph.nodes.values():
-                assert isinstance(node, Request)
-                reply = session.graph.variables[node.output].value or ""
-                found.append(Arrival(render(node.parts), reply, dict(session.metadata)))
-        return found
+        found = [(node.order, session, node) for session, node in self._nodes()]
+        return [
+            Arrival(
+                render(node.parts),
+                session.graph.variables[node.output].value or "",
+                dict(session.metadata),
+            )
+            for _, session, node in sorted(found, key=lambda one: one[0])
+            if node.id not in self._before
+        ]
 
     def prompts(self) -> list[str]:
         """Return their prompts."""
         return [call.prompt for call in self.calls()]
+
+    def _nodes(self) -> Iterator[tuple[Session, Request]]:
+        for session in list(self._server.service.coordinator.sessions):
+            for node in list(session.graph.nodes.values()):
+                assert isinstance(node, Request)
+                yield session, node
