@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, get_args
 from weakref import finalize
 
 from semantic_kernel import Kernel
@@ -55,6 +55,11 @@ class PlanRules:
 
     strict: bool = False
     prompt_filters: PromptFilters = "cut"
+
+    def __post_init__(self) -> None:
+        """Reject a word that is none of the three."""
+        if self.prompt_filters not in get_args(PromptFilters):
+            raise ValueError(f"prompt_filters is cut, trace or ignore, not {self.prompt_filters!r}")
 
 
 class Draft:

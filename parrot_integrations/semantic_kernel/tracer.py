@@ -180,9 +180,7 @@ class Tracer:
         if not self._kernel.prompt_rendering_filters or self._prompt_filters == "ignore":
             return str.__str__(await template.render(shadow, arguments))
         if self._prompt_filters == "cut":
-            raise CannotPlan(
-                "the kernel has prompt-rendering filters; see ParrotPlanFilter(prompt_filters=...)"
-            )
+            raise CannotPlan("the kernel has prompt-rendering filters; see prompt_filters")
 
         async def render(inner: PromptRenderContext) -> None:
             inner.rendered_prompt = str.__str__(await template.render(shadow, inner.arguments))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 from unittest.mock import patch
@@ -127,16 +128,37 @@ def test_native_functions_in_instructions(server: ScriptedServer, has_filter: bo
     assert [note.where for note in report.late] == ["clock-now"]
 
 
-@pytest.mark.parametrize("form", ["handlebars", "jinja2"])
-def test_what_patches_asyncio_is_not_rendered_beforehand(server: ScriptedServer, form: Any) -> None:
-    """The orchestration could not begin any more."""
+def test_handlebars_is_not_rendered_beforehand(server: ScriptedServer) -> None:
+    """It patches asyncio, and the orchestration could not begin any more."""
     kernel = kernel_of(server, Clock(), has_filter=False)
-    orchestration = build(
-        PLANNED, "sequential", members(kernel, "Draft.", "Improve.", form=form), Heard(), rounds=2
-    )
+    who = members(kernel, "Draft.", "Improve.", form="handlebars")
+    orchestration = build(PLANNED, "sequential", who, Heard(), rounds=2)
     with patch("nest_asyncio.apply", side_effect=AssertionError):
         (note,) = execute(orchestration.plan("Tides")).report().cuts
-    assert "PromptTemplate with functions patches asyncio" in note.why
+    assert "HandlebarsPromptTemplate with functions patches asyncio" in note.why
+
+
+def test_jinja2_is_planned(server: ScriptedServer) -> None:
+    """It awaits functions; asyncio stays as it is."""
+
+    def outcome(classes: dict[str, Any]) -> Any:
+        kernel = kernel_of(server, Clock(), has_filter=False)
+        function = KernelFunctionFromPrompt(
+            "place", "w", prompt="A place, {{ w_mood() }}?", template_format="jinja2"
+        )
+        kernel.add_function("w", function)
+        who = members(kernel, "In {{ w_place() }}.", "At {{ clock_now() }}.", form="jinja2")
+        return texts(execute(run(build(classes, "sequential", who, Heard(), rounds=2))))
+
+    with patch("nest_asyncio.apply", side_effect=AssertionError):
+        plainly = outcome(PLAIN)
+        server.requests.clear()
+        with watch_plans() as plans:
+            assert outcome(PLANNED) == plainly
+    assert server.num_submits == 1
+    (report,) = (plan.report() for plan in plans)
+    assert (report.num_planned, report.num_claimed, report.num_missed) == (4, 4, 0), str(report)
+    assert not getattr(asyncio, "_nest_patched", False)
 
 
 def test_functions_that_patch_asyncio_are_not_rendered_beforehand(server: ScriptedServer) -> None:
