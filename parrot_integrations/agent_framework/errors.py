@@ -25,6 +25,7 @@ from parrot_integrations.errors import (
     ConnectionFailed,
     NotConfigured,
     ParrotError,
+    ProgramError,
     RequestRejected,
     Saturated,
     ServerFailed,
@@ -47,6 +48,10 @@ class _Arguments(Exception):  # noqa: N818 - not an error of its own
 
 class NoServerKnown(NotConfigured, _Arguments, SettingNotFoundError):  # noqa: N818 - as its bases
     """No usable address of a server is known."""
+
+
+class InvalidOptions(ProgramError, _Arguments, ChatClientInvalidRequestException):  # noqa: N818
+    """An option, or the chat itself, is something that Parrot cannot do."""
 
 
 class InvalidRequest(RequestRejected, _Arguments, ChatClientInvalidRequestException):

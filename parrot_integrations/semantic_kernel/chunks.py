@@ -58,7 +58,8 @@ async def map_chunks(
         chunks: Texts.
         arguments: Further arguments.
         input_name: The argument that each chunk is.
-        strict: As for ``ParrotPlanFilter``, as is ``prompt_filters``.
+        strict: As for ``ParrotPlanFilter``.
+        prompt_filters: The same.
 
     Raises:
         TypeError: The chunks are one text.
@@ -93,7 +94,8 @@ async def aggregate(
         separator: Stands between the texts.
         combine: Makes one text of all; it is part of the same plan.
         input_name: The argument that each chunk is, and for ``combine`` the texts in one.
-        strict: As for ``ParrotPlanFilter``, as is ``prompt_filters``.
+        strict: As for ``ParrotPlanFilter``.
+        prompt_filters: The same.
 
     Raises:
         TypeError: The chunks are one text.

@@ -37,6 +37,11 @@ from parrot_integrations.settings import ClientSettings, resolve_settings
 
 logger = logging.getLogger(__name__)
 
+_HOW_TO_CONFIGURE = (
+    "No Parrot server is known. Start one with `parrot serve` and set PARROT_HOST or "
+    "PARROT_BASE_URL to the address it prints, or pass host= to the service."
+)
+
 #: What Semantic Kernel itself puts into ``extension_data``.
 _NOT_FOR_US = frozenset(
     {
@@ -240,10 +245,13 @@ def values(outcomes: Sequence[Outcome]) -> list[VariableView]:
 
 def _endpoint(given: ParrotSettings) -> ClientSettings:
     key = None if given.api_key is None else given.api_key.get_secret_value()
+    address = given.host or given.base_url
     try:
-        return resolve_settings(given.host or given.base_url, key)
+        return resolve_settings(address, key)
     except NotConfigured as exc:
-        raise NoServer(exc.code, f"{exc.message} PARROT_HOST and host= do, too.") from exc
+        # The services' arguments have other names than the client's.
+        wrong = f"The host must begin with http:// or https://, not {address!r}."
+        raise NoServer(exc.code, wrong if address else _HOW_TO_CONFIGURE) from exc
 
 
 def _invalid(exc: ValueError) -> InvalidSettings:
