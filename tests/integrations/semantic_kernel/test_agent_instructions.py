@@ -74,6 +74,11 @@ def kernel_of(server: ScriptedServer, clock: Clock, *, has_filter: bool) -> Kern
 
 
 def members(kernel: Kernel, *instructions: str, form: Any = "semantic-kernel") -> list[Any]:
+    more = {"function_choice_behavior": FunctionChoiceBehavior.NoneInvoke()}
+    return agents_with(kernel, *instructions, form=form, **more)
+
+
+def agents_with(kernel: Kernel, *instructions: str, form: Any, **more: Any) -> list[Any]:
     return [
         ChatCompletionAgent(
             name=f"agent{i}",
@@ -81,7 +86,7 @@ def members(kernel: Kernel, *instructions: str, form: Any = "semantic-kernel") -
             kernel=kernel,
             prompt_template_config=PromptTemplateConfig(template=text, template_format=form),
             arguments=KernelArguments(what="tides"),
-            function_choice_behavior=FunctionChoiceBehavior.NoneInvoke(),
+            **more,
         )
         for i, text in enumerate(instructions)
     ]
@@ -172,6 +177,14 @@ def test_functions_that_patch_asyncio_are_not_rendered_beforehand(server: Script
     with patch("nest_asyncio.apply", side_effect=AssertionError):
         (note,) = execute(orchestration.plan("Tides")).report().cuts
     assert note.why == "in its instructions, w-place may patch asyncio"
+
+
+def test_agents_offer_their_functions_unless_they_are_told_not_to(server: ScriptedServer) -> None:
+    kernel = kernel_of(server, Clock(), has_filter=False)
+    who = agents_with(kernel, "Draft.", "Improve.", form="semantic-kernel")
+    orchestration = build(PLANNED, "sequential", who, Heard(), rounds=2)
+    (note,) = execute(orchestration.plan("Tides")).report().cuts
+    assert note.why == "its model may ask for tools"
 
 
 def test_a_function_of_another_server(server: ScriptedServer) -> None:
