@@ -7,7 +7,7 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 SETUP := TORCH_INDEX_URL="$(TORCH_INDEX_URL)" $(PYTHON) -m scripts.environments
-.PHONY: help setup venv demo test test-main test-clients check bench benchmark-tables model clean
+.PHONY: help setup venv demo metagpt test test-main test-clients check bench benchmark-tables model clean
 
 ## help: show this list
 help:
@@ -25,6 +25,11 @@ venv:
 ## demo: run three programs on real vLLM with the tiny model, call by call and as one submit
 demo: venv
 	@$(BIN)/parrot demo
+
+## metagpt: let a team of MetaGPT's agents write a project in three ways, on real vLLM with the tiny model
+metagpt:
+	@$(SETUP) --only .venv .venvs/metagpt
+	@$(BIN)/python -m examples.metagpt.compare
 
 ## test: run the test suite, then the tests of frameworks with environments of their own
 test: test-main test-clients

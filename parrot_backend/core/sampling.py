@@ -9,6 +9,10 @@ from parrot_backend.core.chat import ResponseFormat
 #: What an output without a limit is taken for in accounts of memory; the default limit.
 UNLIMITED_OUTPUT_TOKENS = 256
 
+#: A limit is a bound, not a forecast: clients that ask for 4,096 tokens get some hundred of them. An
+#: output is taken for so many at most, or else a few such calls would keep an engine to themselves.
+EXPECTED_OUTPUT_TOKENS = 512
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -49,4 +53,8 @@ class Sampling:
     @property
     def reserved_tokens(self) -> int:
         """Tokens that an output is taken for in accounts of memory."""
-        return UNLIMITED_OUTPUT_TOKENS if self.max_tokens is None else self.max_tokens
+        if self.max_tokens is None:
+            return UNLIMITED_OUTPUT_TOKENS
+        if self.ignore_eos:
+            return self.max_tokens
+        return min(self.max_tokens, EXPECTED_OUTPUT_TOKENS)

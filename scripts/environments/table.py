@@ -38,6 +38,7 @@ class ClientEnvironment:
         tests: The folder whose tests run in it.
         typed: Folders whose types are checked with its packages.
         requirements: What is installed besides: pins, and what a package needs but does not say.
+        alone: What is installed without what it requires.
     """
 
     name: str
@@ -46,6 +47,13 @@ class ClientEnvironment:
     tests: str
     typed: tuple[str, ...] = ()
     requirements: tuple[str, ...] = ()
+    alone: tuple[str, ...] = ()
+
+
+def _lines_of(file: str) -> tuple[str, ...]:
+    """Return the requirements in a file of this checkout."""
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+    return tuple(line for line in lines if line and not line.startswith("#"))
 
 
 _SEMANTIC_KERNEL = ClientEnvironment(
@@ -69,6 +77,24 @@ CLIENTS = (
         # The lower bound of the extra.
         requirements=("semantic-kernel==1.44.0",),
     ),
+    ClientEnvironment(
+        name="autogen",
+        extras=("autogen", "server", "test"),
+        imports=("autogen_agentchat.teams", "fastapi", "uvicorn", "pytest"),
+        tests="tests/integrations/autogen",
+        typed=("parrot_integrations/autogen", "tests/integrations/autogen"),
+    ),
+    ClientEnvironment(
+        name="metagpt",
+        extras=("server", "test"),
+        # Itself it imports only after its stand-ins, and writes files where it is imported.
+        imports=("openai", "tiktoken", "fastapi", "uvicorn", "pytest"),
+        tests="tests/integrations/metagpt",
+        typed=("parrot_integrations/metagpt", "tests/integrations/metagpt"),
+        requirements=_lines_of("examples/metagpt/requirements.txt"),
+        # Some of its hundred pins are not to be had any more, and others contradict ours.
+        alone=("metagpt==0.8.2",),
+    ),
 )
 
 
@@ -85,6 +111,7 @@ class Environment:
         python: Version of its Python ("3.11").
         root: The checkout.
         fingerprint: Of everything else that decides what is installed.
+        alone: What is installed without what it requires.
     """
 
     name: str
@@ -95,6 +122,7 @@ class Environment:
     python: str
     root: str
     fingerprint: str
+    alone: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -137,6 +165,7 @@ def environments() -> tuple[Environment, ...]:
             extras=client.extras,
             imports=client.imports,
             requirements=client.requirements,
+            alone=client.alone,
         )
         for client in CLIENTS
     )
@@ -149,6 +178,7 @@ def _environment(
     imports: tuple[str, ...],
     engine: str = "",
     requirements: tuple[str, ...] = (),
+    alone: tuple[str, ...] = (),
 ) -> Environment:
     return Environment(
         name=name,
@@ -156,6 +186,7 @@ def _environment(
         imports=imports,
         engine=engine,
         requirements=requirements,
+        alone=alone,
         python=f"{sys.version_info.major}.{sys.version_info.minor}",
         root=str(ROOT),
         fingerprint=_fingerprint(extras),

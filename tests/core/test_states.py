@@ -108,3 +108,7 @@ def test_need_of_a_request_is_prompt_and_longest_output() -> None:
 
 def test_output_without_a_limit_is_reserved_like_one_with_the_default_limit() -> None:
     assert Sampling(max_tokens=None).reserved_tokens == Sampling().reserved_tokens
+    assert Sampling(max_tokens=100).reserved_tokens == 100
+    # A generous limit says little; one that is reached for certain says all.
+    assert Sampling(max_tokens=4096).reserved_tokens == 512
+    assert Sampling(max_tokens=4096, ignore_eos=True).reserved_tokens == 4096
