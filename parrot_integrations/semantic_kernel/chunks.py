@@ -18,6 +18,7 @@ from semantic_kernel.functions import FunctionResult, KernelArguments, KernelFun
 from parrot_integrations.errors import ProgramError
 from parrot_integrations.planning.annotations import for_batch
 from parrot_integrations.planning.context import in_force
+from parrot_integrations.planning.plans import MAX_CALLS, MAX_CHARS
 from parrot_integrations.semantic_kernel.foresight import (
     Draft,
     PlanRules,
@@ -35,9 +36,6 @@ from parrot_integrations.semantic_kernel.invocations import (
 from parrot_integrations.semantic_kernel.pipeline import with_argument
 from parrot_integrations.semantic_kernel.stock import is_prompt
 from parrot_integrations.semantic_kernel.tracer import PromptFilters
-
-#: Bounds of one plan; more chunks are several. The server takes 10,000 nodes and 8 MiB.
-_MAX_CALLS, _MAX_CHARS = 1_000, 2 * 2**20
 
 
 async def map_chunks(
@@ -209,7 +207,7 @@ class _Chunks:
         texts: list[str] = []
         num_chars = 0
         for chunk in self._chunks:
-            if drafts[-1].num_calls >= _MAX_CALLS or num_chars >= _MAX_CHARS:
+            if drafts[-1].num_calls >= MAX_CALLS or num_chars >= MAX_CHARS:
                 drafts.append(Draft(self._kernel, self._rules, name))
                 num_chars = 0
             num_chars += len(chunk)

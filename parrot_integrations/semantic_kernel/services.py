@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from abc import ABC
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, ClassVar, Self
 
@@ -15,9 +15,9 @@ from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecut
 from semantic_kernel.exceptions.service_exceptions import ServiceInitializationError
 from semantic_kernel.services.ai_service_client_base import AIServiceClientBase
 
-from parrot_backend.protocol import Scalar, VariableView
+from parrot_backend.protocol import Scalar
 from parrot_integrations.async_client import AsyncParrotClient
-from parrot_integrations.errors import NotConfigured, ParrotError
+from parrot_integrations.errors import NotConfigured
 from parrot_integrations.planning.annotations import (
     Annotation,
     Perf,
@@ -28,7 +28,7 @@ from parrot_integrations.planning.annotations import (
 )
 from parrot_integrations.planning.calls import CallOptions
 from parrot_integrations.planning.clients import Connection
-from parrot_integrations.planning.submits import Outcome, Terms
+from parrot_integrations.planning.submits import Terms
 from parrot_integrations.semantic_kernel.errors import InvalidSettings, NoServer
 from parrot_integrations.semantic_kernel.execution_settings import ParrotPromptExecutionSettings
 from parrot_integrations.semantic_kernel.options import DEFAULT_MODEL, to_options
@@ -227,20 +227,6 @@ def only_one(settings: ParrotPromptExecutionSettings) -> None:
         raise InvalidSettings(
             "several_streams", "number_of_responses must be 1 to stream, or stream several calls"
         )
-
-
-def values(outcomes: Sequence[Outcome]) -> list[VariableView]:
-    """Return the values of calls.
-
-    Raises:
-        ParrotError: A call failed; that of the first one that did.
-    """
-    views = []
-    for outcome in outcomes:
-        if isinstance(outcome, ParrotError):
-            raise outcome
-        views.append(outcome)
-    return views
 
 
 def _endpoint(given: ParrotSettings) -> ClientSettings:

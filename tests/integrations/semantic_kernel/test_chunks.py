@@ -102,7 +102,7 @@ async def test_many_chunks_are_several_plans(
     functions = [kernel.get_function("w", name) for name in "st"]
     expected = await aggregate(kernel, functions[0], CHUNKS, combine=functions[1])
     assert server.num_submits == 1
-    monkeypatch.setattr(chunks, "_MAX_CALLS", 2)
+    monkeypatch.setattr(chunks, "MAX_CALLS", 2)
     with watch_plans() as plans:
         assert await aggregate(kernel, functions[0], CHUNKS, combine=functions[1]) == expected
     # That of the combination is its own.
