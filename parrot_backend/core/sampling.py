@@ -9,8 +9,8 @@ from parrot_backend.core.chat import ResponseFormat
 #: What an output without a limit is taken for in accounts of memory; the default limit.
 UNLIMITED_OUTPUT_TOKENS = 256
 
-#: A limit is a bound, not a forecast: clients that ask for 4,096 tokens get some hundred of them. An
-#: output is taken for so many at most, or else a few such calls would keep an engine to themselves.
+#: A limit is a bound, not a forecast: who asks for 4,096 tokens gets some hundred of them. An
+#: output is taken for so many at most, or else few such calls would keep an engine to themselves.
 EXPECTED_OUTPUT_TOKENS = 512
 
 

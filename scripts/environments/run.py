@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         known = environments()
         options = parse_arguments(arguments, known)
         for environment in known:
-            if not options.only or environment.name in options.only:
+            if is_wanted(environment, options.only or ()):
                 bring_up_to_date(environment, options.torch_index_url)
     except SetupError as error:
         print(f"\nset-up: {error}", file=sys.stderr)
@@ -28,6 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\nset-up: interrupted; the next `make setup` starts afresh", file=sys.stderr)
         return 130
     return 0
+
+
+def is_wanted(environment: Environment, only: Sequence[str]) -> bool:
+    """Tell whether an environment is to be made: one on demand only if it is named, or there."""
+    if only:
+        return environment.name in only
+    return not environment.is_on_demand or environment.interpreter.exists()
 
 
 def bring_up_to_date(environment: Environment, torch_index_url: str) -> None:

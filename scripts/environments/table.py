@@ -35,10 +35,11 @@ class ClientEnvironment:
         name: Its folder under ``.venvs``.
         extras: Extras of this project.
         imports: Modules that must import; what the tests and examples need most.
-        tests: The folder whose tests run in it.
-        typed: Folders whose types are checked with its packages.
+        tests: The folder or file whose tests run in it.
+        typed: Folders and files whose types are checked with its packages.
         requirements: What is installed besides: pins, and what a package needs but does not say.
         alone: What is installed without what it requires.
+        is_on_demand: It is made only where it is named; once made, it is kept up to date.
     """
 
     name: str
@@ -48,6 +49,12 @@ class ClientEnvironment:
     typed: tuple[str, ...] = ()
     requirements: tuple[str, ...] = ()
     alone: tuple[str, ...] = ()
+    is_on_demand: bool = False
+
+    @property
+    def folder_name(self) -> str:
+        """Its folder in the checkout."""
+        return f"{CLIENT_FOLDER}/{self.name}"
 
 
 def _lines_of(file: str) -> tuple[str, ...]:
@@ -95,6 +102,34 @@ CLIENTS = (
         # Some of its hundred pins are not to be had any more, and others contradict ours.
         alone=("metagpt==0.8.2",),
     ),
+    # Those below talk to Parrot through OpenAI's API, so nothing of ours is in their environments
+    # but the server with the scripted engine, for the tests.
+    ClientEnvironment(
+        name="ag2",
+        extras=("server", "test"),
+        imports=("ag2.config", "openai", "fastapi", "uvicorn", "pytest"),
+        tests="tests/integrations/agents/test_ag2.py",
+        typed=("tests/integrations/agents/conftest.py", "tests/integrations/agents/test_ag2.py"),
+        requirements=("ag2[openai]==1.2.1",),
+    ),
+    ClientEnvironment(
+        name="llama-index",
+        extras=("server", "test"),
+        imports=("llama_index.llms.openai_like", "fastapi", "uvicorn", "pytest"),
+        tests="tests/integrations/agents/test_llama_index.py",
+        typed=("tests/integrations/agents/test_llama_index.py",),
+        requirements=("llama-index-llms-openai-like>=0.8.1,<0.9",),
+    ),
+    ClientEnvironment(
+        name="crewai",
+        extras=("server", "test"),
+        imports=("crewai", "fastapi", "uvicorn", "pytest"),
+        tests="tests/integrations/agents/test_crewai.py",
+        typed=("tests/integrations/agents/test_crewai.py",),
+        requirements=("crewai==1.15.30",),
+        # It takes 0.9 GB, and some seconds to import.
+        is_on_demand=True,
+    ),
 )
 
 
@@ -112,6 +147,7 @@ class Environment:
         root: The checkout.
         fingerprint: Of everything else that decides what is installed.
         alone: What is installed without what it requires.
+        is_on_demand: It is made only where it is named; once made, it is kept up to date.
     """
 
     name: str
@@ -123,6 +159,7 @@ class Environment:
     root: str
     fingerprint: str
     alone: tuple[str, ...] = ()
+    is_on_demand: bool = False
 
     @property
     def folder(self) -> Path:
@@ -161,11 +198,12 @@ def environments() -> tuple[Environment, ...]:
     )
     return main, *(
         _environment(
-            f"{CLIENT_FOLDER}/{client.name}",
+            client.folder_name,
             extras=client.extras,
             imports=client.imports,
             requirements=client.requirements,
             alone=client.alone,
+            is_on_demand=client.is_on_demand,
         )
         for client in CLIENTS
     )
@@ -179,6 +217,7 @@ def _environment(
     engine: str = "",
     requirements: tuple[str, ...] = (),
     alone: tuple[str, ...] = (),
+    is_on_demand: bool = False,
 ) -> Environment:
     return Environment(
         name=name,
@@ -190,6 +229,7 @@ def _environment(
         python=f"{sys.version_info.major}.{sys.version_info.minor}",
         root=str(ROOT),
         fingerprint=_fingerprint(extras),
+        is_on_demand=is_on_demand,
     )
 
 
