@@ -137,15 +137,16 @@ def test_agents_that_are_not_planned_are_stages(server: ScriptedServer, told: li
     assert told == [("", {**labels, "stage": "writer"}), ("", {**labels, "stage": "critic"})]
 
 
-@pytest.mark.parametrize("session", [{"session": "visit-7"}, {}])
-def test_a_handoff(server: ScriptedServer, told: list[Told], session: dict[str, str]) -> None:
+@pytest.mark.parametrize("session", ["visit-7", None])
+def test_a_handoff(server: ScriptedServer, told: list[Told], session: str | None) -> None:
     """The framework's own: the session is bound to the service, an agent's name is the stage."""
-    service = ParrotChatCompletion(host=server.url).with_session(**session)
+    service = ParrotChatCompletion(host=server.url).with_session(session=session)
     first, second = members_of(service, 2)
     handoffs = OrchestrationHandoffs().add(first, second, "Transfer.")
     orchestration = HandoffOrchestration(members=[first, second], handoffs=handoffs)
     execute(run(orchestration, "Please Handoff-transfer_to_agent1( now."))
-    assert told == [("", {**session, "stage": "agent0"}), ("", {**session, "stage": "agent1"})]
+    labels = {} if session is None else {"session": session}
+    assert told == [("", {**labels, "stage": "agent0"}), ("", {**labels, "stage": "agent1"})]
 
 
 def test_what_actors_see_is_the_block_in_which_their_runtime_starts(

@@ -22,6 +22,7 @@ from parrot_integrations.semantic_kernel import (
     map_chunks,
     watch_plans,
 )
+from parrot_integrations.semantic_kernel.tracer import PromptFilters
 from tests.helpers.scripted_server import ScriptedServer, scripted_server
 from tests.integrations.semantic_kernel.kernel_kit import add, kernel_of, plain, settle
 
@@ -237,10 +238,11 @@ async def test_chunks_on_a_kernel_with_prompt_filters(
     assert server.num_submits == len(CHUNKS)
     (line,) = str(plans[0].report()).splitlines()[1:]
     assert line.endswith(f"prompt-rendering filters; see prompt_filters ({len(CHUNKS)} times)")
-    for word in ("ignore", "trace"):
+    words: tuple[PromptFilters, ...] = ("ignore", "trace")
+    for word in words:
         server.requests.clear()
-        await map_chunks(kernel, function, CHUNKS, prompt_filters=word)  # type: ignore[arg-type]
-        await aggregate(kernel, function, CHUNKS, prompt_filters=word)  # type: ignore[arg-type]
+        await map_chunks(kernel, function, CHUNKS, prompt_filters=word)
+        await aggregate(kernel, function, CHUNKS, prompt_filters=word)
         assert server.num_submits == 2
     for over_chunks in (map_chunks, aggregate):
         with pytest.raises(ProgramError, match="prompt-rendering filters"):
