@@ -46,6 +46,10 @@ class ClientSettings:
                 f"The base URL must begin with http:// or https://, not {self.base_url!r}.",
             )
 
+    def is_same_server(self, other: ClientSettings) -> bool:
+        """Tell whether both talk to one server, in the same name."""
+        return (self.base_url, self.api_key) == (other.base_url, other.api_key)
+
 
 def resolve_settings(base_url: str | None = None, api_key: str | None = None) -> ClientSettings:
     """Fill in from the environment what was not given.

@@ -6,13 +6,12 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, get_args
 from weakref import finalize
 
 from semantic_kernel import Kernel
 from semantic_kernel.functions import KernelArguments, KernelFunction
 
-from parrot_integrations.errors import ProgramError
 from parrot_integrations.planning.annotations import (
     annotated,
     default_perf,
@@ -21,7 +20,7 @@ from parrot_integrations.planning.annotations import (
 )
 from parrot_integrations.planning.builder import PlanBuilder
 from parrot_integrations.planning.context import current_plan, in_force
-from parrot_integrations.planning.plan import Plan, PlanTerms
+from parrot_integrations.planning.plan import Plan, PlanTerms, require_whole
 from parrot_integrations.planning.running import aplanned
 from parrot_integrations.planning.submits import Terms
 from parrot_integrations.planning.symbols import CannotPlan
@@ -55,6 +54,11 @@ class PlanRules:
 
     strict: bool = False
     prompt_filters: PromptFilters = "cut"
+
+    def __post_init__(self) -> None:
+        """Reject a word that is none of the three."""
+        if self.prompt_filters not in get_args(PromptFilters):
+            raise ValueError(f"prompt_filters is cut, trace or ignore, not {self.prompt_filters!r}")
 
 
 class Draft:
@@ -103,11 +107,8 @@ class Draft:
             ProgramError: ``not_planned``, if strict.
         """
         program = self.tracer.builder.program()
-        if self._rules.strict and (program.cuts or program.late):
-            note = (*program.cuts, *program.late)[0]
-            raise ProgramError(
-                "not_planned", f"{note.where} cannot be planned: {note.why} (strict=True)"
-            )
+        if self._rules.strict:
+            require_whole(program)
         told = annotated()
         own = self.tracer.terms or Terms(
             metadata=told.labels(), criteria=to_criteria(told.perf or default_perf())

@@ -62,8 +62,6 @@ class ParrotPlanFilter:
     """
 
     def __init__(self, *, strict: bool = False, prompt_filters: PromptFilters = "cut") -> None:
-        if prompt_filters not in ("cut", "trace", "ignore"):
-            raise ValueError(f"prompt_filters is cut, trace or ignore, not {prompt_filters!r}")
         self._rules = PlanRules(strict, prompt_filters)
         self._forecasts = Forecasts()
 

@@ -180,9 +180,7 @@ class Tracer:
         if not self._kernel.prompt_rendering_filters or self._prompt_filters == "ignore":
             return str.__str__(await template.render(shadow, arguments))
         if self._prompt_filters == "cut":
-            raise CannotPlan(
-                "the kernel has prompt-rendering filters; see ParrotPlanFilter(prompt_filters=...)"
-            )
+            raise CannotPlan("the kernel has prompt-rendering filters; see prompt_filters")
 
         async def render(inner: PromptRenderContext) -> None:
             inner.rendered_prompt = str.__str__(await template.render(shadow, inner.arguments))
@@ -231,8 +229,7 @@ class Tracer:
         """
         if self.connection is None:
             self.connection = service.connection
-        own, other = self.connection.settings, service.connection.settings
-        if (own.base_url, own.api_key) != (other.base_url, other.api_key):
+        if not self.connection.settings.is_same_server(service.connection.settings):
             raise CannotPlan("its service is on another server than the first one's")
         self.terms = terms
 
