@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 from weakref import finalize
 
 from semantic_kernel import Kernel
@@ -26,6 +26,7 @@ from parrot_integrations.planning.running import aplanned
 from parrot_integrations.planning.submits import Terms
 from parrot_integrations.planning.symbols import CannotPlan
 from parrot_integrations.planning.watching import show_to_watchers
+from parrot_integrations.semantic_kernel.copies import copied
 from parrot_integrations.semantic_kernel.invocations import (
     Invocation,
     KernelPlans,
@@ -34,7 +35,6 @@ from parrot_integrations.semantic_kernel.invocations import (
     current_place,
     placed,
 )
-from parrot_integrations.semantic_kernel.stock import copied
 from parrot_integrations.semantic_kernel.symbolic import TracedResult
 from parrot_integrations.semantic_kernel.tracer import PromptFilters, Tracer, TraceTooLarge
 
@@ -72,6 +72,7 @@ class Draft:
         self._name = name
         self._is_streaming = False
         self._is_too_large = False
+        self._known: dict[int, Any] = {}
 
     @property
     def num_calls(self) -> int:
@@ -89,7 +90,7 @@ class Draft:
         """Add an invocation; return what stands for its result, None if nothing can be said."""
         self._is_streaming |= is_streaming
         try:
-            given = copied(arguments)
+            given = copied(arguments, self._known)
             return await self.tracer.trace(function, given, is_streaming=is_streaming)
         except (CannotPlan, TraceTooLarge) as exc:
             self._is_too_large |= isinstance(exc, TraceTooLarge)
