@@ -27,6 +27,9 @@ _CONTAINERS = (list, tuple, set, frozenset)
 #: What results and histories bring along; it is not copied, for it holds classes and connections.
 _BROUGHT_ALONG = (KernelFunctionMetadata, PromptExecutionSettings, AIServiceClientBase)
 
+#: Packages of what services put into their replies: records that nobody changes.
+_REPLIES = frozenset({"openai", "parrot_backend", "parrot_integrations"})
+
 
 def copied(arguments: KernelArguments, known: dict[int, Any]) -> KernelArguments:
     """Return arguments that may be changed as an invocation and its templates change them.
@@ -72,7 +75,7 @@ def _is_plain(value: Any, known: dict[int, Any]) -> bool:
         return kind.__str__ in (enum.Enum.__str__, str.__str__)
     package = kind.__module__.partition(".")[0]
     is_theirs = package == "semantic_kernel" and issubclass(kind, KernelBaseModel)
-    if package in ("parrot_backend", "parrot_integrations") or (
+    if package in _REPLIES or (
         is_theirs and issubclass(kind, _BROUGHT_ALONG)
     ):
         known[id(value)] = value
