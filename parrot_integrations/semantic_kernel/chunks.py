@@ -17,6 +17,12 @@ from semantic_kernel.functions import FunctionResult, KernelArguments, KernelFun
 
 from parrot_integrations.planning.annotations import for_batch
 from parrot_integrations.planning.context import in_force
+from parrot_integrations.semantic_kernel.filters import (
+    FilterRules,
+    FilterWarnings,
+    FunctionFilters,
+    PromptFilters,
+)
 from parrot_integrations.semantic_kernel.foresight import (
     Draft,
     PlanRules,
@@ -37,6 +43,8 @@ from parrot_integrations.semantic_kernel.stock import is_prompt
 #: Bounds of one plan; more chunks are several. The server takes 10,000 nodes and 8 MiB.
 _MAX_CALLS, _MAX_CHARS = 1_000, 2 * 2**20
 
+_warnings = FilterWarnings()
+
 
 async def map_chunks(
     kernel: Kernel,
@@ -44,6 +52,9 @@ async def map_chunks(
     chunks: Sequence[str],
     arguments: KernelArguments | None = None,
     input_name: str = "input",
+    *,
+    prompt_filters: PromptFilters = "cut",
+    function_filters: FunctionFilters = "cut",
 ) -> list[FunctionResult]:
     """Return the result of a function for each chunk, in order; all are asked for at once.
 
@@ -53,11 +64,14 @@ async def map_chunks(
         chunks: Texts.
         arguments: Further arguments.
         input_name: The argument that each chunk is.
+        prompt_filters: As for ``ParrotPlanFilter``.
+        function_filters: The same.
 
     Raises:
         Exception: What the first chunk that fails raises; the others are given up.
     """
-    run = _Chunks(kernel, function, chunks, arguments, input_name)
+    filters = FilterRules(prompt_filters, function_filters)
+    run = _Chunks(kernel, function, chunks, arguments, input_name, filters)
     with for_batch(), run.planned(await run.begin()) as places:
         return await run.results(places)
 
@@ -71,6 +85,8 @@ async def aggregate(
     separator: str = "\n",
     combine: KernelFunction | None = None,
     input_name: str = "input",
+    prompt_filters: PromptFilters = "cut",
+    function_filters: FunctionFilters = "cut",
 ) -> str:
     """Return the texts for all chunks in one, or what a function makes of that.
 
@@ -82,11 +98,14 @@ async def aggregate(
         separator: Stands between the texts.
         combine: Makes one text of all; it is part of the same plan.
         input_name: The argument that each chunk is, and for ``combine`` the texts in one.
+        prompt_filters: As for ``ParrotPlanFilter``.
+        function_filters: The same.
 
     Raises:
         Exception: What the first chunk that fails raises; the others are given up.
     """
-    run = _Chunks(kernel, function, chunks, arguments, input_name)
+    filters = FilterRules(prompt_filters, function_filters)
+    run = _Chunks(kernel, function, chunks, arguments, input_name, filters)
     with for_batch() if combine is None else nullcontext():
         plans = await run.begin(combine, separator)
         with run.planned(plans) as (*places, last):
@@ -103,6 +122,7 @@ class _Chunks:
         chunks: Texts.
         arguments: Further arguments.
         input_name: The argument that each chunk is.
+        filters: What is done about filters of the user.
     """
 
     def __init__(
@@ -112,17 +132,20 @@ class _Chunks:
         chunks: Sequence[str],
         arguments: KernelArguments | None,
         input_name: str,
+        filters: FilterRules,
     ) -> None:
         self._kernel = kernel
         self._function = function
         self._chunks = list(chunks)
         self._arguments = arguments
         self._input_name = input_name
+        self._rules = PlanRules(filters=filters)
 
     async def begin(
         self, combine: KernelFunction | None = None, separator: str = ""
     ) -> tuple[KernelPlans, list[Place]] | None:
         """Plan all invocations; return the place of each, that of ``combine`` at the end."""
+        _warnings.tell(self._kernel, self._rules.filters)
         try:
             drafts = await self._drafts(combine, separator)
             plans = begin(drafts)
@@ -180,12 +203,12 @@ class _Chunks:
 
     async def _drafts(self, combine: KernelFunction | None, separator: str) -> list[Draft]:
         name = (combine or self._function).fully_qualified_name
-        drafts = [Draft(self._kernel, PlanRules(), name)]
+        drafts = [Draft(self._kernel, self._rules, name)]
         texts: list[str] = []
         num_chars = 0
         for chunk in self._chunks:
             if drafts[-1].num_calls >= _MAX_CALLS or num_chars >= _MAX_CHARS:
-                drafts.append(Draft(self._kernel, PlanRules(), name))
+                drafts.append(Draft(self._kernel, self._rules, name))
                 num_chars = 0
             num_chars += len(chunk)
             result = await drafts[-1].add(

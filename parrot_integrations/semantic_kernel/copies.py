@@ -75,9 +75,7 @@ def _is_plain(value: Any, known: dict[int, Any]) -> bool:
         return kind.__str__ in (enum.Enum.__str__, str.__str__)
     package = kind.__module__.partition(".")[0]
     is_theirs = package == "semantic_kernel" and issubclass(kind, KernelBaseModel)
-    if package in _REPLIES or (
-        is_theirs and issubclass(kind, _BROUGHT_ALONG)
-    ):
+    if package in _REPLIES or (is_theirs and issubclass(kind, _BROUGHT_ALONG)):
         known[id(value)] = value
         return True
     return is_theirs and _are_plain(_fields_of(value), known)

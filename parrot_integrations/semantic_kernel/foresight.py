@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from weakref import finalize
 
@@ -27,6 +27,7 @@ from parrot_integrations.planning.submits import Terms
 from parrot_integrations.planning.symbols import CannotPlan
 from parrot_integrations.planning.watching import show_to_watchers
 from parrot_integrations.semantic_kernel.copies import copied
+from parrot_integrations.semantic_kernel.filters import FilterRules
 from parrot_integrations.semantic_kernel.invocations import (
     Invocation,
     KernelPlans,
@@ -36,7 +37,7 @@ from parrot_integrations.semantic_kernel.invocations import (
     placed,
 )
 from parrot_integrations.semantic_kernel.symbolic import TracedResult
-from parrot_integrations.semantic_kernel.tracer import PromptFilters, Tracer, TraceTooLarge
+from parrot_integrations.semantic_kernel.tracer import Tracer, TraceTooLarge
 
 T = TypeVar("T")
 
@@ -49,12 +50,11 @@ class PlanRules:
 
     Attributes:
         strict: A step that cannot be planned is an error.
-        prompt_filters: What is done about prompt-rendering filters of the user: nothing is planned,
-            they run in the trace as well, or they are taken to change nothing.
+        filters: What is done about filters of the user.
     """
 
     strict: bool = False
-    prompt_filters: PromptFilters = "cut"
+    filters: FilterRules = field(default_factory=FilterRules)
 
 
 class Draft:
@@ -67,7 +67,7 @@ class Draft:
     """
 
     def __init__(self, kernel: Kernel, rules: PlanRules, name: str) -> None:
-        self.tracer = Tracer(kernel, PlanBuilder(), rules.prompt_filters)
+        self.tracer = Tracer(kernel, PlanBuilder(), rules.filters)
         self._rules = rules
         self._name = name
         self._is_streaming = False
