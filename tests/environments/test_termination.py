@@ -1,4 +1,4 @@
-"""A set-up that is ended from outside leaves no pip behind, or keeps the next one waiting for it."""
+"""A set-up that is ended from outside leaves no pip behind, or makes the next one wait for it."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from semantic_kernel import Kernel
 from semantic_kernel.agents import ChatCompletionAgent
+from semantic_kernel.connectors.ai.function_choice_behavior import FunctionChoiceBehavior
 from semantic_kernel.filters import FilterTypes
 from semantic_kernel.functions import FunctionResult, KernelArguments
 from semantic_kernel.prompt_template import PromptTemplateConfig
@@ -120,6 +121,7 @@ async def test_functions_in_instructions_are_cut(server: ScriptedServer) -> None
             name=name,
             description="d",
             prompt_template_config=config,
+            function_choice_behavior=FunctionChoiceBehavior.NoneInvoke(),
         )
         for name in ("a", "b")
     ]
