@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from semantic_kernel.agents import ChatCompletionAgent
-from semantic_kernel.contents import ChatHistory, ChatMessageContent
+from semantic_kernel.contents import AuthorRole, ChatHistory, ChatMessageContent
 from semantic_kernel.functions import FunctionResult, KernelArguments, kernel_function
 from semantic_kernel.prompt_template import PromptTemplateConfig
 
@@ -147,7 +147,7 @@ def result_of(value: Any, **metadata: Any) -> FunctionResult:
 
 
 def message(**fields: Any) -> ChatMessageContent:
-    return ChatMessageContent(role="user", content="x", **fields)
+    return ChatMessageContent(role=AuthorRole.USER, content="x", **fields)
 
 
 @pytest.mark.parametrize(
