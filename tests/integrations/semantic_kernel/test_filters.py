@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from typing import Any
 
@@ -10,7 +11,7 @@ from semantic_kernel import Kernel
 from semantic_kernel.agents import ChatCompletionAgent
 from semantic_kernel.connectors.ai.function_choice_behavior import FunctionChoiceBehavior
 from semantic_kernel.filters import FilterTypes
-from semantic_kernel.functions import FunctionResult, KernelArguments
+from semantic_kernel.functions import FunctionResult, KernelArguments, kernel_function
 from semantic_kernel.prompt_template import PromptTemplateConfig
 
 from parrot_integrations.semantic_kernel import (
@@ -78,7 +79,9 @@ async def test_no_model_is_asked_what_a_filter_refuses(
     for filters in ([guard], [ParrotPlanFilter(), guard][:: 1 if is_first else -1]):
         found = kernel(server.url, *filters)
         server.requests.clear()
-        result = await outcome(found, found.get_function("w", "f"), input="Ada")
+        with watch_plans() as plans:
+            result = await outcome(found, found.get_function("w", "f"), input="Ada")
+        assert not any(one.report().num_planned for one in plans)
         seen.append((result, server.num_submits))
     await settle(server)
     assert seen[0] == seen[1]
@@ -173,3 +176,21 @@ async def test_a_kernel_with_two_planners_is_planned_once(
     await settle(server)
     assert [one.report().num_claimed for one in plans] == [3]
     assert server.num_submits == 1
+
+
+async def test_planned_functions_nest_as_deep_as_with_any_filter(server: ScriptedServer) -> None:
+    files: list[str] = []
+
+    @kernel_function(name="look")
+    def look() -> str:
+        files.extend(frame.filename for frame in inspect.stack(context=0))
+        return "seen"
+
+    found = kernel(server.url, ParrotPlanFilter())
+    found.add_function("n", look)
+    add(found, "g", "G {{n.look}}")
+    made = add(found, "h", "H {{w.g}} {{w.s}}")
+    await outcome(found, made, input="x")
+    await settle(server)
+    # One frame for each of the three functions.
+    assert len([file for file in files if file.endswith("plan_filter.py")]) == 3
