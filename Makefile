@@ -4,10 +4,11 @@
 PYTHON ?= python3
 TORCH_INDEX_URL ?=
 BIN := .venv/bin
+AGENTS := ag2 llama-index crewai
 
 .DEFAULT_GOAL := help
 SETUP := TORCH_INDEX_URL="$(TORCH_INDEX_URL)" $(PYTHON) -m scripts.environments
-.PHONY: help setup venv demo test test-main test-clients check bench benchmark-tables model clean
+.PHONY: help setup venv demo metagpt test test-main test-clients test-agents check bench benchmark-tables model clean
 
 ## help: show this list
 help:
@@ -26,6 +27,11 @@ venv:
 demo: venv
 	@$(BIN)/parrot demo
 
+## metagpt: let a team of MetaGPT's agents write a project in three ways, on real vLLM with the tiny model
+metagpt:
+	@$(SETUP) --only .venv .venvs/metagpt
+	@$(BIN)/python -m examples.metagpt.compare
+
 ## test: run the test suite, then the tests of frameworks with environments of their own
 test: test-main test-clients
 
@@ -36,6 +42,13 @@ test-main: venv
 ## test-clients: run the tests of frameworks in .venvs/*
 test-clients: setup
 	$(BIN)/python -m scripts.environments.clients test
+
+## test-agents: run the tests of ag2, LlamaIndex and CrewAI; makes CrewAI's environment (0.9 GB), which setup does not
+test-agents:
+	@$(SETUP) --only .venv $(AGENTS:%=.venvs/%)
+	@set -e; for name in $(AGENTS); do \
+		echo "== .venvs/$$name"; .venvs/$$name/bin/python -m pytest tests/integrations/agents; \
+	done
 
 ## check: lint, formatting, types and import rules
 check: setup

@@ -78,6 +78,15 @@ EarlyFill = Annotated[
         "--early-fill/--no-early-fill",
     ),
 ]
+Discovery = Annotated[
+    bool | None,
+    _option(
+        "Find in the texts of OpenAI calls what they read.",
+        "on",
+        _SCHEDULING,
+        "--discovery/--no-discovery",
+    ),
+]
 VllmScheduler = Annotated[
     str | None, _option("parrot (with its plug-in) or vllm.", "parrot", _SCHEDULING)
 ]
@@ -112,6 +121,9 @@ MaxSessions = Annotated[int | None, _option("Live sessions before 429.", "100000
 MaxWaitS = Annotated[float | None, _option("Longest wait of one HTTP request.", "3600", _LIMITS)]
 SessionTtlS = Annotated[
     float | None, _option("Idle sessions are forgotten after this.", "600", _LIMITS)
+]
+OpenaiSessionTtlS = Annotated[
+    float | None, _option("The same for sessions of OpenAI calls.", "300", _LIMITS)
 ]
 EngineStallS = Annotated[
     float | None, _option("A silent engine is restarted after this.", "120", _LIMITS)
@@ -158,6 +170,7 @@ def serve(
     placement: Placement = None,
     ordering: Ordering = None,
     early_fill: EarlyFill = None,
+    discovery: Discovery = None,
     vllm_scheduler: VllmScheduler = None,
     pace_steps: PaceSteps = None,
     pin_prefixes: PinPrefixes = None,
@@ -168,6 +181,7 @@ def serve(
     max_sessions: MaxSessions = None,
     max_wait_s: MaxWaitS = None,
     session_ttl_s: SessionTtlS = None,
+    openai_session_ttl_s: OpenaiSessionTtlS = None,
     engine_stall_s: EngineStallS = None,
     drain_timeout_s: DrainTimeoutS = None,
     log_level: LogLevel = None,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import ssl
 from typing import Any, TypedDict
+from urllib.request import getproxies
 
 import httpx
 
@@ -25,6 +27,7 @@ class HttpOptions(TypedDict):
     headers: dict[str, str]
     timeout: httpx.Timeout
     limits: httpx.Limits
+    verify: ssl.SSLContext | bool
 
 
 class RetryOptions(TypedDict):
@@ -44,7 +47,18 @@ def http_options(settings: ClientSettings) -> HttpOptions:
         # A stream holds its connection while it waits. With a limit, the request that would end
         # the wait (a set, a cancel) could be queued behind it.
         "limits": httpx.Limits(max_connections=None, max_keepalive_connections=32),
+        "verify": _verification(settings.base_url),
     }
+
+
+def _verification(base_url: str) -> ssl.SSLContext | bool:
+    """Return how certificates are checked.
+
+    To load the authorities takes longer than a call, and without TLS nobody asks for them; a
+    context without any trusts nobody.
+    """
+    needs_none = base_url.startswith("http://") and not getproxies()
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if needs_none else True
 
 
 def retry_options(settings: ClientSettings) -> RetryOptions:

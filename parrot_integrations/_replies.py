@@ -99,9 +99,13 @@ def connection_error(exc: httpx.RequestError) -> ConnectionFailed:
     """Translate a failure of the transport."""
     never_sent = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
     reason = str(exc) or type(exc).__name__
+    url = exc.request.url
+    # Credentials may be part of the address.
+    server = f"{url.scheme}://{url.netloc.decode()}"
     return ConnectionFailed(
         "connection_failed",
-        f"no connection to the server: {reason}",
+        f"no connection to {server}: {reason}",
+        {"server": server},
         was_sent=not isinstance(exc, never_sent),
     )
 

@@ -62,6 +62,10 @@ class ClientSettings:
         """The address for people and telemetry: without credentials, query and fragment."""
         return without_secrets(self.base_url)
 
+    def is_same_server(self, other: ClientSettings) -> bool:
+        """Tell whether both talk to one server, in the same name."""
+        return (self.base_url, self.api_key) == (other.base_url, other.api_key)
+
 
 def without_secrets(url: str) -> str:
     """Return an address without credentials, query and fragment, which may hold some."""

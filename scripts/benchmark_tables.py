@@ -124,6 +124,32 @@ def discovery_table(rows: list[Row]) -> str:
     )
 
 
+def discovery_server_table(rows: list[Row]) -> str:
+    """Return what discovery adds to the times of a server."""
+    header = (
+        "files",
+        "edges",
+        "characters",
+        "submit, p50",
+        "p99",
+        "added",
+        "end of a call",
+        "added",
+    )
+    return table(
+        header,
+        (
+            (
+                *(row[c] for c in ("files", "edges", "prompt_chars")),
+                *(f"{row[c]} ms" for c in ("submit_p50_ms_on", "submit_p99_ms_on")),
+                *(f"{row[c]} ms" for c in ("added_submit_p50_ms", "end_p50_ms_on")),
+                f"{row['added_end_p50_ms']} ms",
+            )
+            for row in rows
+        ),
+    )
+
+
 def server_table(row: Row) -> str:
     """Return the server benchmark: ours beside a bare FastAPI application."""
     names = {
@@ -312,6 +338,9 @@ def main() -> None:
     replace(page, "scheduler", scheduler_table(scheduler) + source(scheduler[0], "scheduler"))
     discovery = newest("discovery")
     replace(page, "discovery", discovery_table(discovery) + source(discovery[0], "discovery"))
+    added = newest("discovery_server")
+    text = discovery_server_table(added) + source(added[0], "discovery_server")
+    replace(page, "discovery_server", text)
     replace(page, "server", server_table(server) + source(server, "server"))
     langchain = newest("langchain_call")
     text = langchain_table(langchain) + source(langchain[0], "langchain_call")

@@ -14,8 +14,6 @@ def pytest_report_header() -> list[str]:
         return []
     names: dict[str, list[str]] = {}
     for client in CLIENTS:
-        names.setdefault(client.tests, []).append(f"{CLIENT_FOLDER}/{client.name}")
-    return [
-        f"elsewhere: {tests} runs in {', '.join(found)} (make test-clients)"
-        for tests, found in names.items()
-    ]
+        target = "make test-agents" if client.is_on_demand else "make test-clients"
+        names.setdefault(client.tests, []).append(f"{client.folder_name} ({target})")
+    return [f"elsewhere: {tests} runs in {', '.join(found)}" for tests, found in names.items()]

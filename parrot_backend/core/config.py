@@ -52,6 +52,21 @@ class EarlyFillConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class DiscoveryConfig:
+    """Settings of discovery.
+
+    Attributes:
+        is_on: Whether structure is looked for in the texts of calls that declare none.
+        learns: Whether runs are compared with earlier ones of their application.
+        max_chars: How much text of all sessions is remembered; about 20 bytes each at most.
+    """
+
+    is_on: bool = True
+    learns: bool = True
+    max_chars: int = 2**24
+
+
+@dataclass(frozen=True, slots=True)
 class CoreConfig:
     """Settings of the coordinator.
 
@@ -76,6 +91,7 @@ class CoreConfig:
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     prefix_index: PrefixIndexConfig = field(default_factory=PrefixIndexConfig)
     early_fill: EarlyFillConfig = field(default_factory=EarlyFillConfig)
+    discovery: DiscoveryConfig = field(default_factory=DiscoveryConfig)
     retain_prefixes: bool = True
     splice: bool = False
     max_nodes_per_session: int = 10_000

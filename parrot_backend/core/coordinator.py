@@ -80,6 +80,11 @@ class Coordinator:
         return self._progress.num_unfinished
 
     @property
+    def num_discovery_chars(self) -> int:
+        """Text that is remembered to find it again in prompts."""
+        return self._progress.annotator.num_chars
+
+    @property
     def num_active_calls(self) -> int:
         """Requests that go on without anybody's doing: not those that wait for a variable."""
         return self._fleet.num_active
@@ -177,6 +182,8 @@ class Coordinator:
             self._set_session_timer(session)
         lengthened = session.graph.apply(delta, now_s)
         self._progress.take_in(session, delta.nodes, lengthened)
+        if event.discovers:
+            self._progress.annotate(session, delta.nodes)
         for wanted in event.wanted:
             if wanted.criteria is not None:
                 session.annotate(session.find(wanted.variable), wanted.criteria)
@@ -290,6 +297,7 @@ class Coordinator:
                 )
         propagation.cancel(variables, (), message)
         self._progress.carry_out(session, propagation.effects, now_s)
+        self._progress.annotator.forget(session)
         self._book.forget(session)
 
     # --- timers ----------------------------------------------------------------------------
@@ -324,7 +332,8 @@ class Coordinator:
         self._emit(SetTimer(SessionTimer(session.id), session.touched_s + self._ttl_s(session)))
 
     def _ttl_s(self, session: Session) -> float:
-        closed_s, open_s = self._config.closed_session_ttl_s, self._config.session_ttl_s
+        closed_s = self._config.closed_session_ttl_s
+        open_s = self._config.session_ttl_s if session.ttl_s is None else session.ttl_s
         return min(closed_s, open_s) if session.is_closed else open_s
 
 

@@ -7,14 +7,7 @@ from dataclasses import dataclass
 from parrot_backend.core.chat import NO_CHAT, NO_DETAILS, ChatOptions, OutputDetails, TokenLogprob
 from parrot_backend.core.control_specs import ControlSpec
 from parrot_backend.core.criteria import Criteria
-from parrot_backend.core.ids import (
-    AttemptId,
-    EngineId,
-    NodeId,
-    SessionId,
-    VariableId,
-    WaiterId,
-)
+from parrot_backend.core.ids import AttemptId, EngineId, NodeId, SessionId, VariableId, WaiterId
 from parrot_backend.core.prefix import PrefixBoundary
 from parrot_backend.core.prompt import Input, Segment, Text
 from parrot_backend.core.step_time import StepTimeModel
@@ -71,9 +64,9 @@ class Wanted:
 class GraphSubmitted:
     """A graph for a new session, or more of it for a live one.
 
-    ``digest`` identifies the body, so that a repeated ``idempotency_key`` with another body is
-    noticed. ``is_new`` says that the session id was made for this submit. ``quiet`` says that
-    nobody reads its texts while they are generated, as far as the submit tells.
+    ``digest`` tells a repeated ``idempotency_key`` with another body. ``is_new``: the session id
+    was made for it. ``quiet``: nobody reads its texts while they are generated, as far as it tells.
+    ``discovers``: what its calls read is found in their texts. ``ttl_s``: of a new session.
     """
 
     session: SessionId
@@ -88,6 +81,8 @@ class GraphSubmitted:
     wanted: tuple[Wanted, ...] = ()
     close: bool = False
     quiet: bool = False
+    discovers: bool = False
+    ttl_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,6 +137,11 @@ class Fleet:
         return self.scheduler.num_waiting + len(self._held)
 
     @property
+    def tokens_per_char(self) -> float:
+        """How long texts are in tokens, as far as that is known."""
+        return self._rate.value
+
+    @property
     def num_active(self) -> int:
         """Requests that wait for an engine or run on one."""
         return self.num_waiting + len(self._running)
@@ -160,7 +165,7 @@ class Fleet:
 
     def enqueue(self, request: Request, now_s: float) -> None:
         """Queue a ready request. One without a model gets the default, as soon as there is one."""
-        self._settle_model(request)
+        self.settle_model(request)
         request.prefixes = self.foresight.complete(request, prefix_seed(request), self._rate.value)
         in_front = int(len(request.chat.prompt_text) * self._rate.value)
         request.prompt_tokens = in_front + (request.prefixes[-1].tokens if request.prefixes else 0)
@@ -175,7 +180,7 @@ class Fleet:
 
     def expect(self, graph: SessionGraph, request: Request) -> None:
         """Take in a request that waits for inputs, or what has become known of it since."""
-        self._settle_model(request)
+        self.settle_model(request)
         self.foresight.expect(graph, request, prefix_seed(request), self._rate.value)
 
     def end_fill(self, attempt: AttemptId, *, is_complete: bool) -> bool:
@@ -195,7 +200,8 @@ class Fleet:
                 UpdateRequest(engine.id, request.attempt, request.objective, request.remaining)
             )
 
-    def _settle_model(self, request: Request) -> None:
+    def settle_model(self, request: Request) -> None:
+        """Give a request without a model the default, as soon as there is one."""
         if request.model is None:
             request.model = next(iter(self._models), None)
 

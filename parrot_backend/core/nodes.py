@@ -12,9 +12,10 @@ from enum import Enum
 
 from parrot_backend.core.chat import NO_CHAT, ChatOptions
 from parrot_backend.core.criteria import UNANNOTATED, Objective
+from parrot_backend.core.discovery.found import Found
 from parrot_backend.core.events import RequestUsage
 from parrot_backend.core.ids import AttemptId, EngineId, NodeId, SessionId, VariableId
-from parrot_backend.core.prefix import PrefixChain
+from parrot_backend.core.prefix import PrefixBoundary, PrefixChain
 from parrot_backend.core.prompt import Input, PromptPart, PromptSegment, Text
 from parrot_backend.core.sampling import Sampling
 from parrot_backend.core.transforms import Transform
@@ -126,6 +127,8 @@ class Request(Node):
         usage: What the engine reported at the end.
         chat: How the chat is put to the model, if it is one.
         quiet: Nobody reads its text while it is generated, in this attempt or in the next one.
+        found: What its texts were found to say of it, if they were looked at.
+        beginnings: Hashes of beginnings of its prompt that others may share, between boundaries.
     """
 
     session: SessionId
@@ -150,6 +153,8 @@ class Request(Node):
     first_token_s: float | None = None
     chat: ChatOptions = NO_CHAT
     quiet: bool = False
+    found: Found | None = None
+    beginnings: PrefixChain = ()
 
     @property
     def num_references(self) -> int:
@@ -159,4 +164,16 @@ class Request(Node):
     @property
     def need_tokens(self) -> int:
         """KV tokens it may come to hold: prompt (estimated) and the longest output."""
-        return self.prompt_tokens + self.sampling.reserved_tokens
+        expected = None if self.found is None else self.found.expected_tokens
+        return self.prompt_tokens + self.sampling.reserved_for(expected)
+
+    @property
+    def sharing(self) -> PrefixChain:
+        """All boundaries up to which it may share its prompt, shortest first."""
+        if not self.beginnings:
+            return self.prefixes
+        return tuple(sorted((*self.prefixes, *self.beginnings), key=_tokens_of))
+
+
+def _tokens_of(boundary: PrefixBoundary) -> int:
+    return boundary.tokens

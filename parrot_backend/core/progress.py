@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import islice
 
+from parrot_backend.core.annotating import Annotator, in_stage
 from parrot_backend.core.commands import Command
 from parrot_backend.core.config import CoreConfig
 from parrot_backend.core.deduction import deduce_objectives
@@ -35,6 +36,7 @@ class Progress:
     Attributes:
         waiters: Who waits for what.
         following: Streams that report instances.
+        annotator: What is found in the texts of calls.
         num_unfinished: Requests of all sessions that have not ended.
     """
 
@@ -46,6 +48,7 @@ class Progress:
         self._fleet = fleet
         self.waiters = Waiters(emit)
         self.following = Following(emit, self.waiters.attach)
+        self.annotator = Annotator(config.discovery)
         self.num_unfinished = 0
         self._num_requests = 0
 
@@ -176,13 +179,21 @@ class Progress:
                 self._fleet.scheduler.update(node, lambda: None)
                 self._fleet.update(node)
 
+    def annotate(self, session: Session, nodes: Iterable[Node]) -> None:
+        """Find out from the texts of new requests what they do not declare."""
+        for node in nodes:
+            if isinstance(node, Request):
+                self._fleet.settle_model(node)
+                self.annotator.begin(session, node, self._fleet.tokens_per_char)
+
     def deduce(self, session: Session) -> None:
         """Give the requests of a session the objectives that follow from what is wanted."""
         objectives = deduce_objectives(session.graph, session.annotations)
         session.num_deduced, session.num_undeduced = len(objectives), 0
-        for node_id, objective in objectives.items():
+        for node_id, deduced in objectives.items():
             node = session.graph.nodes[node_id]
             assert isinstance(node, Request)
+            objective = in_stage(deduced, node)
             if node.objective != objective and not node.has_ended:
                 self._fleet.scheduler.set_objective(node, objective)
                 self._fleet.update(node)
@@ -229,8 +240,10 @@ class Progress:
         for request in effects.stopped:
             self._fleet.stop(request)
         for variable in effects.settled:
-            if variable.failure is not None and variable.producer is not None:
-                node = session.graph.nodes[variable.producer]
+            node = None if variable.producer is None else session.graph.nodes[variable.producer]
+            if isinstance(node, Request):
+                self.annotator.end(session, node, variable)
+            if variable.failure is not None and node is not None:
                 self.num_unfinished -= isinstance(node, Request)
                 self._fleet.foresight.forget(node.id)
                 self._fleet.splicing.drop(node.id)

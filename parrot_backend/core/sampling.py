@@ -9,6 +9,10 @@ from parrot_backend.core.chat import ResponseFormat
 #: What an output without a limit is taken for in accounts of memory; the default limit.
 UNLIMITED_OUTPUT_TOKENS = 256
 
+#: A limit is a bound, not a forecast: who asks for 4,096 tokens gets some hundred of them. An
+#: output is taken for so many at most, or else few such calls would keep an engine to themselves.
+EXPECTED_OUTPUT_TOKENS = 512
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -46,7 +50,14 @@ class Sampling:
     logprobs: int | None = None
     response_format: ResponseFormat | None = None
 
-    @property
-    def reserved_tokens(self) -> int:
-        """Tokens that an output is taken for in accounts of memory."""
-        return UNLIMITED_OUTPUT_TOKENS if self.max_tokens is None else self.max_tokens
+    def reserved_for(self, expected_tokens: int | None) -> int:
+        """Return the tokens that an output is taken for in accounts of memory.
+
+        Args:
+            expected_tokens: What outputs of its kind hardly exceed, if that is known.
+        """
+        if self.max_tokens is None:
+            return expected_tokens or UNLIMITED_OUTPUT_TOKENS
+        if self.ignore_eos:
+            return self.max_tokens
+        return min(self.max_tokens, expected_tokens or EXPECTED_OUTPUT_TOKENS)

@@ -28,6 +28,7 @@ class Session:
         is_closed: Nothing may be added or set any more.
         touched_s: Time of the last event that concerned it.
         quiet: Nobody reads its texts while they are generated; see ``end_quiet``.
+        ttl_s: It is forgotten when idle for so long; None takes the configured time.
     """
 
     id: SessionId
@@ -45,6 +46,7 @@ class Session:
     num_undeduced: int = 0
     is_closed: bool = False
     quiet: bool = False
+    ttl_s: float | None = None
 
     def end_quiet(self) -> None:
         """Let what begins to run from now on tell its text while it is generated.

@@ -100,6 +100,7 @@ class SessionBook:
             touched_s=now_s,
             graph=SessionGraph(submission.session),
             quiet=submission.quiet,
+            ttl_s=submission.ttl_s,
         )
 
     def accept(self, session: Session, submission: GraphSubmitted) -> None:

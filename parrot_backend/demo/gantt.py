@@ -21,6 +21,7 @@ _CLASSES = {
     PhaseKind.PREFILL: "prefill",
     PhaseKind.DECODE: "decode",
     PhaseKind.REPLY_TRAVELS: "travel",
+    PhaseKind.CALL: "decode",
 }
 
 

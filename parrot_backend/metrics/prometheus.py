@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
+from parrot_backend.core.discovery.found import Found
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.variable import Variable
 
@@ -87,6 +88,14 @@ class PrometheusMetrics:
             "prefix_cache_queries", "Prompt tokens looked up in KV caches"
         )
         self._hits = self._counter("prefix_cache_hits", "Prompt tokens found in KV caches")
+        self._found_edges = self._counter(
+            "discovered_edges", "Reads of other calls' values that were found in texts"
+        )
+        self._found_chars = self._counter(
+            "discovery_prompt_chars",
+            "Characters of prompts by what they were found to be",
+            ["source"],
+        )
         by_objective = ["objective"]
         self._queue_time = self._histogram(
             "request_queue_time_seconds", "From ready to placed on an engine", by_objective
@@ -100,6 +109,13 @@ class PrometheusMetrics:
         self._decision = Histogram(
             "parrot_scheduling_decision_seconds",
             "Time the core takes for one event, placement included",
+            buckets=_DECISION_BUCKETS_S,
+            registry=self._registry,
+        )
+
+        self._discovery = Histogram(
+            "parrot_discovery_submit_seconds",
+            "Time the core takes for a submit whose structure is found in its texts",
             buckets=_DECISION_BUCKETS_S,
             registry=self._registry,
         )
@@ -128,8 +144,20 @@ class PrometheusMetrics:
         """Count the time of one decision of the core."""
         self._decision.observe(elapsed_s)
 
+    def observe_discovery(self, elapsed_s: float) -> None:
+        """Count the time of a submit whose structure was looked for."""
+        self._discovery.observe(elapsed_s)
+
+    def _observe_found(self, found: Found) -> None:
+        self._found_edges.inc(len(found.reads))
+        self._found_chars.labels("value").inc(found.value_chars)
+        self._found_chars.labels("repeated").inc(found.repeated_chars)
+        self._found_chars.labels("fresh").inc(found.fresh_chars)
+
     def observe_request(self, request: Request, output: Variable) -> None:
         """Count a request that has ended, with the variable it was to make."""
+        if request.found is not None:
+            self._observe_found(request.found)
         if output.failure is not None:
             self._failures.labels(output.failure.code).inc()
             return

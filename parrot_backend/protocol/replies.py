@@ -72,6 +72,30 @@ class SubmitReply(WireModel):
     variables: dict[str, VariableView]
 
 
+class FoundView(WireModel):
+    """What was found in the texts of a call that declares nothing.
+
+    Attributes:
+        reads: Variables whose values are in its prompt.
+        stage: Longest path from a call that reads nothing.
+        stages_to_come: How many are expected to follow.
+        template: The same for calls of the same kind.
+        value_chars: Characters of its prompt that are of values.
+        repeated_chars: Those that stood in earlier prompts, or are of no certain value.
+        fresh_chars: The others.
+        expected_tokens: What hardly any output of its kind exceeds, if that is known.
+    """
+
+    reads: tuple[str, ...]
+    stage: int
+    stages_to_come: int = 0
+    template: str
+    value_chars: int
+    repeated_chars: int
+    fresh_chars: int
+    expected_tokens: int | None = None
+
+
 class NodeView(WireModel):
     """One call step or transform with its states in time.
 
@@ -97,6 +121,7 @@ class NodeView(WireModel):
     finished_s: float | None = None
     engine_s: float | None = None
     usage: Usage | None = None
+    found: FoundView | None = None
 
 
 class SessionView(WireModel):

@@ -12,6 +12,7 @@ from parrot_backend.server.body_limit import BodyLimit
 from parrot_backend.server.clock import Clock, MonotonicClock
 from parrot_backend.server.config import ServerSettings
 from parrot_backend.server.error_handlers import InternalErrors, install_error_handlers
+from parrot_backend.server.openai.placing import CallPlacer
 from parrot_backend.server.routes import create_router
 from parrot_backend.server.service import Service
 from parrot_backend.server.supervisor import EngineSlot
@@ -28,6 +29,7 @@ def create_app(
     service = Service(settings, slots, clock or MonotonicClock())
     app = FastAPI(title="Parrot", version=__version__, lifespan=_lifespan)
     app.state.service = service
+    app.state.placer = CallPlacer(service, discovers=settings.discovery)
     app.include_router(create_router())
     install_error_handlers(app, service.metrics)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, metrics=service.metrics)

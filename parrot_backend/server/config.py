@@ -16,11 +16,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from parrot_backend.core.config import (
     CoreConfig,
+    DiscoveryConfig,
     EarlyFillConfig,
     OrderingName,
     PlacementName,
     SchedulerConfig,
 )
+from parrot_backend.server.open_sessions import MAX_CALLS, OpenSessionsConfig
 from parrot_backend.server.supervisor import SupervisorConfig
 
 _PREFIX = "PARROT_"
@@ -52,6 +54,10 @@ class ServerSettings(_Settings):
             capacity of engines that can do that.
         retain_prefixes: Engines keep prompt prefixes that calls to come will read, where they can.
         splice: Engines that can go on by themselves with the next output of a call.
+        discovery: What calls of OpenAI's API read is found in their texts, and a chat that goes on
+            with another is put beside it.
+        discovery_learns: Runs are compared with earlier ones of their application.
+        openai_session_ttl_s: An idle session of such calls is forgotten after this.
         engine_stall_s: An engine with work that says nothing for so long is restarted.
         no_engine_s: How long a call waits when no engine can serve it at all.
         retry_delay_s: Wait before a failed call is tried again where it failed; doubled each time.
@@ -74,6 +80,9 @@ class ServerSettings(_Settings):
     early_fill: bool = False
     retain_prefixes: bool = True
     splice: bool = True
+    discovery: bool = True
+    discovery_learns: bool = True
+    openai_session_ttl_s: Seconds = 300.0
     max_attempts: Count = 3
     session_ttl_s: Seconds = 600.0
     engine_stall_s: Seconds = 120.0
@@ -95,6 +104,7 @@ class ServerSettings(_Settings):
             early_fill=EarlyFillConfig(is_on=self.early_fill),
             retain_prefixes=self.retain_prefixes,
             splice=self.splice,
+            discovery=DiscoveryConfig(is_on=self.discovery, learns=self.discovery_learns),
             max_nodes_per_session=self.max_graph_nodes,
             max_unfinished_calls=self.max_concurrent_calls,
             max_attempts=self.max_attempts,
@@ -102,6 +112,13 @@ class ServerSettings(_Settings):
             engine_stall_s=self.engine_stall_s,
             no_engine_s=self.no_engine_s,
             retry_delay_s=self.retry_delay_s,
+        )
+
+    def open_sessions_config(self) -> OpenSessionsConfig:
+        """Return the part for sessions of calls that come one by one."""
+        return OpenSessionsConfig(
+            ttl_s=min(self.openai_session_ttl_s, self.session_ttl_s),
+            max_calls=min(MAX_CALLS, self.max_graph_nodes),
         )
 
     def supervisor_config(self) -> SupervisorConfig:

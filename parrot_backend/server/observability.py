@@ -47,6 +47,10 @@ class CallObserver:
         """Count the time of one decision."""
         self._metrics.observe_decision(elapsed_s)
 
+    def discovered(self, elapsed_s: float) -> None:
+        """Count the time of a submit whose structure was looked for."""
+        self._metrics.observe_discovery(elapsed_s)
+
     def request_ended(self, request: Request, output: Variable) -> None:
         """Count and log a request that finished or failed for good."""
         self._metrics.observe_request(request, output)

@@ -34,6 +34,7 @@ from parrot_backend.core.coordinator import Coordinator
 from parrot_backend.core.events import (
     EngineLost,
     Event,
+    GraphSubmitted,
     RequestFailed,
     RequestFinished,
     SessionClosed,
@@ -120,7 +121,10 @@ class Runtime:
         at_stake = self._at_stake(event)
         begin_s = perf_counter()
         commands = self._coordinator.handle(event, self._clock.now_s())
-        self._observer.decided(perf_counter() - begin_s)
+        elapsed_s = perf_counter() - begin_s
+        self._observer.decided(elapsed_s)
+        if isinstance(event, GraphSubmitted) and event.discovers:
+            self._observer.discovered(elapsed_s)
         for request, output in at_stake:
             if request.has_ended:
                 self._observer.request_ended(request, output)

@@ -50,6 +50,10 @@ class RuntimeObserver(Protocol):
         """The core took this long for one event."""
         ...
 
+    def discovered(self, elapsed_s: float) -> None:
+        """The core took this long for calls whose structure it looked for."""
+        ...
+
     def request_ended(self, request: Request, output: Variable) -> None:
         """A request that ran has finished or failed for good, and so its output is settled."""
         ...

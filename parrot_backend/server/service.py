@@ -11,13 +11,14 @@ import logging
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 from parrot_backend import protocol as wire
 from parrot_backend.core.commands import AnswerWaiter
 from parrot_backend.core.coordinator import Coordinator
 from parrot_backend.core.criteria import Criteria
-from parrot_backend.core.events import ValueRequested
+from parrot_backend.core.events import SessionClosed, ValueRequested
 from parrot_backend.core.ids import EngineId, SessionId, VariableId, name_of, variable_id
 from parrot_backend.core.step_time import StepWork
 from parrot_backend.engines.base import EngineLoad
@@ -28,6 +29,7 @@ from parrot_backend.server.config import ServerSettings
 from parrot_backend.server.convert import SubmitContext, submit_to_event
 from parrot_backend.server.engine_requests import DEFAULT_TENANT
 from parrot_backend.server.observability import CallObserver
+from parrot_backend.server.open_sessions import OpenSessions
 from parrot_backend.server.runtime import Runtime
 from parrot_backend.server.supervisor import EngineSlot, Supervisor
 from parrot_backend.server.views import answer_to_view, variable_to_view
@@ -43,6 +45,7 @@ class Service:
         coordinator: The core, to be read; it changes through ``runtime`` alone.
         runtime: The way to the core.
         supervisor: The engines.
+        open_sessions: Sessions of calls that come one by one.
         metrics: What Prometheus sees.
         started_unix_s: When it was made.
         is_draining: A shutdown has begun; new work is refused.
@@ -56,6 +59,11 @@ class Service:
         self.supervisor = Supervisor(slots, settings.supervisor_config(), clock)
         observer = CallObserver(self.metrics)
         self.runtime = Runtime(self.coordinator, clock, self.supervisor, observer)
+        self.open_sessions = OpenSessions(
+            self.coordinator.sessions,
+            lambda session: self.runtime.dispatch(SessionClosed(session)),
+            settings.open_sessions_config(),
+        )
         self.started_unix_s = int(time.time())
         self.is_draining = False
         self.metrics.watch(self._gauges)
@@ -96,8 +104,21 @@ class Service:
         if not self.coordinator.engines:
             raise CapacityError("no_engine", "no engine is ready yet", retry_after_s=5)
 
-    def submit(self, body: wire.SubmitRequest, inbox: Inbox) -> SessionId:
+    def submit(
+        self,
+        body: wire.SubmitRequest,
+        inbox: Inbox,
+        *,
+        discovers: bool = False,
+        ttl_s: float | None = None,
+    ) -> SessionId:
         """Hand a graph to the core; if the request waits, its waiters' messages go to the inbox.
+
+        Args:
+            body: The graph.
+            inbox: Where messages go.
+            discovers: What its calls read is found in their texts.
+            ttl_s: How long a new session may be idle; None takes the configured time.
 
         Returns:
             The session: the given one, a new one, or an earlier one with the same key.
@@ -115,7 +136,7 @@ class Service:
             event = submit_to_event(
                 body, SubmitContext(session, is_new, DEFAULT_TENANT, now_s, waiters)
             )
-            self.runtime.dispatch(event)
+            self.runtime.dispatch(replace(event, discovers=discovers, ttl_s=ttl_s))
         except BaseException:
             self.runtime.leave(inbox)
             raise
@@ -167,7 +188,8 @@ class Service:
         if self.is_draining:
             raise CapacityError("shutting_down", "the server is shutting down", retry_after_s=5)
         limit = self.settings.max_sessions
-        if body.session_id is None and len(self.coordinator.sessions) >= limit:
+        is_full = body.session_id is None and len(self.coordinator.sessions) >= limit
+        if is_full and not self.open_sessions.end_idlest():
             raise CapacityError(
                 "saturated", f"{limit} sessions are live; delete the ones you have done with"
             )

@@ -9,6 +9,7 @@ from parrot_backend import protocol as wire
 from parrot_backend.core.chat import OutputDetails, TokenLogprob
 from parrot_backend.core.commands import AnswerWaiter
 from parrot_backend.core.control import ControlNode
+from parrot_backend.core.discovery.found import Found
 from parrot_backend.core.events import EngineInfo, RequestUsage
 from parrot_backend.core.ids import name_of
 from parrot_backend.core.nodes import Node, Request
@@ -94,7 +95,21 @@ def node_to_view(node: Node, opened_s: float) -> wire.NodeView:
             "first_token_s": since_opening(node.first_token_s),
             "engine_s": None if node.usage is None else node.usage.engine_s,
             "usage": _usage(node.usage),
+            "found": None if node.found is None else _found(node.found),
         }
+    )
+
+
+def _found(found: Found) -> wire.FoundView:
+    return wire.FoundView(
+        reads=tuple(map(name_of, found.reads)),
+        stage=found.stage,
+        stages_to_come=found.stages_to_come,
+        template=found.template,
+        value_chars=found.value_chars,
+        repeated_chars=found.repeated_chars,
+        fresh_chars=found.fresh_chars,
+        expected_tokens=found.expected_tokens,
     )
 
 

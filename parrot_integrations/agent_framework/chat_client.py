@@ -22,10 +22,9 @@ from agent_framework import (
     load_settings,
 )
 from agent_framework import prepend_instructions_to_messages as prepend_instructions
-from agent_framework.exceptions import ChatClientInvalidRequestException
 from agent_framework.observability import ChatTelemetryLayer
 
-from parrot_integrations.agent_framework.errors import framework_errors
+from parrot_integrations.agent_framework.errors import InvalidOptions, framework_errors
 from parrot_integrations.agent_framework.messages import to_messages
 from parrot_integrations.agent_framework.options import (
     CallSpec,
@@ -174,7 +173,7 @@ class ParrotChatClient(
             call = ModelCall(spec.options, messages=to_messages(instructed))
             terms = self._terms(spec)
         except ValueError as exc:
-            raise ChatClientInvalidRequestException(str(exc), exc) from exc
+            raise InvalidOptions("invalid_options", str(exc)) from exc
         (reply,) = replies_to([call], self._connection, terms)
         return reply, spec
 

@@ -8,8 +8,7 @@ An error keeps its own class, code, message and context.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 from agent_framework.exceptions import (
     AgentFrameworkException,
@@ -24,7 +23,7 @@ from parrot_backend.protocol import Scalar
 from parrot_integrations.errors import (
     ConnectionFailed,
     NotConfigured,
-    ParrotError,
+    ProgramError,
     RequestRejected,
     Saturated,
     ServerFailed,
@@ -33,7 +32,7 @@ from parrot_integrations.errors import (
     ValueFailed,
     WaitTimeout,
 )
-from parrot_integrations.planning.error_kinds import ErrorKinds
+from parrot_integrations.planning.error_kinds import REFUSED, ErrorKinds
 
 
 class _Arguments(Exception):  # noqa: N818 - not an error of its own
@@ -47,6 +46,10 @@ class _Arguments(Exception):  # noqa: N818 - not an error of its own
 
 class NoServerKnown(NotConfigured, _Arguments, SettingNotFoundError):  # noqa: N818 - as its bases
     """No usable address of a server is known."""
+
+
+class InvalidOptions(ProgramError, _Arguments, ChatClientInvalidRequestException):  # noqa: N818
+    """An option, or the chat itself, is something that Parrot cannot do."""
 
 
 class InvalidRequest(RequestRejected, _Arguments, ChatClientInvalidRequestException):
@@ -90,9 +93,10 @@ class CallCancelled(ValueCancelled, _Arguments, ChatClientException):
 
 
 _KINDS = ErrorKinds(
+    framework=AgentFrameworkException,
     rejected=dict.fromkeys(("http_401", "unauthorized", "http_403", "forbidden"), NotPermitted),
     otherwise_rejected=InvalidRequest,
-    failed=dict.fromkeys(("prompt_too_long", "engine_rejected", "unsupported"), CallRefused),
+    failed=dict.fromkeys(REFUSED, CallRefused),
     otherwise_failed=CallFailed,
     not_ready=Busy,
     busy=Busy,
@@ -106,19 +110,8 @@ _KINDS = ErrorKinds(
     },
 )
 
+#: Returns an error as a member of both trees; one without a counterpart as it is.
+to_framework_error = _KINDS.translated
 
-def to_framework_error(error: ParrotError) -> ParrotError:
-    """Return the error as a member of both trees; one without a counterpart as it is."""
-    return error if isinstance(error, AgentFrameworkException) else _KINDS.translated(error)
-
-
-@contextmanager
-def framework_errors() -> Iterator[None]:
-    """Let errors of a block leave it as members of both trees."""
-    try:
-        yield
-    except ParrotError as exc:
-        translated = to_framework_error(exc)
-        if translated is exc:
-            raise
-        raise translated from exc
+#: Lets errors of a block leave it as members of both trees.
+framework_errors = _KINDS.translating

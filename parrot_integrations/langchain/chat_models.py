@@ -13,7 +13,6 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable
 from pydantic import ConfigDict
 
-from parrot_integrations.errors import ParrotError
 from parrot_integrations.langchain.annotations import metadata_of
 from parrot_integrations.langchain.errors import langchain_errors
 from parrot_integrations.langchain.options import (
@@ -32,7 +31,7 @@ from parrot_integrations.langchain.results import (
 from parrot_integrations.langchain.structured import Schema, structured
 from parrot_integrations.planning.direct import aresults, replies_to, results
 from parrot_integrations.planning.reply import ReplyEvent, ReplyText
-from parrot_integrations.planning.submits import Outcome
+from parrot_integrations.planning.submits import Outcome, succeeded
 
 
 class ChatParrot(PlannedChatModel):
@@ -197,10 +196,8 @@ class ChatParrot(PlannedChatModel):
 
 def _to_result(outcomes: Sequence[Outcome], spec: CallSpec) -> ChatResult:
     generations = []
-    for outcome in outcomes:
-        if isinstance(outcome, ParrotError):
-            raise outcome
-        message = to_ai_message(outcome, spec.options.model)
+    for view in succeeded(outcomes):
+        message = to_ai_message(view, spec.options.model)
         info = {"finish_reason": message.response_metadata["finish_reason"]}
         generations.append(ChatGeneration(message=message, generation_info=info))
     return ChatResult(generations=generations)

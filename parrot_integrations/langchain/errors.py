@@ -9,9 +9,6 @@ with LangChain's classes. An error keeps its own class, code, message and contex
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from langchain_core.exceptions import (
     ContextOverflowError,
     ModelAPIError,
@@ -27,7 +24,6 @@ from langchain_core.exceptions import (
 
 from parrot_integrations.errors import (
     ConnectionFailed,
-    ParrotError,
     RequestRejected,
     Saturated,
     ServerFailed,
@@ -36,7 +32,7 @@ from parrot_integrations.errors import (
     ValueFailed,
     WaitTimeout,
 )
-from parrot_integrations.planning.error_kinds import ErrorKinds
+from parrot_integrations.planning.error_kinds import REFUSED, ErrorKinds
 
 
 class InvalidRequest(RequestRejected, ModelInvalidRequestError):  # noqa: N818 - as its bases
@@ -100,6 +96,7 @@ class CallCancelled(ValueCancelled, ModelAPIError):  # noqa: N818
 
 
 _KINDS = ErrorKinds(
+    framework=ModelError,
     rejected={
         "http_401": NotAuthenticated,
         "unauthorized": NotAuthenticated,
@@ -110,9 +107,8 @@ _KINDS = ErrorKinds(
     },
     otherwise_rejected=InvalidRequest,
     failed={
+        **dict.fromkeys(REFUSED, CallRefused),
         "prompt_too_long": PromptTooLong,
-        "engine_rejected": CallRefused,
-        "unsupported": CallRefused,
     },
     otherwise_failed=CallFailed,
     not_ready=NotReady,
@@ -126,19 +122,8 @@ _KINDS = ErrorKinds(
     },
 )
 
+#: Returns an error as a member of both trees; one that LangChain has no word for as it is.
+to_langchain_error = _KINDS.translated
 
-def to_langchain_error(error: ParrotError) -> ParrotError:
-    """Return the error as a member of both trees; one that LangChain has no word for as it is."""
-    return error if isinstance(error, ModelError) else _KINDS.translated(error)
-
-
-@contextmanager
-def langchain_errors() -> Iterator[None]:
-    """Let errors of a block leave it as members of both trees."""
-    try:
-        yield
-    except ParrotError as exc:
-        translated = to_langchain_error(exc)
-        if translated is exc:
-            raise
-        raise translated from exc
+#: Lets errors of a block leave it as members of both trees.
+langchain_errors = _KINDS.translating

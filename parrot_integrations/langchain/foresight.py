@@ -22,14 +22,11 @@ from parrot_integrations.langchain.tracer import Arrival, Tracer
 from parrot_integrations.planning.annotations import default_perf, to_criteria
 from parrot_integrations.planning.builder import PlanBuilder
 from parrot_integrations.planning.context import current_plan
-from parrot_integrations.planning.plan import Plan, PlanTerms
-from parrot_integrations.planning.plans import Plans
+from parrot_integrations.planning.plan import Plan, PlanTerms, require_whole
+from parrot_integrations.planning.plans import MAX_CALLS, MAX_CHARS, Plans
 from parrot_integrations.planning.watching import show_to_watchers
 
 _logger = logging.getLogger(__name__)
-
-#: Bounds of one plan; a larger batch is several. The server takes 10,000 nodes and 8 MiB.
-_MAX_CALLS, _MAX_CHARS = 1_000, 2 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +91,7 @@ class Foresight:
             config = ensure_config(run.config)
             tracer.trace(self.runnable, Arrival(run.value, config, run.kwargs))
             chars += _size(run.value)
-            is_full = tracer.builder.num_calls >= _MAX_CALLS or chars >= _MAX_CHARS
+            is_full = tracer.builder.num_calls >= MAX_CALLS or chars >= MAX_CHARS
             if is_full or position == len(runs) - 1:
                 plan = self._plan(tracer, config)
                 plans.add(plan, tracer.covered)
@@ -103,11 +100,8 @@ class Foresight:
 
     def _plan(self, tracer: Tracer, config: RunnableConfig) -> Plan:
         program = tracer.builder.program()
-        if self.strict and (program.cuts or program.late):
-            note = (*program.cuts, *program.late)[0]
-            raise ProgramError(
-                "not_planned", f"{note.where} cannot be planned: {note.why} (strict=True)"
-            )
+        if self.strict:
+            require_whole(program)
         annotation = current_annotation(config.get("metadata") or {})
         model = tracer.model
         perf = annotation.perf or (model and model.perf) or self.perf or default_perf()

@@ -13,7 +13,6 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from pydantic import ConfigDict
 
 from parrot_backend.protocol import VariableView
-from parrot_integrations.errors import ParrotError
 from parrot_integrations.langchain.annotations import metadata_of
 from parrot_integrations.langchain.errors import langchain_errors
 from parrot_integrations.langchain.options import CallSpec
@@ -28,7 +27,7 @@ from parrot_integrations.planning.annotations import for_batch
 from parrot_integrations.planning.calls import ModelCall
 from parrot_integrations.planning.direct import aresults, replies_to, results
 from parrot_integrations.planning.reply import ReplyEvent, ReplyText
-from parrot_integrations.planning.submits import Outcome
+from parrot_integrations.planning.submits import Outcome, succeeded
 
 #: Parameters that only chats have.
 _CHAT_ONLY = frozenset({"tools", "tool_choice", "parallel_tool_calls", "chat_template_kwargs"})
@@ -195,10 +194,7 @@ def _calls(prompt: str, spec: CallSpec) -> list[ModelCall]:
 
 def _to_result(outcomes: Sequence[Outcome], spec: CallSpec) -> LLMResult:
     """Return the generations by prompt, and the tokens of all together."""
-    for outcome in outcomes:
-        if isinstance(outcome, ParrotError):
-            raise outcome
-    views = [outcome for outcome in outcomes if isinstance(outcome, VariableView)]
+    views = succeeded(outcomes)
     texts = [Generation(text=view.value or "", generation_info=_info(view, spec)) for view in views]
     usages = [usage for view in views if (usage := to_usage(view.usage)) is not None]
     return LLMResult(

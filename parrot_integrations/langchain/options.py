@@ -6,7 +6,7 @@ What is not known is an error, never dropped.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.tools import BaseTool
@@ -22,6 +22,7 @@ from parrot_integrations.planning.options import (
     from_openai_tool,
     to_sampling,
     to_tool_choice,
+    variants,
 )
 
 #: What LangChain's users give as tools.
@@ -66,12 +67,7 @@ class CallSpec:
 
     def variants(self) -> list[CallOptions]:
         """Return the options of each wanted output; with a seed, each has its own."""
-        sampling = self.options.sampling
-        if self.n == 1 or sampling.seed is None:
-            return [self.options] * self.n
-        seeds = range(sampling.seed, sampling.seed + self.n)
-        samplings = [sampling.model_copy(update={"seed": seed}) for seed in seeds]
-        return [replace(self.options, sampling=sampling) for sampling in samplings]
+        return variants(self.options, self.n)
 
 
 def read_call(

@@ -137,8 +137,7 @@ class Tracer:
         if self._connection is None:
             self.model, self._connection = model, model.connection
             return
-        own, other = self._connection.settings, model.connection.settings
-        if (own.base_url, own.api_key) != (other.base_url, other.api_key):
+        if not self._connection.settings.is_same_server(model.connection.settings):
             raise CannotPlan("its model is on another server than the first one's")
 
     @contextmanager

@@ -119,7 +119,5 @@ async def _aoutcome(reply: Reply) -> Outcome:
 
 
 def _only(outcomes: Sequence[Outcome]) -> VariableView:
-    (outcome,) = outcomes
-    if isinstance(outcome, ParrotError):
-        raise outcome
-    return outcome
+    (view,) = submits.succeeded(outcomes)
+    return view

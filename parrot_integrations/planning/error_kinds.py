@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from parrot_integrations.errors import (
@@ -16,12 +17,16 @@ from parrot_integrations.errors import (
 #: Codes of a server that is up, but cannot work at the moment.
 _NOT_READY = frozenset({"no_engine", "shutting_down", "http_503"})
 
+#: Codes of calls that failed and would fail again.
+REFUSED = frozenset({"prompt_too_long", "engine_rejected", "invalid_format", "unsupported"})
+
 
 @dataclass(frozen=True, slots=True)
 class ErrorKinds:
     """Classes that belong to both trees: to Parrot's, and to the framework's.
 
     Attributes:
+        framework: Base of the framework's errors; what belongs to it is left as it is.
         rejected: For requests that the server refused, by code.
         otherwise_rejected: For those with another code.
         failed: For calls that failed, by code.
@@ -31,6 +36,7 @@ class ErrorKinds:
         others: For all other errors, by their class.
     """
 
+    framework: type[Exception]
     rejected: Mapping[str, type[RequestRejected]]
     otherwise_rejected: type[RequestRejected]
     failed: Mapping[str, type[ValueFailed]]
@@ -44,8 +50,19 @@ class ErrorKinds:
 
         It keeps its code, message and context.
         """
-        kind = self._kind_of(error)
+        kind = None if isinstance(error, self.framework) else self._kind_of(error)
         return error if kind is None else kind(*error.args)
+
+    @contextmanager
+    def translating(self) -> Iterator[None]:
+        """Let errors of a block leave it as members of both trees."""
+        try:
+            yield
+        except ParrotError as exc:
+            translated = self.translated(exc)
+            if translated is exc:
+                raise
+            raise translated from exc
 
     def _kind_of(self, error: ParrotError) -> type[ParrotError] | None:
         if isinstance(error, RequestRejected):

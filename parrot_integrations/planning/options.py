@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -16,6 +17,7 @@ from parrot_backend.protocol import (
     Tool,
     ToolChoice,
 )
+from parrot_integrations.planning.calls import CallOptions
 
 #: Parameters that go to the sampler as they are; None is the server's default.
 SAMPLING_NAMES = (
@@ -53,6 +55,16 @@ def to_sampling(merged: Mapping[str, Any]) -> Sampling:
         logprobs=_logprobs(merged.get("logprobs"), merged.get("top_logprobs")),
         response_format=to_response_format(merged.get("response_format")),
     )
+
+
+def variants(options: CallOptions, count: int) -> list[CallOptions]:
+    """Return the options of each of several replies; with a seed, each has its own."""
+    sampling = options.sampling
+    if count == 1 or sampling.seed is None:
+        return [options] * count
+    seeds = range(sampling.seed, sampling.seed + count)
+    samplings = [sampling.model_copy(update={"seed": seed}) for seed in seeds]
+    return [replace(options, sampling=sampling) for sampling in samplings]
 
 
 def from_openai_tool(tool: Mapping[str, Any]) -> Tool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from parrot_backend.protocol import Scalar, WireCriteria
 from parrot_integrations.couriers import ThreadCourier
 from parrot_integrations.criteria import LATENCY
+from parrot_integrations.errors import ProgramError
 from parrot_integrations.planning.builder import PlannedProgram
 from parrot_integrations.planning.calls import ModelCall
 from parrot_integrations.planning.clients import Connection
@@ -44,6 +45,18 @@ class PlanTerms:
     metadata: Mapping[str, Scalar] | None = None
     criteria: WireCriteria = LATENCY
     tokens: bool = True
+
+
+def require_whole(program: PlannedProgram) -> None:
+    """Make sure that everything in a program is planned; a user may wish that.
+
+    Raises:
+        ProgramError: ``not_planned``: a step of it is left to the client.
+    """
+    for note in (*program.cuts, *program.late):
+        raise ProgramError(
+            "not_planned", f"{note.where} cannot be planned: {note.why} (strict=True)"
+        )
 
 
 class Plan:
@@ -221,7 +234,4 @@ class Plan:
         return not self._is_closed and (self._session is None or not self._session.is_lost)
 
     def _is_mine(self, endpoint: ClientSettings) -> bool:
-        if self._connection is None:
-            return False
-        own = self._connection.settings
-        return (own.base_url, own.api_key) == (endpoint.base_url, endpoint.api_key)
+        return self._connection is not None and self._connection.settings.is_same_server(endpoint)

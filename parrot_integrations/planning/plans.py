@@ -11,6 +11,9 @@ from parrot_integrations.planning.plan import Plan
 from parrot_integrations.planning.reply import Direct, Reply
 from parrot_integrations.settings import ClientSettings
 
+#: Bounds of one plan; what is larger is several. The server takes 10,000 nodes and 8 MiB.
+MAX_CALLS, MAX_CHARS = 1_000, 2 * 2**20
+
 
 @dataclass(slots=True)
 class Plans:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from parrot_backend.protocol import TextSegment
@@ -64,18 +65,21 @@ class PlanReport:
         lines = [
             first,
             *([f"  lost        {self.num_lost} call(s) sent again"] if self.num_lost else ()),
-            *(
-                f"  late-bound  {note.where}: {note.why}"
-                for note in self.late
-                if note not in self.cuts
-            ),
-            *(f"  cut         {note.where}: {note.why}" for note in self.cuts),
+            *_listed("late-bound", (note for note in self.late if note not in self.cuts)),
+            *_listed("cut", self.cuts),
         ]
         return "\n".join(lines)
 
     def to_mermaid(self) -> str:
         """Return the graph as a Mermaid flow chart."""
         return "\n".join(["flowchart LR", *_chart(self.steps)])
+
+
+def _listed(kind: str, notes: Iterable[Note]) -> Iterator[str]:
+    """Yield a line for each note; those that say the same share one."""
+    for note, count in Counter(notes).items():
+        times = f" ({count} times)" if count > 1 else ""
+        yield f"  {kind:<10}  {note.where}: {note.why}{times}"
 
 
 def _chart(steps: tuple[Step, ...]) -> Iterator[str]:

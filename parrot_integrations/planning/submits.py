@@ -123,6 +123,20 @@ def exchanges(calls: Sequence[ModelCall]) -> Exchanges:
     return [found[i] for i in range(len(calls))]
 
 
+def succeeded(outcomes: Sequence[Outcome]) -> list[VariableView]:
+    """Return the variables of calls that all have succeeded.
+
+    Raises:
+        ParrotError: One has failed; that of the first one.
+    """
+    views = []
+    for outcome in outcomes:
+        if isinstance(outcome, ParrotError):
+            raise outcome
+        views.append(outcome)
+    return views
+
+
 def run(steps: Exchanges, client: ParrotClient, terms: Terms) -> list[Outcome]:
     """Carry out exchanges, blocking."""
     try:

@@ -26,7 +26,7 @@ from parrot_integrations.async_client import AsyncParrotClient
 from parrot_integrations.planning.annotations import Perf
 from parrot_integrations.planning.calls import ChatMessage, ModelCall
 from parrot_integrations.planning.direct import aresults, replies_to
-from parrot_integrations.planning.submits import Terms
+from parrot_integrations.planning.submits import Terms, succeeded
 from parrot_integrations.semantic_kernel.contents import to_chat_chunk, to_chat_message
 from parrot_integrations.semantic_kernel.errors import (
     InvalidHistory,
@@ -38,7 +38,7 @@ from parrot_integrations.semantic_kernel.execution_settings import (
     ParrotPromptExecutionSettings,
 )
 from parrot_integrations.semantic_kernel.histories import instructing_name, to_messages
-from parrot_integrations.semantic_kernel.services import ParrotService, only_one, values
+from parrot_integrations.semantic_kernel.services import ParrotService, only_one
 from parrot_integrations.semantic_kernel.streams import have_left_streams_closed
 
 
@@ -123,7 +123,7 @@ class ParrotChatCompletion(ParrotService, ChatCompletionClientBase):
         own = self._own(settings)
         calls, terms = self._calls(chat_history, own)
         with service_errors():
-            views = values(await aresults(replies_to(calls, self.connection, terms)))
+            views = succeeded(await aresults(replies_to(calls, self.connection, terms)))
         return [to_chat_message(view, self._model_of(own)) for view in views]
 
     @trace_streaming_chat_completion(ParrotService.MODEL_PROVIDER_NAME)

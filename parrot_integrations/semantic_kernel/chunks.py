@@ -15,8 +15,10 @@ from semantic_kernel import Kernel
 from semantic_kernel.exceptions import FunctionExecutionException
 from semantic_kernel.functions import FunctionResult, KernelArguments, KernelFunction
 
+from parrot_integrations.errors import ProgramError
 from parrot_integrations.planning.annotations import for_batch
 from parrot_integrations.planning.context import in_force
+from parrot_integrations.planning.plans import MAX_CALLS, MAX_CHARS
 from parrot_integrations.semantic_kernel.filters import (
     FilterRules,
     FilterWarnings,
@@ -40,9 +42,6 @@ from parrot_integrations.semantic_kernel.invocations import (
 from parrot_integrations.semantic_kernel.pipeline import with_argument
 from parrot_integrations.semantic_kernel.stock import is_prompt
 
-#: Bounds of one plan; more chunks are several. The server takes 10,000 nodes and 8 MiB.
-_MAX_CALLS, _MAX_CHARS = 1_000, 2 * 2**20
-
 _warnings = FilterWarnings()
 
 
@@ -53,6 +52,7 @@ async def map_chunks(
     arguments: KernelArguments | None = None,
     input_name: str = "input",
     *,
+    strict: bool = False,
     prompt_filters: PromptFilters = "cut",
     function_filters: FunctionFilters = "cut",
 ) -> list[FunctionResult]:
@@ -64,14 +64,17 @@ async def map_chunks(
         chunks: Texts.
         arguments: Further arguments.
         input_name: The argument that each chunk is.
-        prompt_filters: As for ``ParrotPlanFilter``.
+        strict: As for ``ParrotPlanFilter``.
+        prompt_filters: The same.
         function_filters: The same.
 
     Raises:
+        TypeError: The chunks are one text.
+        ProgramError: ``not_planned``, if strict.
         Exception: What the first chunk that fails raises; the others are given up.
     """
-    filters = FilterRules(prompt_filters, function_filters)
-    run = _Chunks(kernel, function, chunks, arguments, input_name, filters)
+    rules = PlanRules(strict, FilterRules(prompt_filters, function_filters))
+    run = _Chunks(kernel, function, chunks, arguments, input_name, rules)
     with for_batch(), run.planned(await run.begin()) as places:
         return await run.results(places)
 
@@ -85,6 +88,7 @@ async def aggregate(
     separator: str = "\n",
     combine: KernelFunction | None = None,
     input_name: str = "input",
+    strict: bool = False,
     prompt_filters: PromptFilters = "cut",
     function_filters: FunctionFilters = "cut",
 ) -> str:
@@ -98,14 +102,17 @@ async def aggregate(
         separator: Stands between the texts.
         combine: Makes one text of all; it is part of the same plan.
         input_name: The argument that each chunk is, and for ``combine`` the texts in one.
-        prompt_filters: As for ``ParrotPlanFilter``.
+        strict: As for ``ParrotPlanFilter``.
+        prompt_filters: The same.
         function_filters: The same.
 
     Raises:
+        TypeError: The chunks are one text.
+        ProgramError: ``not_planned``, if strict.
         Exception: What the first chunk that fails raises; the others are given up.
     """
-    filters = FilterRules(prompt_filters, function_filters)
-    run = _Chunks(kernel, function, chunks, arguments, input_name, filters)
+    rules = PlanRules(strict, FilterRules(prompt_filters, function_filters))
+    run = _Chunks(kernel, function, chunks, arguments, input_name, rules)
     with for_batch() if combine is None else nullcontext():
         plans = await run.begin(combine, separator)
         with run.planned(plans) as (*places, last):
@@ -122,7 +129,7 @@ class _Chunks:
         chunks: Texts.
         arguments: Further arguments.
         input_name: The argument that each chunk is.
-        filters: What is done about filters of the user.
+        rules: What is wished of the plans.
     """
 
     def __init__(
@@ -132,14 +139,17 @@ class _Chunks:
         chunks: Sequence[str],
         arguments: KernelArguments | None,
         input_name: str,
-        filters: FilterRules,
+        rules: PlanRules,
     ) -> None:
+        if isinstance(chunks, str):
+            # It would be taken for a list of characters.
+            raise TypeError("chunks is a list of texts, not one text")
         self._kernel = kernel
         self._function = function
         self._chunks = list(chunks)
         self._arguments = arguments
         self._input_name = input_name
-        self._rules = PlanRules(filters=filters)
+        self._rules = rules
 
     async def begin(
         self, combine: KernelFunction | None = None, separator: str = ""
@@ -149,6 +159,8 @@ class _Chunks:
         try:
             drafts = await self._drafts(combine, separator)
             plans = begin(drafts)
+        except ProgramError:
+            raise
         except Exception:  # noqa: BLE001 - a defect of the tracer must not keep it from running
             failed(self._function.fully_qualified_name)
             return None
@@ -207,7 +219,7 @@ class _Chunks:
         texts: list[str] = []
         num_chars = 0
         for chunk in self._chunks:
-            if drafts[-1].num_calls >= _MAX_CALLS or num_chars >= _MAX_CHARS:
+            if drafts[-1].num_calls >= MAX_CALLS or num_chars >= MAX_CHARS:
                 drafts.append(Draft(self._kernel, self._rules, name))
                 num_chars = 0
             num_chars += len(chunk)

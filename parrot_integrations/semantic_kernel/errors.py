@@ -25,7 +25,6 @@ from semantic_kernel.exceptions.service_exceptions import (
 from parrot_integrations.errors import (
     ConnectionFailed,
     NotConfigured,
-    ParrotError,
     ProgramError,
     RequestRejected,
     Saturated,
@@ -35,7 +34,7 @@ from parrot_integrations.errors import (
     ValueFailed,
     WaitTimeout,
 )
-from parrot_integrations.planning.error_kinds import ErrorKinds
+from parrot_integrations.planning.error_kinds import REFUSED, ErrorKinds
 
 
 class NoServer(NotConfigured, ServiceInitializationError):  # noqa: N818 - as its bases
@@ -91,6 +90,7 @@ class CallCancelled(ValueCancelled, ServiceResponseException):
 
 
 _KINDS = ErrorKinds(
+    framework=ServiceException,
     rejected={
         "http_401": NotAuthenticated,
         "unauthorized": NotAuthenticated,
@@ -98,12 +98,7 @@ _KINDS = ErrorKinds(
         "forbidden": NotAuthenticated,
     },
     otherwise_rejected=InvalidRequest,
-    failed={
-        "prompt_too_long": CallRefused,
-        "engine_rejected": CallRefused,
-        "invalid_format": CallRefused,
-        "unsupported": CallRefused,
-    },
+    failed=dict.fromkeys(REFUSED, CallRefused),
     otherwise_failed=CallFailed,
     not_ready=ServerBusy,
     busy=ServerBusy,
@@ -118,9 +113,8 @@ _KINDS = ErrorKinds(
 )
 
 
-def to_service_error(error: ParrotError) -> ParrotError:
-    """Return the error as a member of both trees; one without a counterpart as it is."""
-    return error if isinstance(error, ServiceException) else _KINDS.translated(error)
+#: Returns an error as a member of both trees; one without a counterpart as it is.
+to_service_error = _KINDS.translated
 
 
 @contextmanager
@@ -130,11 +124,7 @@ def service_errors() -> Iterator[None]:
     One of pydantic's is about the request that is made of what the user gave.
     """
     try:
-        yield
+        with _KINDS.translating():
+            yield
     except ValidationError as exc:
         raise InvalidRequest("invalid_request", str(exc)) from exc
-    except ParrotError as exc:
-        translated = to_service_error(exc)
-        if translated is exc:
-            raise
-        raise translated from exc

@@ -81,10 +81,7 @@ class _InTheWay:
 
     @property
     def why(self) -> str:
-        return (
-            f"the kernel has {self.kind} filters ({self.names}), "
-            f"see ParrotPlanFilter({self.argument}=...)"
-        )
+        return f"the kernel has {self.kind} filters ({self.names}), see {self.argument}"
 
 
 class FilterWarnings:

@@ -12,7 +12,6 @@ from weakref import finalize
 from semantic_kernel import Kernel
 from semantic_kernel.functions import KernelArguments, KernelFunction
 
-from parrot_integrations.errors import ProgramError
 from parrot_integrations.planning.annotations import (
     annotated,
     default_perf,
@@ -21,7 +20,7 @@ from parrot_integrations.planning.annotations import (
 )
 from parrot_integrations.planning.builder import PlanBuilder
 from parrot_integrations.planning.context import current_plan, in_force
-from parrot_integrations.planning.plan import Plan, PlanTerms
+from parrot_integrations.planning.plan import Plan, PlanTerms, require_whole
 from parrot_integrations.planning.running import aplanned
 from parrot_integrations.planning.submits import Terms
 from parrot_integrations.planning.symbols import CannotPlan
@@ -104,11 +103,8 @@ class Draft:
             ProgramError: ``not_planned``, if strict.
         """
         program = self.tracer.builder.program()
-        if self._rules.strict and (program.cuts or program.late):
-            note = (*program.cuts, *program.late)[0]
-            raise ProgramError(
-                "not_planned", f"{note.where} cannot be planned: {note.why} (strict=True)"
-            )
+        if self._rules.strict:
+            require_whole(program)
         told = annotated()
         own = self.tracer.terms or Terms(
             metadata=told.labels(), criteria=to_criteria(told.perf or default_perf())

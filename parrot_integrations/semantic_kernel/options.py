@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from parrot_integrations.planning.calls import CallOptions
@@ -11,6 +10,7 @@ from parrot_integrations.planning.options import (
     from_openai_tool,
     to_sampling,
     to_tool_choice,
+    variants,
 )
 from parrot_integrations.semantic_kernel.execution_settings import (
     ParrotChatPromptExecutionSettings,
@@ -39,12 +39,7 @@ def to_options(settings: ParrotPromptExecutionSettings, ai_model_id: str) -> lis
     sampling = to_sampling({**given, "response_format": plain_form(settings.response_format)})
     model = None if ai_model_id == DEFAULT_MODEL else ai_model_id
     options = CallOptions(model=model, sampling=sampling, **_chat_only(settings))
-    count = settings.number_of_responses or 1
-    if count == 1 or sampling.seed is None:
-        return [options] * count
-    seeds = range(sampling.seed, sampling.seed + count)
-    samplings = [sampling.model_copy(update={"seed": seed}) for seed in seeds]
-    return [replace(options, sampling=sampling) for sampling in samplings]
+    return variants(options, settings.number_of_responses or 1)
 
 
 def _chat_only(settings: ParrotPromptExecutionSettings) -> dict[str, Any]:

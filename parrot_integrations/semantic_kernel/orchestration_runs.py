@@ -6,9 +6,9 @@ import asyncio
 import logging
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from parrot_integrations.planning.annotations import parrot_session
 from parrot_integrations.planning.calls import ModelCall
@@ -21,13 +21,13 @@ from parrot_integrations.semantic_kernel.invocations import (
     Place,
     at,
     current_place,
+    within,
 )
 from parrot_integrations.settings import ClientSettings
 
 T = TypeVar("T")
 
 _logger = logging.getLogger(__name__)
-_END: Any = object()
 
 #: So long may a program take between two steps of an orchestration (in a callback, for example)
 #: before its plan is given up: the runtime may have been stopped, and nobody is told of that.
@@ -104,21 +104,13 @@ class OrchestrationRun:
 
     async def step(self, stage: str, items: AsyncIterable[T]) -> AsyncGenerator[T, None]:
         """Yield what a step makes, with the run in force while each item is made."""
-        iterator = aiter(items)
         self._begin()
         try:
-            while True:
-                with self.scope(stage):
-                    item = await anext(iterator, _END)
-                if item is _END:
-                    return
-                yield item
+            async with aclosing(within(lambda: self.scope(stage), aiter(items))) as made:
+                async for item in made:
+                    yield item
         finally:
-            try:
-                if isinstance(iterator, AsyncGenerator):
-                    await iterator.aclose()
-            finally:
-                self._finish()
+            self._finish()
 
     @contextmanager
     def scope(self, stage: str) -> Iterator[None]:

@@ -55,6 +55,7 @@ class ParrotPipeline:
 
     Raises:
         ValueError: There are no steps, or a wish is not known.
+        TypeError: One of them is no function, or no pair of a function and a name.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class ParrotPipeline:
         prompt_filters: PromptFilters = "cut",
         function_filters: FunctionFilters = "cut",
     ) -> None:
-        self._steps = [step if isinstance(step, tuple) else (step, output_name) for step in steps]
+        self._steps = [_named(step, output_name) for step in steps]
         if not self._steps:
             raise ValueError("a pipeline has at least one function")
         self._rules = PlanRules(strict, FilterRules(prompt_filters, function_filters))
@@ -176,6 +177,15 @@ class ParrotPipeline:
                 place.plans.tell(child, result)
             state = with_argument(state, name, str(result))
         return own_arguments(state)
+
+
+def _named(step: Any, output_name: str) -> tuple[KernelFunction, str]:
+    match step:
+        case KernelFunction():
+            return step, output_name
+        case (KernelFunction() as function, str() as name):
+            return function, name
+    raise TypeError(f"a step is a function, or a pair of one and a name, not {step!r}")
 
 
 def own_arguments(arguments: KernelArguments | None) -> KernelArguments:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from abc import ABC
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, ClassVar, Self
 
@@ -14,9 +14,9 @@ from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecut
 from semantic_kernel.exceptions.service_exceptions import ServiceInitializationError
 from semantic_kernel.services.ai_service_client_base import AIServiceClientBase
 
-from parrot_backend.protocol import Scalar, VariableView
+from parrot_backend.protocol import Scalar
 from parrot_integrations.async_client import AsyncParrotClient
-from parrot_integrations.errors import NotConfigured, ParrotError
+from parrot_integrations.errors import NotConfigured
 from parrot_integrations.planning.annotations import (
     Annotation,
     Perf,
@@ -27,7 +27,7 @@ from parrot_integrations.planning.annotations import (
 )
 from parrot_integrations.planning.calls import CallOptions
 from parrot_integrations.planning.clients import Connection
-from parrot_integrations.planning.submits import Outcome, Terms
+from parrot_integrations.planning.submits import Terms
 from parrot_integrations.semantic_kernel.errors import InvalidSettings, NoServer
 from parrot_integrations.semantic_kernel.execution_settings import ParrotPromptExecutionSettings
 from parrot_integrations.semantic_kernel.options import DEFAULT_MODEL, to_options
@@ -35,6 +35,11 @@ from parrot_integrations.semantic_kernel.settings import ParrotSettings
 from parrot_integrations.settings import ClientSettings, resolve_settings
 
 logger = logging.getLogger(__name__)
+
+_HOW_TO_CONFIGURE = (
+    "No Parrot server is known. Start one with `parrot serve` and set PARROT_HOST or "
+    "PARROT_BASE_URL to the address it prints, or pass host= to the service."
+)
 
 #: What Semantic Kernel itself puts into ``extension_data``.
 _NOT_FOR_US = frozenset(
@@ -223,26 +228,15 @@ def only_one(settings: ParrotPromptExecutionSettings) -> None:
         )
 
 
-def values(outcomes: Sequence[Outcome]) -> list[VariableView]:
-    """Return the values of calls.
-
-    Raises:
-        ParrotError: A call failed; that of the first one that did.
-    """
-    views = []
-    for outcome in outcomes:
-        if isinstance(outcome, ParrotError):
-            raise outcome
-        views.append(outcome)
-    return views
-
-
 def _endpoint(given: ParrotSettings) -> ClientSettings:
     key = None if given.api_key is None else given.api_key.get_secret_value()
+    address = given.host or given.base_url
     try:
-        return resolve_settings(given.host or given.base_url, key)
+        return resolve_settings(address, key)
     except NotConfigured as exc:
-        raise NoServer(exc.code, f"{exc.message} PARROT_HOST and host= do, too.") from exc
+        # The services' arguments have other names than the client's.
+        wrong = f"The host must begin with http:// or https://, not {address!r}."
+        raise NoServer(exc.code, wrong if address else _HOW_TO_CONFIGURE) from exc
 
 
 def _invalid(exc: ValueError) -> InvalidSettings:

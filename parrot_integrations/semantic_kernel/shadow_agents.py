@@ -105,8 +105,7 @@ class Recording:
         """Note a server that is asked; there can be but one."""
         if self.connection is None:
             self.connection = connection
-        own, other = self.connection.settings, connection.settings
-        if (own.base_url, own.api_key) != (other.base_url, other.api_key):
+        if not self.connection.settings.is_same_server(connection.settings):
             self.refuse(agent, "its model is on another server than those before")
 
 

@@ -77,6 +77,6 @@ def patches_asyncio(template: PromptTemplateBase) -> bool:
     """Tell whether a template applies nest_asyncio when it is rendered on a kernel with functions.
 
     The framework's orchestrations cannot begin once that has happened, so it must not happen while
-    one is planned.
+    one is planned. Jinja2 awaits functions by itself.
     """
-    return not isinstance(template, KernelPromptTemplate)
+    return isinstance(template, HandlebarsPromptTemplate)

@@ -18,14 +18,14 @@ from parrot_integrations.async_client import AsyncParrotClient
 from parrot_integrations.planning.annotations import Perf
 from parrot_integrations.planning.calls import ModelCall
 from parrot_integrations.planning.direct import aresults, replies_to
-from parrot_integrations.planning.submits import Terms
+from parrot_integrations.planning.submits import Terms, succeeded
 from parrot_integrations.semantic_kernel.contents import to_text, to_text_chunk
 from parrot_integrations.semantic_kernel.errors import service_errors
 from parrot_integrations.semantic_kernel.execution_settings import (
     ParrotPromptExecutionSettings,
     ParrotTextPromptExecutionSettings,
 )
-from parrot_integrations.semantic_kernel.services import ParrotService, only_one, values
+from parrot_integrations.semantic_kernel.services import ParrotService, only_one
 from parrot_integrations.semantic_kernel.streams import have_left_streams_closed
 
 
@@ -92,7 +92,7 @@ class ParrotTextCompletion(ParrotService, TextCompletionClientBase):
         own = self._own(settings)
         calls, terms = self._calls(prompt, own)
         with service_errors():
-            views = values(await aresults(replies_to(calls, self.connection, terms)))
+            views = succeeded(await aresults(replies_to(calls, self.connection, terms)))
         return [to_text(view, self._model_of(own)) for view in views]
 
     @trace_streaming_text_completion(ParrotService.MODEL_PROVIDER_NAME)

@@ -225,8 +225,7 @@ class Tracer:
         """
         if self.connection is None:
             self.connection = service.connection
-        own, other = self.connection.settings, service.connection.settings
-        if (own.base_url, own.api_key) != (other.base_url, other.api_key):
+        if not self.connection.settings.is_same_server(service.connection.settings):
             raise CannotPlan("its service is on another server than the first one's")
         self.terms = terms
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from scripts.environments.table import CLIENT_FOLDER, CLIENTS, ROOT, ClientEnvironment
+from scripts.environments.table import CLIENTS, ROOT, ClientEnvironment
 
 #: Returns the command to run for a row, if it has one.
 Command = Callable[[ClientEnvironment, Sequence[str]], list[str] | None]
@@ -24,23 +24,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command is None:
         print(f"usage: python -m scripts.environments.clients {'|'.join(COMMANDS)}")
         return 2
-    missing = [client.name for client in CLIENTS if not interpreter(client).exists()]
-    if missing:
-        print(f"environments are missing: {', '.join(missing)}; run `make setup`", file=sys.stderr)
+    missing = [client for client in CLIENTS if not interpreter(client).exists()]
+    needed = [client.name for client in missing if not client.is_on_demand]
+    if needed:
+        print(f"environments are missing: {', '.join(needed)}; run `make setup`", file=sys.stderr)
         return 1
-    failed = list(failures(command, given[1:]))
+    failed = list(failures(command, given[1:], [each for each in CLIENTS if each not in missing]))
+    for client in missing:
+        print(
+            f"NOT RUN: {client.tests}: there is no {client.folder_name}; "
+            "`make test-agents` makes it",
+            file=sys.stderr,
+        )
     if failed:
         print(f"failed in {', '.join(failed)}", file=sys.stderr)
     return bool(failed)
 
 
-def failures(command: Command, options: Sequence[str]) -> Iterator[str]:
-    """Run the command in every environment and yield the names of those where it fails."""
-    for client in CLIENTS:
+def failures(
+    command: Command, options: Sequence[str], clients: Sequence[ClientEnvironment]
+) -> Iterator[str]:
+    """Run the command in environments and yield the names of those where it fails."""
+    for client in clients:
         words = command(client, options)
         if words is None:
             continue
-        print(f"== {CLIENT_FOLDER}/{client.name}", flush=True)
+        print(f"== {client.folder_name}", flush=True)
         if subprocess.run(words, cwd=ROOT, check=False).returncode != 0:
             yield client.name
 
@@ -58,8 +67,8 @@ def types_command(client: ClientEnvironment, options: Sequence[str]) -> list[str
     """
     files = sorted(
         str(path.relative_to(ROOT))
-        for folder in client.typed
-        for path in (ROOT / folder).rglob("*.py")
+        for name in client.typed
+        for path in ((ROOT / name).rglob("*.py") if (ROOT / name).is_dir() else [ROOT / name])
     )
     if not files:
         return None
@@ -71,7 +80,7 @@ def types_command(client: ClientEnvironment, options: Sequence[str]) -> list[str
 
 def interpreter(client: ClientEnvironment) -> Path:
     """Return the Python of a row's environment."""
-    return ROOT / CLIENT_FOLDER / client.name / "bin" / "python"
+    return ROOT / client.folder_name / "bin" / "python"
 
 
 COMMANDS: dict[str, Command] = {"test": test_command, "types": types_command}

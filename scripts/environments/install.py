@@ -34,6 +34,7 @@ def install(environment: Environment, torch_index_url: str) -> None:
     try:
         upgrade_pip(environment)
         install_project(environment, torch_index_url)
+        install_alone(environment)
         import_once(environment)
     except SetupError:
         write_record(environment, "failed")
@@ -91,6 +92,15 @@ def install_project(environment: Environment, torch_index_url: str) -> None:
             return
         lines = log_lines_of_last_command(environment)
     raise SetupError(describe_failure(environment, lines, torch_index_url))
+
+
+def install_alone(environment: Environment) -> None:
+    """Install what the table says without what it requires."""
+    if not environment.alone:
+        return
+    command = pip_install(environment, "--no-compile", "--no-deps", *environment.alone)
+    if run_logged(environment, command, f"installing {', '.join(environment.alone)}") != 0:
+        raise SetupError(describe_failure(environment, log_lines_of_last_command(environment)))
 
 
 def pip_install(environment: Environment, *arguments: str) -> list[str]:

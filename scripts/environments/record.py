@@ -42,8 +42,9 @@ def reason_to_start_afresh(record: dict[str, Any], environment: Environment) -> 
         if record and record.get(field) != wanted[field]:
             return f"it was made for another {label}"
     # Where a pin was taken away, pip would keep what it had selected.
-    if record and record.get("requirements", []) != wanted["requirements"]:
-        return "it was made for other requirements"
+    for field in ("requirements", "alone"):
+        if record and record.get(field, []) != wanted[field]:
+            return "it was made for other requirements"
     if not _is_of(environment):
         return f"it is not an environment of Python {environment.python}"
     return None

@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parse_arguments(arguments, known)
         with terminated_as_interrupted():
             for environment in known:
-                if not options.only or environment.name in options.only:
+                if is_wanted(environment, options.only or ()):
                     bring_up_to_date(environment, options.torch_index_url)
     except SetupError as error:
         print(f"\nset-up: {error}", file=sys.stderr)
@@ -46,6 +46,13 @@ def terminated_as_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def is_wanted(environment: Environment, only: Sequence[str]) -> bool:
+    """Tell whether an environment is to be made: one on demand only if it is named, or there."""
+    if only:
+        return environment.name in only
+    return not environment.is_on_demand or environment.interpreter.exists()
 
 
 def bring_up_to_date(environment: Environment, torch_index_url: str) -> None:

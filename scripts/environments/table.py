@@ -35,9 +35,11 @@ class ClientEnvironment:
         name: Its folder under ``.venvs``.
         extras: Extras of this project.
         imports: Modules that must import; what the tests and examples need most.
-        tests: The folder whose tests run in it.
-        typed: Folders whose types are checked with its packages.
+        tests: The folder or file whose tests run in it.
+        typed: Folders and files whose types are checked with its packages.
         requirements: What is installed besides: pins, and what a package needs but does not say.
+        alone: What is installed without what it requires.
+        is_on_demand: It is made only where it is named; once made, it is kept up to date.
     """
 
     name: str
@@ -46,6 +48,19 @@ class ClientEnvironment:
     tests: str
     typed: tuple[str, ...] = ()
     requirements: tuple[str, ...] = ()
+    alone: tuple[str, ...] = ()
+    is_on_demand: bool = False
+
+    @property
+    def folder_name(self) -> str:
+        """Its folder in the checkout."""
+        return f"{CLIENT_FOLDER}/{self.name}"
+
+
+def _lines_of(file: str) -> tuple[str, ...]:
+    """Return the requirements in a file of this checkout."""
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+    return tuple(line for line in lines if line and not line.startswith("#"))
 
 
 _SEMANTIC_KERNEL = ClientEnvironment(
@@ -69,6 +84,52 @@ CLIENTS = (
         # The lower bound of the extra.
         requirements=("semantic-kernel==1.44.0",),
     ),
+    ClientEnvironment(
+        name="autogen",
+        extras=("autogen", "server", "test"),
+        imports=("autogen_agentchat.teams", "fastapi", "uvicorn", "pytest"),
+        tests="tests/integrations/autogen",
+        typed=("parrot_integrations/autogen", "tests/integrations/autogen"),
+    ),
+    ClientEnvironment(
+        name="metagpt",
+        extras=("server", "test"),
+        # Itself it imports only after its stand-ins, and writes files where it is imported.
+        imports=("openai", "tiktoken", "fastapi", "uvicorn", "pytest"),
+        tests="tests/integrations/metagpt",
+        typed=("parrot_integrations/metagpt", "tests/integrations/metagpt"),
+        requirements=_lines_of("examples/metagpt/requirements.txt"),
+        # Some of its hundred pins are not to be had any more, and others contradict ours.
+        alone=("metagpt==0.8.2",),
+    ),
+    # Those below talk to Parrot through OpenAI's API, so nothing of ours is in their environments
+    # but the server with the scripted engine, for the tests.
+    ClientEnvironment(
+        name="ag2",
+        extras=("server", "test"),
+        imports=("ag2.config", "openai", "fastapi", "uvicorn", "pytest"),
+        tests="tests/integrations/agents/test_ag2.py",
+        typed=("tests/integrations/agents/conftest.py", "tests/integrations/agents/test_ag2.py"),
+        requirements=("ag2[openai]==1.2.1",),
+    ),
+    ClientEnvironment(
+        name="llama-index",
+        extras=("server", "test"),
+        imports=("llama_index.llms.openai_like", "fastapi", "uvicorn", "pytest"),
+        tests="tests/integrations/agents/test_llama_index.py",
+        typed=("tests/integrations/agents/test_llama_index.py",),
+        requirements=("llama-index-llms-openai-like>=0.8.1,<0.9",),
+    ),
+    ClientEnvironment(
+        name="crewai",
+        extras=("server", "test"),
+        imports=("crewai", "fastapi", "uvicorn", "pytest"),
+        tests="tests/integrations/agents/test_crewai.py",
+        typed=("tests/integrations/agents/test_crewai.py",),
+        requirements=("crewai==1.15.30",),
+        # It takes 0.9 GB, and some seconds to import.
+        is_on_demand=True,
+    ),
 )
 
 
@@ -85,6 +146,8 @@ class Environment:
         python: Version of its Python ("3.11").
         root: The checkout.
         fingerprint: Of everything else that decides what is installed.
+        alone: What is installed without what it requires.
+        is_on_demand: It is made only where it is named; once made, it is kept up to date.
     """
 
     name: str
@@ -95,6 +158,8 @@ class Environment:
     python: str
     root: str
     fingerprint: str
+    alone: tuple[str, ...] = ()
+    is_on_demand: bool = False
 
     @property
     def folder(self) -> Path:
@@ -133,10 +198,12 @@ def environments() -> tuple[Environment, ...]:
     )
     return main, *(
         _environment(
-            f"{CLIENT_FOLDER}/{client.name}",
+            client.folder_name,
             extras=client.extras,
             imports=client.imports,
             requirements=client.requirements,
+            alone=client.alone,
+            is_on_demand=client.is_on_demand,
         )
         for client in CLIENTS
     )
@@ -149,6 +216,8 @@ def _environment(
     imports: tuple[str, ...],
     engine: str = "",
     requirements: tuple[str, ...] = (),
+    alone: tuple[str, ...] = (),
+    is_on_demand: bool = False,
 ) -> Environment:
     return Environment(
         name=name,
@@ -156,9 +225,11 @@ def _environment(
         imports=imports,
         engine=engine,
         requirements=requirements,
+        alone=alone,
         python=f"{sys.version_info.major}.{sys.version_info.minor}",
         root=str(ROOT),
         fingerprint=_fingerprint(extras),
+        is_on_demand=is_on_demand,
     )
 
 

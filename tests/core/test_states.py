@@ -107,4 +107,15 @@ def test_need_of_a_request_is_prompt_and_longest_output() -> None:
 
 
 def test_output_without_a_limit_is_reserved_like_one_with_the_default_limit() -> None:
-    assert Sampling(max_tokens=None).reserved_tokens == Sampling().reserved_tokens
+    assert Sampling(max_tokens=None).reserved_for(None) == Sampling().reserved_for(None)
+    assert Sampling(max_tokens=100).reserved_for(None) == 100
+    # A generous limit says little; one that is reached for certain says all.
+    assert Sampling(max_tokens=4096).reserved_for(None) == 512
+    assert Sampling(max_tokens=4096, ignore_eos=True).reserved_for(None) == 4096
+
+
+def test_output_is_reserved_as_long_as_others_of_its_kind_were() -> None:
+    assert Sampling(max_tokens=None).reserved_for(900) == 900
+    assert [Sampling(max_tokens=50).reserved_for(n) for n in (9, 900)] == [9, 50]
+    assert Sampling(max_tokens=4096).reserved_for(900) == 900
+    assert Sampling(max_tokens=4096, ignore_eos=True).reserved_for(9) == 4096

@@ -52,6 +52,7 @@ def test_what_was_not_completed_is_not_ready(
         ({"python": "3.10"}, "it was made for another Python"),
         ({"engine": "vllm"}, "it was made for another engine"),
         ({"requirements": ()}, "it was made for other requirements"),
+        ({"alone": ("old==1",)}, "it was made for other requirements"),
         # pip brings these up to date.
         ({"fingerprint": "f1"}, None),
         ({"extras": ("framework",)}, None),

@@ -127,3 +127,22 @@ def test_only_the_engine_gets_placeholders(
         install.install_project(environment, "")
     assert ["--constraint" in command for command in commands] == [True, False]
     assert list((main_environment.folder / "stub-wheels").glob("*.whl"))
+
+
+def test_what_stands_alone_comes_last_and_brings_nothing(
+    wanted: Environment, make_folder: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[Sequence[str]] = []
+
+    def run_logged(_environment: Environment, command: Sequence[str], _title: str) -> int:
+        commands.append(command)
+        return int("--no-deps" in command and "broken==1" in command)
+
+    monkeypatch.setattr(install, "create", make_folder)
+    monkeypatch.setattr(install, "run_logged", run_logged)
+    install.install(replace(wanted, alone=("framework==2",)), "")
+    assert list(commands[2][-2:]) == ["--no-deps", "framework==2"]
+    monkeypatch.setattr(install, "describe_failure", lambda *_: "it broke")
+    wanted.log.touch()
+    with pytest.raises(SetupError, match="it broke"):
+        install.install(replace(wanted, alone=("broken==1",)), "")

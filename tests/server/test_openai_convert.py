@@ -24,7 +24,7 @@ from parrot_backend.server.openai.completions import (
     prompts_of,
 )
 from parrot_backend.server.openai.hints import Hints, hints_of
-from parrot_backend.server.openai.placing import SessionPerRequest
+from parrot_backend.server.openai.placing import submit_of
 from parrot_backend.server.openai.responses import ResponseRequest, response_to_call
 
 USER = {"role": "user", "content": "Hello"}
@@ -252,7 +252,7 @@ def test_items_of_a_response_become_a_chat():
 @given(st.text(alphabet=st.sampled_from("{}inputo:x ") | st.characters(codec="utf-8")))
 def test_no_text_is_ever_taken_for_a_template(text: str):
     messages = [{"role": "system", "content": text}, {"role": "user", "content": text}]
-    placed = SessionPerRequest().place(chat(messages=messages), Hints(), stream=False)
+    placed = submit_of(chat(messages=messages), Hints(), stream=False)
 
     event = submit_to_event(placed, SubmitContext(SessionId("s"), True, "t", 0.0, {}))
 
@@ -313,7 +313,7 @@ def test_hints_of_a_request(case: str):
     body = parse_request(ChatRequest, json.dumps({"messages": [USER], **fields}).encode())
 
     hints = hints_of(body.parrot, headers, user=body.user, session_id=body.session_id)
-    placed = SessionPerRequest().place(chat_to_calls(body), hints, stream=True)
+    placed = submit_of(chat_to_calls(body), hints, stream=True)
 
     assert {
         "app": placed.app,

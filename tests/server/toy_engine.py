@@ -52,6 +52,7 @@ class ToyPlan:
     hangs_in_close: bool = False
     max_requests: int = 64
     finds_tool_calls: bool = True
+    max_model_len: int = MAX_MODEL_LEN
     made: list[ToyEngine] = field(default_factory=list)
 
     def create(self, engine_id: EngineId) -> ToyEngine:
@@ -83,9 +84,9 @@ class ToyEngine(UnhintedEngine):
         return EngineInfo(
             self.id,
             ("toy",),
-            MAX_MODEL_LEN,
-            10_000,
-            5_000,
+            self.plan.max_model_len,
+            max(10_000, self.plan.max_model_len),
+            max(5_000, self.plan.max_model_len),
             self.plan.max_requests,
             finds_tool_calls=self.plan.finds_tool_calls,
         )
@@ -96,9 +97,10 @@ class ToyEngine(UnhintedEngine):
         if self.plan.is_held:
             return
         prompt = text_of(request)
-        if len(prompt) > MAX_MODEL_LEN:
+        longest = self.plan.max_model_len
+        if len(prompt) > longest:
             del self.running[request.attempt]
-            message = f"the prompt has {len(prompt)} tokens, {MAX_MODEL_LEN} fit"
+            message = f"the prompt has {len(prompt)} tokens, {longest} fit"
             self._outputs.put_nowait(RequestFailed(request.attempt, "prompt_too_long", message))
             return
         text = self.plan.answer(prompt)

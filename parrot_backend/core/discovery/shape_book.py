@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict, deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from hashlib import blake2b
 from statistics import median_low
 from typing import NamedTuple
@@ -111,6 +112,11 @@ class ShapeBook:
         ranked = sorted(known.lengths.get(template) or known.all_lengths)
         return OutputLength(median_low(ranked), ranked[len(ranked) * 9 // 10], len(ranked))
 
+    def num_outputs(self, app: str, template: str) -> int:
+        """Return how many outputs of a template itself are known."""
+        known = self._apps.get(app)
+        return 0 if known is None else len(known.lengths.get(template, ()))
+
     def learn_run(self, app: str, stages: Sequence[StageShape]) -> None:
         """Take in a finished run."""
         known = self._app(app)
@@ -165,6 +171,7 @@ def _histories(stages: Sequence[StageShape]) -> list[tuple[_History, ...]]:
     return found
 
 
+@lru_cache(maxsize=4096)  # each look ahead asks for the same ones again
 def _digest(*names: str) -> str:
     text = "\n".join(names)
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()

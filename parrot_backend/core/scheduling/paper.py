@@ -58,10 +58,10 @@ class PaperPlacement:
 
     def _place_alone(self, request: Request, view: ClusterView) -> list[Placement]:
         engines = view.candidates([request])
-        holding = set(view.prefixes.engines_with(request.prefixes))
+        holding = set(view.prefixes.engines_with(request.sharing))
         engine = find_engine([request], [e for e in engines if e.id in holding], view)
         if engine is not None:
-            tokens = view.prefixes.resident_tokens(engine.id, request.prefixes)
+            tokens = view.prefixes.resident_tokens(engine.id, request.sharing)
             return [Placement(request, engine.id, f"holds a prefix of about {tokens} tokens")]
         engine = find_engine([request], engines, view)
         if engine is None:

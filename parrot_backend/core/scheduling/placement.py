@@ -61,7 +61,7 @@ class ClusterView:
         """
         need = 0
         for position, request in enumerate(requests):
-            resident = self.prefixes.resident_tokens(engine.id, request.prefixes)
+            resident = self.prefixes.resident_tokens(engine.id, request.sharing)
             saved = max(resident, shared_tokens if position else 0)
             need += max(0, request.need_tokens - saved)
         return need

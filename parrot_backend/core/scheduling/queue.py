@@ -92,7 +92,7 @@ class WaitingQueue:
         self._insert(request, (1.0, *self._ordering(request)))
         if request.objective.group is not None:
             self._groups.setdefault(request.objective.group, {})[request.id] = None
-        for boundary in request.prefixes:
+        for boundary in request.sharing:
             if boundary.tokens >= self._min_prefix_tokens:
                 self._prefixes.setdefault(boundary.hash, {})[request.id] = None
 
@@ -102,7 +102,7 @@ class WaitingQueue:
         del self._requests[request.id]
         self._young.pop(request.id, None)
         _discard(self._groups, request.objective.group, request.id)
-        for boundary in request.prefixes:
+        for boundary in request.sharing:
             if boundary.tokens >= self._min_prefix_tokens:
                 _discard(self._prefixes, boundary.hash, request.id)
 
@@ -143,7 +143,7 @@ class WaitingQueue:
 
         The request itself comes first; at most ``limit`` are returned. Alone, it shares 0 tokens.
         """
-        for boundary in reversed(request.prefixes):
+        for boundary in reversed(request.sharing):
             sharing = self._prefixes.get(boundary.hash)
             if sharing is not None and len(sharing) > 1:
                 found = [request]

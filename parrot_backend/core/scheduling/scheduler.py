@@ -181,12 +181,12 @@ class Scheduler:
     ) -> None:
         """Account for a request that runs on an engine from now on."""
         engine = self.engines[engine_id]
-        resident = self.prefixes.resident_tokens(engine_id, request.prefixes)
+        resident = self.prefixes.resident_tokens(engine_id, request.sharing)
         need = max(0, request.need_tokens - resident)
         is_latency = request.objective.objective_class is ObjectiveClass.LATENCY
         engine.add(attempt, need, is_latency=is_latency, now_s=now_s)
         self._note_slots(engine)
-        self.prefixes.record(engine_id, request.prefixes)
+        self.prefixes.record(engine_id, request.sharing)
 
     def _remove(self, request: Request) -> None:
         queue = self._queues[request.model]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -39,6 +39,7 @@ class EventStream(Response):
         writer: Writes the events.
         prompt_field: The field of the request that the prompt stands in.
         headers: Headers of the reply.
+        end: Called when the stream is over.
     """
 
     media_type = "text/event-stream"
@@ -51,6 +52,7 @@ class EventStream(Response):
         writer: Writer,
         prompt_field: str,
         headers: Mapping[str, str],
+        end: Callable[[], None],
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", **headers})
         # The length is not known.
@@ -68,6 +70,7 @@ class EventStream(Response):
             send_timeout_s=settings.stream_send_timeout_s,
             limit_s=service.wait_limit_s(None),
         )
+        self._end = end
         self._has_begun = False
         self._has_told = False
         self._is_over = False
@@ -86,6 +89,7 @@ class EventStream(Response):
         finally:
             watcher.cancel()
             self._service.runtime.leave(self._inbox, cancel=not self._is_over)
+            self._end()
 
     async def _send_all(self, send: Send) -> None:
         pulse = self._pulse

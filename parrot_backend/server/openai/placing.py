@@ -1,42 +1,163 @@
-"""Which session the calls of a request go into."""
+"""Which session the calls of a request go into.
+
+That of their name, if the caller gives one; else that of the chat they go on with; else a new one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 
 from parrot_backend import protocol as wire
+from parrot_backend.core.commands import AnswerWaiter
+from parrot_backend.core.discovery.continuity import ConversationBook
+from parrot_backend.core.ids import NodeId, SessionId, variable_id
+from parrot_backend.server.engine_requests import DEFAULT_TENANT
+from parrot_backend.server.openai.conversation import (
+    Conversation,
+    conversation_of,
+    num_chars,
+    renamed,
+)
 from parrot_backend.server.openai.hints import Hints
+from parrot_backend.server.service import Service
+from parrot_backend.server.waiting import Inbox
 
 
-class CallPlacer(Protocol):
-    """Puts the calls of one HTTP request into a session.
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Calls of one request that have been submitted.
 
-    Each call has one output, of the call's own name; who puts calls beside others renames them.
+    Attributes:
+        session: Where they are.
+        names: Their outputs, in their order.
+        owner: Tenant and application.
+        conversation: What they go on with, if that is of interest.
     """
 
-    def place(
-        self, calls: Sequence[wire.CallNode], hints: Hints, *, stream: bool
-    ) -> wire.SubmitRequest:
-        """Return the submit; its ``outputs`` are the calls' outputs, in their order."""
-        ...
+    session: SessionId
+    names: Sequence[str]
+    owner: str
+    conversation: Conversation | None
 
 
-class SessionPerRequest:
-    """A session for each request, which ends with it."""
+class CallPlacer:
+    """Puts the calls of HTTP requests into sessions.
 
-    def place(
-        self, calls: Sequence[wire.CallNode], hints: Hints, *, stream: bool
-    ) -> wire.SubmitRequest:
-        """Return a submit that opens a session and closes it."""
-        return wire.SubmitRequest(
-            app=hints.app,
-            metadata=hints.labels(),
-            nodes=tuple(calls),
-            outputs=tuple(
-                wire.WantedOutput(variable=call.name, criteria=hints.criteria) for call in calls
-            ),
-            stream=stream,
-            close=True,
-            on_disconnect="cancel",
+    Args:
+        service: Where they are submitted.
+        discovers: What they read is found in their texts, and chats that go on with others are put
+            beside them. Otherwise calls without a name have a session of their own.
+    """
+
+    def __init__(self, service: Service, *, discovers: bool) -> None:
+        self._service = service
+        self._open = service.open_sessions
+        self._discovers = discovers
+        self._conversations = ConversationBook()
+
+    def submit(
+        self, calls: Sequence[wire.CallNode], hints: Hints, inbox: Inbox, *, stream: bool
+    ) -> Placed:
+        """Submit calls; their messages go into the inbox.
+
+        Args:
+            calls: Each has one output, at its end; they are given names of the session.
+            hints: What is known of them.
+            inbox: Where messages go.
+            stream: Whether their text is wanted while it is generated.
+
+        Raises:
+            ParrotError: They were rejected; nothing has changed.
+        """
+        owner = f"{len(DEFAULT_TENANT)}:{DEFAULT_TENANT}/{hints.app}"
+        key = _key_of(owner, hints)
+        # Who names one call names all.
+        is_unnamed = self._discovers and key is None
+        conversation = conversation_of(calls[0]) if is_unnamed else None
+        into = self._session_for(owner, key, hints, conversation, len(calls))
+        named = self._named(into, calls)
+        # Nothing can come after a call that nothing leads to.
+        is_alone = key is None and conversation is None
+        submit = submit_of(named, hints, stream=stream, session=into, close=is_alone)
+        session = self._service.submit(
+            submit, inbox, discovers=self._discovers, ttl_s=self._open.config.ttl_s
         )
+        chars = sum(map(num_chars, calls))
+        self._open.begin(session, key, len(calls), chars)
+        return Placed(session, [call.name for call in named], owner, conversation)
+
+    def end(self, placed: Placed, answers: Iterable[AnswerWaiter]) -> None:
+        """Note that a request is over, and what was answered. To be called once for each."""
+        self._open.end(placed.session)
+        if placed.conversation is None:
+            return
+        for answer in answers:
+            if answer.failure is None:
+                turns, reply = placed.conversation.turns, placed.conversation.reply(answer)
+                self._conversations.end(placed.owner, turns, reply, placed.session)
+
+    def _session_for(
+        self,
+        owner: str,
+        key: Hashable,
+        hints: Hints,
+        conversation: Conversation | None,
+        num_calls: int,
+    ) -> SessionId | None:
+        """Return the session that calls go into; None for a new one."""
+        found: SessionId | None = None
+        if key is not None:
+            found = self._open.named(key)
+            if found is None and hints.session is not None:
+                found = SessionId(hints.session)  # perhaps one that a reply has told
+        elif conversation is not None:
+            found = self._conversations.continued_by(owner, conversation.turns)
+        return found if found is not None and self._open.takes(found, num_calls) else None
+
+    def _named(
+        self, session: SessionId | None, calls: Sequence[wire.CallNode]
+    ) -> list[wire.CallNode]:
+        """Return the calls with names that are free in their session."""
+        live = None if session is None else self._service.coordinator.sessions.get(session)
+        number = 0 if live is None else len(live.graph.nodes)
+        named: list[wire.CallNode] = []
+        while len(named) < len(calls):
+            number += 1
+            name = f"call{number}"
+            if live is None or (
+                variable_id(live.id, name) not in live.graph.variables
+                and NodeId(f"{live.id}.{name}#0") not in live.graph.nodes
+            ):
+                named.append(renamed(calls[len(named)], name))
+        return named
+
+
+def submit_of(
+    calls: Sequence[wire.CallNode],
+    hints: Hints,
+    *,
+    stream: bool,
+    session: SessionId | None = None,
+    close: bool = True,
+) -> wire.SubmitRequest:
+    """Return the submit of calls; without a session it opens one."""
+    return wire.SubmitRequest(
+        session_id=session,
+        app=hints.app,
+        metadata=hints.labels(),
+        nodes=tuple(calls),
+        outputs=tuple(
+            wire.WantedOutput(variable=call.name, criteria=hints.criteria) for call in calls
+        ),
+        stream=stream,
+        close=close,
+        on_disconnect="cancel",
+    )
+
+
+def _key_of(owner: str, hints: Hints) -> Hashable:
+    """Return the name of a session, None if its caller does not name any."""
+    if hints.session is not None:
+        return (owner, "session", hints.session)
+    return None if hints.user is None else (owner, "user", hints.user)

@@ -30,7 +30,7 @@ from parrot_backend.server.openai.completions import (
 from parrot_backend.server.openai.errors import raise_failure, timed_out
 from parrot_backend.server.openai.event_stream import EventStream
 from parrot_backend.server.openai.hints import hints_of
-from parrot_backend.server.openai.placing import CallPlacer, SessionPerRequest
+from parrot_backend.server.openai.placing import CallPlacer
 from parrot_backend.server.openai.reply import Head, Writer
 from parrot_backend.server.openai.response_reply import ResponseHead
 from parrot_backend.server.openai.response_stream import ResponseReply
@@ -61,8 +61,6 @@ class _Reply(Writer, Protocol):
 
 
 router = APIRouter(route_class=_DirectRoute, tags=["openai"])
-
-_placer: CallPlacer = SessionPerRequest()
 
 
 @router.post("/chat/completions")
@@ -143,14 +141,21 @@ async def _answer(
     service: Service = request.app.state.service
     hints = hints_of(body.parrot, request.headers, user=body.user, session_id=body.session_id)
     inbox = Inbox()
-    submit = _placer.place(calls, hints, stream=bool(body.stream))
-    session = service.submit(submit, inbox)
-    names = [output.variable for output in submit.outputs]
-    reply = reply_of(_head(service, body.model, prefix, session, names[0]))
-    headers = {"x-parrot-session-id": session}
+    placer: CallPlacer = request.app.state.placer
+    placed = placer.submit(calls, hints, inbox, stream=bool(body.stream))
+    names = placed.names
+    reply = reply_of(_head(service, body.model, prefix, placed.session, names[0]))
+    headers = {"x-parrot-session-id": placed.session}
+
+    def end() -> None:
+        placer.end(placed, inbox.answers.values())
+
     if body.stream:
-        return EventStream(service, inbox, names, reply, prompt_field, headers)
-    await _answered(service, inbox, request)
+        return EventStream(service, inbox, names, reply, prompt_field, headers, end)
+    try:
+        await _answered(service, inbox, request)
+    finally:
+        end()
     if inbox.has_client_left:
         return Response(status_code=_NOBODY_READS)
     content = to_json(reply.whole(_answers(inbox, names, prompt_field)))

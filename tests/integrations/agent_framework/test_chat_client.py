@@ -230,9 +230,13 @@ def test_no_server_is_an_error_of_both(kind: type[Exception]) -> None:
 async def test_what_cannot_be_asked_is_never_sent(
     chat: ParrotChatClient, fake: FakeParrot, messages: Any, options: Any, stream: bool
 ) -> None:
-    with pytest.raises(ChatClientInvalidRequestException):
+    with pytest.raises(ChatClientInvalidRequestException) as caught:
         await ask(chat, messages, stream, options)
     assert fake.log == []
+    assert isinstance(caught.value, P.ProgramError)
+    assert str(caught.value).endswith(" [invalid_options]")
+    assert "Error(" not in str(caught.value)
+    assert isinstance(caught.value.__cause__, ValueError)
 
 
 @pytest.mark.parametrize(

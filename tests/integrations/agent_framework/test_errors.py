@@ -31,6 +31,7 @@ TABLE = [
     (P.WaitTimeout("wait_timeout", "m"), ChatClientException),
     (P.StreamRestarted("stream_restarted", "m"), ResponseInvalidatedException),
     (P.ValueFailed("prompt_too_long", "m", "a", ("a", "b")), ChatClientInvalidRequestException),
+    (P.ValueFailed("invalid_format", "m", "a", ("a",)), ChatClientInvalidRequestException),
     (P.ValueFailed("engine_lost", "m", "a", ("a",)), ChatClientException),
     (P.ValueCancelled("cancelled", "m", "a", ("a",)), ChatClientException),
 ]

@@ -35,6 +35,7 @@ TABLE = [
     (P.StreamRestarted("stream_restarted", "m"), ModelAPIError),
     (P.ValueFailed("prompt_too_long", "m", "a", ("a", "b")), ContextOverflowError),
     (P.ValueFailed("engine_rejected", "m", "a", ("a",)), ModelInvalidRequestError),
+    (P.ValueFailed("invalid_format", "m", "a", ("a",)), ModelInvalidRequestError),
     (P.ValueFailed("engine_lost", "m", "a", ("a",)), ModelAPIError),
     (P.ValueCancelled("cancelled", "m", "a", ("a",)), ModelAPIError),
 ]

@@ -276,9 +276,22 @@ def test_a_submit_whose_reply_was_lost_is_carried_out_once(
 
 def test_retries_end(fake: FakeParrot, client: P.ParrotClient) -> None:
     fake.mishaps = [httpx.ConnectError("no route")] * 9
-    with pytest.raises(P.ConnectionFailed):
+    with pytest.raises(P.ConnectionFailed, match=r"no connection to http://parrot\.test: no route"):
         client.submit(REQUEST)
     assert fake.count("POST") == 5
+
+
+def test_who_cannot_be_reached_is_named_without_credentials(fake: FakeParrot) -> None:
+    fake.mishaps = [httpx.ConnectError("no route")] * 9
+    with (
+        P.ParrotClient(
+            "http://me:secret@parrot.test:81/path", transport=httpx.MockTransport(fake.handle)
+        ) as client,
+        pytest.raises(P.ConnectionFailed) as caught,
+    ):
+        client.submit(REQUEST)
+    assert caught.value.context == {"server": "http://parrot.test:81"}
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("status", [400, 404, 409, 422, 500, 502])

@@ -15,6 +15,7 @@ from semantic_kernel.agents.orchestration.magentic import (
     MagenticOrchestration,
     StandardMagenticManager,
 )
+from semantic_kernel.agents.runtime import InProcessRuntime
 from semantic_kernel.filters import FilterTypes
 from semantic_kernel.functions import kernel_function
 from semantic_kernel.kernel import Kernel
@@ -136,17 +137,35 @@ def test_agents_that_are_not_planned_are_stages(server: ScriptedServer, told: li
     assert told == [("", {**labels, "stage": "writer"}), ("", {**labels, "stage": "critic"})]
 
 
-def test_a_handoff(server: ScriptedServer, told: list[Told]) -> None:
+@pytest.mark.parametrize("session", ["visit-7", None])
+def test_a_handoff(server: ScriptedServer, told: list[Told], session: str | None) -> None:
     """The framework's own: the session is bound to the service, an agent's name is the stage."""
-    service = ParrotChatCompletion(host=server.url).with_session(session="visit-7")
+    service = ParrotChatCompletion(host=server.url).with_session(session=session)
     first, second = members_of(service, 2)
     handoffs = OrchestrationHandoffs().add(first, second, "Transfer.")
     orchestration = HandoffOrchestration(members=[first, second], handoffs=handoffs)
     execute(run(orchestration, "Please Handoff-transfer_to_agent1( now."))
-    assert told == [
-        ("", {"session": "visit-7", "stage": "agent0"}),
-        ("", {"session": "visit-7", "stage": "agent1"}),
-    ]
+    labels = {} if session is None else {"session": session}
+    assert told == [("", {**labels, "stage": "agent0"}), ("", {**labels, "stage": "agent1"})]
+
+
+def test_what_actors_see_is_the_block_in_which_their_runtime_starts(
+    server: ScriptedServer, told: list[Told]
+) -> None:
+    first, second = members_of(ParrotChatCompletion(host=server.url), 2)
+    handoffs = OrchestrationHandoffs().add(first, second, "Transfer.")
+    orchestration = HandoffOrchestration(members=[first, second], handoffs=handoffs)
+
+    async def program() -> None:
+        runtime = InProcessRuntime()
+        with parrot_session(session="start"):
+            runtime.start()
+        with parrot_session(session="invoke"):
+            await (await orchestration.invoke("Hello.", runtime)).get(timeout=30)
+        await runtime.stop_when_idle()
+
+    execute(program())
+    assert told == [("", {"session": "start", "stage": "agent0"})]
 
 
 def test_magentic(server: ScriptedServer, told: list[Told]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 from unittest.mock import patch
@@ -73,6 +74,11 @@ def kernel_of(server: ScriptedServer, clock: Clock, *, has_filter: bool) -> Kern
 
 
 def members(kernel: Kernel, *instructions: str, form: Any = "semantic-kernel") -> list[Any]:
+    more = {"function_choice_behavior": FunctionChoiceBehavior.NoneInvoke()}
+    return agents_with(kernel, *instructions, form=form, **more)
+
+
+def agents_with(kernel: Kernel, *instructions: str, form: Any, **more: Any) -> list[Any]:
     return [
         ChatCompletionAgent(
             name=f"agent{i}",
@@ -80,7 +86,7 @@ def members(kernel: Kernel, *instructions: str, form: Any = "semantic-kernel") -
             kernel=kernel,
             prompt_template_config=PromptTemplateConfig(template=text, template_format=form),
             arguments=KernelArguments(what="tides"),
-            function_choice_behavior=FunctionChoiceBehavior.NoneInvoke(),
+            **more,
         )
         for i, text in enumerate(instructions)
     ]
@@ -127,16 +133,37 @@ def test_native_functions_in_instructions(server: ScriptedServer, has_filter: bo
     assert [note.where for note in report.late] == ["clock-now"]
 
 
-@pytest.mark.parametrize("form", ["handlebars", "jinja2"])
-def test_what_patches_asyncio_is_not_rendered_beforehand(server: ScriptedServer, form: Any) -> None:
-    """The orchestration could not begin any more."""
+def test_handlebars_is_not_rendered_beforehand(server: ScriptedServer) -> None:
+    """It patches asyncio, and the orchestration could not begin any more."""
     kernel = kernel_of(server, Clock(), has_filter=False)
-    orchestration = build(
-        PLANNED, "sequential", members(kernel, "Draft.", "Improve.", form=form), Heard(), rounds=2
-    )
+    who = members(kernel, "Draft.", "Improve.", form="handlebars")
+    orchestration = build(PLANNED, "sequential", who, Heard(), rounds=2)
     with patch("nest_asyncio.apply", side_effect=AssertionError):
         (note,) = execute(orchestration.plan("Tides")).report().cuts
-    assert "PromptTemplate with functions patches asyncio" in note.why
+    assert "HandlebarsPromptTemplate with functions patches asyncio" in note.why
+
+
+def test_jinja2_is_planned(server: ScriptedServer) -> None:
+    """It awaits functions; asyncio stays as it is."""
+
+    def outcome(classes: dict[str, Any]) -> Any:
+        kernel = kernel_of(server, Clock(), has_filter=False)
+        function = KernelFunctionFromPrompt(
+            "place", "w", prompt="A place, {{ w_mood() }}?", template_format="jinja2"
+        )
+        kernel.add_function("w", function)
+        who = members(kernel, "In {{ w_place() }}.", "At {{ clock_now() }}.", form="jinja2")
+        return texts(execute(run(build(classes, "sequential", who, Heard(), rounds=2))))
+
+    with patch("nest_asyncio.apply", side_effect=AssertionError):
+        plainly = outcome(PLAIN)
+        server.requests.clear()
+        with watch_plans() as plans:
+            assert outcome(PLANNED) == plainly
+    assert server.num_submits == 1
+    (report,) = (plan.report() for plan in plans)
+    assert (report.num_planned, report.num_claimed, report.num_missed) == (4, 4, 0), str(report)
+    assert not getattr(asyncio, "_nest_patched", False)
 
 
 def test_functions_that_patch_asyncio_are_not_rendered_beforehand(server: ScriptedServer) -> None:
@@ -150,6 +177,14 @@ def test_functions_that_patch_asyncio_are_not_rendered_beforehand(server: Script
     with patch("nest_asyncio.apply", side_effect=AssertionError):
         (note,) = execute(orchestration.plan("Tides")).report().cuts
     assert note.why == "in its instructions, w-place may patch asyncio"
+
+
+def test_agents_offer_their_functions_unless_they_are_told_not_to(server: ScriptedServer) -> None:
+    kernel = kernel_of(server, Clock(), has_filter=False)
+    who = agents_with(kernel, "Draft.", "Improve.", form="semantic-kernel")
+    orchestration = build(PLANNED, "sequential", who, Heard(), rounds=2)
+    (note,) = execute(orchestration.plan("Tides")).report().cuts
+    assert note.why == "its model may ask for tools"
 
 
 def test_a_function_of_another_server(server: ScriptedServer) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from semantic_kernel import Kernel
 from semantic_kernel.exceptions import FunctionExecutionException, OperationCancelledException
+from semantic_kernel.filters import FilterTypes
 from semantic_kernel.functions import KernelArguments, kernel_function
 from semantic_kernel.text.function_extension import aggregate_chunked_results
 
 from parrot_backend.engines.scripted import ScriptedConfig
+from parrot_integrations.errors import ProgramError
 from parrot_integrations.semantic_kernel import (
     ParrotPipeline,
     aggregate,
@@ -20,6 +22,7 @@ from parrot_integrations.semantic_kernel import (
     map_chunks,
     watch_plans,
 )
+from parrot_integrations.semantic_kernel.filters import PromptFilters
 from tests.helpers.scripted_server import ScriptedServer, scripted_server
 from tests.integrations.semantic_kernel.kernel_kit import add, kernel_of, plain, settle
 
@@ -100,7 +103,7 @@ async def test_many_chunks_are_several_plans(
     functions = [kernel.get_function("w", name) for name in "st"]
     expected = await aggregate(kernel, functions[0], CHUNKS, combine=functions[1])
     assert server.num_submits == 1
-    monkeypatch.setattr(chunks, "_MAX_CALLS", 2)
+    monkeypatch.setattr(chunks, "MAX_CALLS", 2)
     with watch_plans() as plans:
         assert await aggregate(kernel, functions[0], CHUNKS, combine=functions[1]) == expected
     # That of the combination is its own.
@@ -219,3 +222,51 @@ async def test_a_pipeline_ends_where_the_framework_does(
     else:
         assert await pipeline.invoke(kernel, given) is None
     await settle(server)
+
+
+async def looks(context: Any, next: Any) -> None:
+    await next(context)
+
+
+async def test_chunks_on_a_kernel_with_prompt_filters(
+    server: ScriptedServer, kernel: Kernel
+) -> None:
+    kernel.add_filter(FilterTypes.PROMPT_RENDERING, looks)
+    function = kernel.get_function("w", "s")
+    with watch_plans() as plans:
+        await map_chunks(kernel, function, CHUNKS)
+    assert server.num_submits == len(CHUNKS)
+    (line,) = str(plans[0].report()).splitlines()[1:]
+    assert line.endswith(
+        f"prompt-rendering filters (looks), see prompt_filters ({len(CHUNKS)} times)"
+    )
+    words: tuple[PromptFilters, ...] = ("ignore", "trace")
+    for word in words:
+        server.requests.clear()
+        await map_chunks(kernel, function, CHUNKS, prompt_filters=word)
+        await aggregate(kernel, function, CHUNKS, prompt_filters=word)
+        assert server.num_submits == 2
+    for over_chunks in (map_chunks, aggregate):
+        with pytest.raises(ProgramError, match="prompt-rendering filters"):
+            await over_chunks(kernel, function, CHUNKS, strict=True)
+        with pytest.raises(ValueError, match="cut, trace or ignore"):
+            await over_chunks(kernel, function, CHUNKS, prompt_filters="no")  # type: ignore[arg-type]
+    await settle(server)
+
+
+@pytest.mark.parametrize("over_chunks", [map_chunks, aggregate])
+async def test_one_text_is_no_list_of_texts(
+    server: ScriptedServer, kernel: Kernel, over_chunks: Any
+) -> None:
+    with pytest.raises(TypeError, match="not one text"):
+        await over_chunks(kernel, kernel.get_function("w", "s"), "hello")
+    assert server.num_submits == 0
+
+
+@pytest.mark.parametrize("step", ["a", ("a", "b"), ("s",), ("s", 1), ("s", "x", "y")])
+def test_what_is_no_step_of_a_pipeline(kernel: Kernel, step: Any) -> None:
+    function = kernel.get_function("w", "s")
+    if isinstance(step, tuple):
+        step = tuple(function if item == "s" else item for item in step)
+    with pytest.raises(TypeError, match="a step is a function"):
+        ParrotPipeline([function, step])

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from parrot_integrations.planning.background import background
+from parrot_integrations.semantic_kernel import watch_plans
 from tests.helpers.scripted_server import ScriptedServer
 
 ROOT = Path(__file__).parents[3]
@@ -23,17 +22,16 @@ def test_a_piece_is_well_formed(piece: str) -> None:
     compile(piece.replace(", ...)", ")"), "page", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
-async def test_the_first_piece_runs(
-    server: ScriptedServer, capsys: pytest.CaptureFixture[str]
-) -> None:
-    piece = PIECES[0].replace("http://127.0.0.1:8642", server.url)
-    names: dict[str, Any] = {"article": "Bees dance."}
-    running = eval(compile(piece, "page", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
-    assert inspect.iscoroutine(running)
-    await running
+def test_the_first_piece_runs(server: ScriptedServer, capsys: pytest.CaptureFixture[str]) -> None:
+    program = compile(PIECES[0].replace("http://127.0.0.1:8642", server.url), "page", "exec")
+    with watch_plans() as plans:
+        exec(program, {"__name__": "__main__"})
     assert capsys.readouterr().out.strip()
     assert server.num_submits == 1
     assert background().settle(5)
+    (report,) = (str(plan.report()) for plan in plans)
+    # The page shows it as what comes of that program.
+    assert f"```\n{report}\n```" in PAGE
 
 
 def test_the_page_names_what_the_package_offers() -> None:

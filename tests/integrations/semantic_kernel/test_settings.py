@@ -94,8 +94,18 @@ def test_no_server_is_an_error_of_both_trees(
     with pytest.raises(ServiceInitializationError, match="PARROT_HOST") as caught:
         kind(env_file_path="fake_env_file_path.env")
     assert isinstance(caught.value, NotConfigured)
+    assert "pass host=" in str(caught.value)
+    assert "base_url=" not in str(caught.value)
     monkeypatch.setenv("PARROT_BASE_URL", "http://base")
     assert kind().service_url() == "http://base"
+
+
+@both
+def test_an_address_that_is_none_is_named_as_it_was_given(kind: Any) -> None:
+    with pytest.raises(ServiceInitializationError) as caught:
+        kind(host="127.0.0.1:8642")
+    told = "The host must begin with http:// or https://, not '127.0.0.1:8642'. [invalid_base_url]"
+    assert str(caught.value) == told
 
 
 WRONG = [{"host": "localhost:1"}, {"timeout_s": 0}, {"perf": "fast"}, {"ai_model_id": 3}]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,12 @@ from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecut
 from semantic_kernel.connectors.ai.text_to_audio_client_base import TextToAudioClientBase
 from semantic_kernel.contents import ChatHistory
 from semantic_kernel.filters import FilterTypes
-from semantic_kernel.functions import KernelArguments, KernelFunctionFromPrompt, kernel_function
+from semantic_kernel.functions import (
+    KernelArguments,
+    KernelFunction,
+    KernelFunctionFromPrompt,
+    kernel_function,
+)
 from semantic_kernel.prompt_template import InputVariable
 from semantic_kernel.services.ai_service_selector import AIServiceSelector
 
@@ -512,3 +518,64 @@ async def test_streams_are_of_services_that_stream(server: ScriptedServer) -> No
     await settle(server)
     assert results[0] == results[1]
     assert used(plans[0].report()) == (2, 2, 0)
+
+
+async def both_ways(
+    server: ScriptedServer, build: Callable[[Kernel], KernelFunction]
+) -> tuple[list[Any], PlanReport]:
+    """What a function comes to without and with a plan, and the plan's report."""
+    results = []
+    for is_planned in (False, True):
+        found = kernel(server.url, is_planned=is_planned)
+        with watch_plans() as plans:
+            results.append(await outcome(found, build(found), input=TEXT, lang="en"))
+    await settle(server)
+    return results, plans[0].report()
+
+
+async def test_several_replies(server: ScriptedServer) -> None:
+    def build(found: Kernel) -> KernelFunction:
+        settings = ParrotChatPromptExecutionSettings(number_of_responses=2, seed=7)
+        add(found, "two", "Two of {{$input}}", settings=settings)
+        return add(found, "f", "Of {{w.two}}")
+
+    results, report = await both_ways(server, build)
+    assert results[0] == results[1]
+    assert used(report) == (3, 3, 0), str(report)
+
+
+async def test_functions_of_a_directory(server: ScriptedServer, tmp_path: Path) -> None:
+    folder = tmp_path / "files" / "sum"
+    folder.mkdir(parents=True)
+    (folder / "skprompt.txt").write_text("Sum {{$input}} in {{$lang}}")
+    (folder / "config.json").write_text('{"execution_settings": {"default": {"max_tokens": 5}}}')
+
+    def build(found: Kernel) -> KernelFunction:
+        found.add_plugin(parent_directory=str(tmp_path), plugin_name="files")
+        return add(found, "f", "{{files.sum}} & {{files.sum 'x'}}")
+
+    results, report = await both_ways(server, build)
+    assert results[0] == results[1]
+    assert used(report) == (3, 3, 0), str(report)
+
+
+async def test_a_service_that_is_not_there(server: ScriptedServer) -> None:
+    def build(found: Kernel) -> KernelFunction:
+        add(found, "lost", "Lost", settings=PromptExecutionSettings(service_id="nowhere"))
+        return add(found, "f", "{{w.s}} {{w.t}} {{w.lost}}")
+
+    results, report = await both_ways(server, build)
+    assert results[0] == results[1]
+    (note,) = report.cuts
+    assert note.where == "w-lost"
+    assert "No service found" in note.why
+
+
+async def test_a_service_that_is_not_there_is_the_frameworks_error(
+    server: ScriptedServer,
+) -> None:
+    found = kernel(server.url, is_planned=True)
+    settings = PromptExecutionSettings(service_id="nowhere")
+    lost = add(found, "lost", "Lost {{w.s}} {{w.t}}", settings=settings)
+    assert "KernelServiceNotFoundError" in await outcome(found, lost, input="x", lang="en")
+    await settle(server)

@@ -1,0 +1,194 @@
+"""What is found in the texts of calls, written on their requests before they are queued.
+
+Sessions whose calls declare nothing are followed in a run book; what their runs have in common is
+learnt in a shape book when they end. Each request gets its place in the order, its task group, the
+beginnings of its prompt that others may share, and how long its output will be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from parrot_backend.core.attempts import prefix_seed
+from parrot_backend.core.config import DiscoveryConfig
+from parrot_backend.core.criteria import Objective, ObjectiveClass
+from parrot_backend.core.discovery.beginnings import shared_beginnings
+from parrot_backend.core.discovery.found import Found
+from parrot_backend.core.discovery.pieces import Fresh, Reference
+from parrot_backend.core.discovery.run_book import RunBook
+from parrot_backend.core.discovery.shape_book import ShapeBook
+from parrot_backend.core.discovery.structure import FoundCall, StageShape
+from parrot_backend.core.ids import SessionId, TaskGroupId
+from parrot_backend.core.nodes import Request
+from parrot_backend.core.prompt import Role, Text
+from parrot_backend.core.session import Session
+from parrot_backend.core.variable import Variable, VariableState
+
+#: Nothing is foreseen of longer runs, since looking costs time for each stage before.
+_MAX_STAGES_SEEN = 64
+
+#: So far is looked ahead.
+_MAX_STAGES_TO_COME = 8
+
+#: What followed less often than this is not relied on.
+_MIN_SHARE = 0.5
+
+#: Of fewer outputs the longest ones say little.
+_MIN_OUTPUTS = 8
+
+#: Each boundary costs a look-up in queue and index; calls part from each other late.
+_MAX_BEGINNINGS = 32
+
+
+class _Expected(NamedTuple):
+    """What is expected of a session from its last stage on.
+
+    Attributes:
+        kinds: The templates of its stages so far.
+        width: How many calls the last one will have.
+        stages_to_come: How many are to follow.
+    """
+
+    kinds: tuple[tuple[str, ...], ...]
+    width: int
+    stages_to_come: int
+
+
+class Annotator:
+    """Finds the structure of sessions, and writes it on their requests.
+
+    Args:
+        config: What is done, and how much is remembered.
+    """
+
+    def __init__(self, config: DiscoveryConfig) -> None:
+        self._config = config
+        self._runs = RunBook(config.max_chars)
+        self._shapes = ShapeBook()
+        self._expected_of: dict[SessionId, _Expected] = {}
+
+    @property
+    def num_chars(self) -> int:
+        """How much text is remembered."""
+        return self._runs.num_chars
+
+    def begin(self, session: Session, request: Request, tokens_per_char: float) -> None:
+        """Take in a request that declares no inputs, before it is queued.
+
+        Args:
+            session: Its session.
+            request: The request; its model is settled.
+            tokens_per_char: Estimate that turns lengths into tokens.
+        """
+        if not self._config.is_on or request.inputs:
+            return
+        messages = list(_messages(request))
+        call = self._runs.begin(session.id, request.id, [text for _, text in messages])
+        request.found = self._found(session, call)
+        request.depth, request.remaining = call.stage, request.found.stages_to_come
+        if any(call.cuts()):
+            chain = shared_beginnings(prefix_seed(request), messages, call.cuts(), tokens_per_char)
+            request.beginnings = chain[-_MAX_BEGINNINGS:]
+
+    def end(self, session: Session, request: Request, output: Variable) -> None:
+        """Take in that a request has ended, and what it made."""
+        if request.found is None:
+            return
+        if output.state is not VariableState.READY:
+            self._runs.end(session.id, request.id, None, "")
+            return
+        self._runs.end(session.id, request.id, output.id, output.value or "")
+        if self._config.learns and request.usage is not None:
+            template, length = request.found.template, request.usage.completion_tokens
+            self._shapes.learn_length(_app_of(session), template, length)
+
+    def forget(self, session: Session) -> None:
+        """Take in that a session has ended, and learn from it."""
+        self._expected_of.pop(session.id, None)
+        stages = self._runs.forget(session.id)
+        if self._config.learns and stages:
+            self._shapes.learn_run(_app_of(session), stages)
+
+    def _found(self, session: Session, call: FoundCall) -> Found:
+        pieces = [piece for text in call.pieces for piece in text]
+        value_chars = sum(p.end - p.start for p in pieces if isinstance(p, Reference))
+        fresh_chars = sum(p.end - p.start for p in pieces if isinstance(p, Fresh))
+        found = Found(
+            call.reads,
+            call.stage,
+            call.template,
+            value_chars=value_chars,
+            repeated_chars=sum(p.end - p.start for p in pieces) - value_chars - fresh_chars,
+            fresh_chars=fresh_chars,
+        )
+        return self._foreseen(session, found) if self._config.learns else found
+
+    def _foreseen(self, session: Session, found: Found) -> Found:
+        """Return what was found of a call together with what earlier runs say of it."""
+        app = _app_of(session)
+        length = self._shapes.output_length(app, found.template)
+        # Other kinds of calls would say too little of this one: what is reserved must suffice.
+        if length and self._shapes.num_outputs(app, found.template) >= _MIN_OUTPUTS:
+            found = replace(found, expected_tokens=max(1, length.high_tokens))
+        if found.stage >= _MAX_STAGES_SEEN:
+            return found
+        # A call may come late to a stage that others have followed already.
+        stages = self._runs.shape(session.id)[: found.stage + 1]
+        expected = self._expected(session.id, app, stages)
+        is_waited_for = expected.stages_to_come and max(expected.width, stages[-1].width) > 1
+        group = TaskGroupId(f"{session.id}.stage{found.stage}") if is_waited_for else None
+        return replace(found, stages_to_come=expected.stages_to_come, group=group)
+
+    def _expected(self, session: SessionId, app: str, stages: Sequence[StageShape]) -> _Expected:
+        """Return what is expected from the last of the stages on.
+
+        It is looked up once for each kind of stage, since the calls of one agree in that.
+        """
+        kinds = tuple(stage.templates for stage in stages)
+        known = self._expected_of.get(session)
+        if known is not None and known.kinds == kinds:
+            return known
+        width, ahead = 0, list(stages)
+        while len(ahead) < len(stages) + _MAX_STAGES_TO_COME:
+            forecast = self._shapes.forecast(app, ahead)
+            if forecast is None or forecast.next_stage is None or forecast.share < _MIN_SHARE:
+                break
+            width = width or stages[-1].width + forecast.num_to_come
+            ahead.append(forecast.next_stage)
+        expected = _Expected(kinds, width, len(ahead) - len(stages))
+        self._expected_of[session] = expected
+        return expected
+
+
+def in_stage(objective: Objective, request: Request) -> Objective:
+    """Return the objective of a request that is deduced from its graph, or that of its stage.
+
+    Where a later stage waits for all calls of one, they matter as a group.
+    """
+    group = None if request.found is None else request.found.group
+    if group is None or objective.objective_class is not ObjectiveClass.LATENCY:
+        return objective
+    return replace(objective, objective_class=ObjectiveClass.TASK_GROUP, group=group)
+
+
+def _messages(request: Request) -> Iterator[tuple[str, str]]:
+    """Yield heads and texts of the messages; a raw prompt is one.
+
+    The message that is to be generated is none, unless it has begun.
+    """
+    head, texts = "", list[str]()
+    for position, segment in enumerate(request.segments):
+        if isinstance(segment, Role):
+            if position:
+                yield head, "".join(texts)
+            head, texts = f"{segment.role}\n{segment.head.text}", []
+        elif isinstance(segment, Text):
+            texts.append(segment.text)
+    if texts:
+        yield head, "".join(texts)
+
+
+def _app_of(session: Session) -> str:
+    return f"{len(session.tenant)}:{session.tenant}/{session.app}"

@@ -1,0 +1,222 @@
+"""Agents and teams over a real connection to a real server with a scripted engine."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+from autogen_agentchat.agents import AssistantAgent
+from autogen_agentchat.base import ChatAgent, TaskResult, Team
+from autogen_agentchat.conditions import MaxMessageTermination
+from autogen_agentchat.messages import (
+    ModelClientStreamingChunkEvent,
+    StructuredMessage,
+    TextMessage,
+    ToolCallExecutionEvent,
+)
+from autogen_agentchat.teams import RoundRobinGroupChat, SelectorGroupChat
+from autogen_core import CancellationToken
+from autogen_core.models import UserMessage
+from pydantic import BaseModel
+
+import parrot_integrations as P
+from parrot_backend.engines.scripted import ScriptedConfig
+from parrot_integrations.autogen import ParrotChatCompletionClient
+from tests.helpers.scripted_server import ScriptedServer, scripted_server
+
+pytestmark = pytest.mark.e2e
+NAMES = ("architect", "coder", "reviewer")
+
+
+class Sum(BaseModel):
+    a: int
+    b: int
+
+
+@pytest.fixture(scope="module")
+def slow_server() -> Iterator[ScriptedServer]:
+    """A server whose replies take long enough to be given up."""
+    with scripted_server(ScriptedConfig(token_s=0.002)) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: ScriptedServer) -> ParrotChatCompletionClient:
+    server.requests.clear()
+    return ParrotChatCompletionClient(base_url=server.url)
+
+
+def agents(client: ParrotChatCompletionClient, stream: bool = False) -> list[ChatAgent | Team]:
+    return [
+        AssistantAgent(
+            name,
+            client,
+            description=name,
+            system_message=f"You are {name}.",
+            model_client_stream=stream,
+        )
+        for name in NAMES
+    ]
+
+
+def texts_of(result: TaskResult) -> list[str]:
+    return [message.to_text() for message in result.messages if isinstance(message, TextMessage)]
+
+
+def stages(server: ScriptedServer, since: int) -> list[tuple[object, object]]:
+    sessions = list(server.service.coordinator.sessions)[since:]
+    labels = [dict(session.metadata) for session in sessions]
+    return [(found.get("session"), found.get("stage")) for found in labels]
+
+
+async def test_a_round_robin_of_three(
+    server: ScriptedServer, client: ParrotChatCompletionClient
+) -> None:
+    since = len(list(server.service.coordinator.sessions))
+    team = RoundRobinGroupChat(agents(client), termination_condition=MaxMessageTermination(10))
+    result = await team.run(task="Build a snake game.")
+    assert len(texts_of(result)) == 10
+    assert server.num_submits == 9
+    found = stages(server, since)
+    assert [stage for _, stage in found] == [*NAMES] * 3
+    assert len({session for session, _ in found}) == 1
+    assert found[0][0] is not None
+
+
+async def test_streaming_teams_say_the_same(client: ParrotChatCompletionClient) -> None:
+    plain = await RoundRobinGroupChat(agents(client), max_turns=3).run(task="Build it.")
+    team = RoundRobinGroupChat(agents(client, stream=True), max_turns=3)
+    pieces, result = [], None
+    async for event in team.run_stream(task="Build it."):
+        if isinstance(event, ModelClientStreamingChunkEvent):
+            pieces.append(event.content)
+        elif isinstance(event, TaskResult):
+            result = event
+    assert result is not None
+    assert texts_of(result) == texts_of(plain)
+    assert "".join(pieces) == "".join(texts_of(plain)[1:])
+
+
+async def test_a_selector_is_a_stage_of_its_own(
+    server: ScriptedServer, client: ParrotChatCompletionClient
+) -> None:
+    since = len(list(server.service.coordinator.sessions))
+
+    def turn(messages: Sequence[object]) -> str | None:
+        # The model chooses the second speaker; the scripted one names nobody, and it falls back.
+        return NAMES[0] if len(messages) == 1 else None
+
+    team = SelectorGroupChat(agents(client), client, selector_func=turn, max_turns=2)
+    result = await team.run(task="Build it.")
+    assert len(texts_of(result)) == 3
+    found = [str(stage) for _, stage in stages(server, since)]
+    assert found[0] == "architect"
+    assert set(found) == {"architect", "SelectorGroupChatManager"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_tools_are_called_and_answered(
+    server: ScriptedServer, client: ParrotChatCompletionClient, stream: bool
+) -> None:
+    calls = []
+
+    async def add(a: int, b: int) -> int:
+        """Add two numbers."""
+        calls.append((a, b))
+        return a + b
+
+    agent = AssistantAgent(
+        "calculator", client, tools=[add], reflect_on_tool_use=True, model_client_stream=stream
+    )
+    result = await agent.run(task="please add(1, 2)")
+    assert len(calls) == 1
+    (executed,) = (m for m in result.messages if isinstance(m, ToolCallExecutionEvent))
+    assert executed.content[0].content == str(sum(calls[0]))
+    assert isinstance(result.messages[-1], TextMessage)
+    assert server.num_submits == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_structured_output(client: ParrotChatCompletionClient, stream: bool) -> None:
+    agent = AssistantAgent(
+        "calculator", client, output_content_type=Sum, model_client_stream=stream
+    )
+    last = (await agent.run(task="numbers")).messages[-1]
+    assert isinstance(last, StructuredMessage)
+    assert isinstance(last.content, Sum)
+
+
+LONG: dict[str, Any] = {"max_tokens": 5_000, "ignore_eos": True}
+ASK = [UserMessage(content="long", source="ann")]
+
+
+async def under_way(server: ScriptedServer) -> None:
+    while not server.service.coordinator.num_unfinished_calls:
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_cancelled_token_ends_the_call_on_the_server(
+    slow_server: ScriptedServer, stream: bool
+) -> None:
+    client = ParrotChatCompletionClient(base_url=slow_server.url, **LONG)
+    token = CancellationToken()
+
+    async def ask() -> None:
+        if stream:
+            async for _ in client.create_stream(ASK, cancellation_token=token):
+                pass
+        else:
+            await client.create(ASK, cancellation_token=token)
+
+    task = asyncio.ensure_future(ask())
+    await under_way(slow_server)
+    token.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.to_thread(slow_server.wait_until_idle)
+
+
+async def test_a_stream_that_is_closed_ends_the_call(slow_server: ScriptedServer) -> None:
+    client = ParrotChatCompletionClient(base_url=slow_server.url, **LONG)
+    async with aclosing(client.create_stream(ASK, cancellation_token=CancellationToken())) as it:
+        await anext(it)
+        assert slow_server.service.coordinator.num_unfinished_calls == 1
+    await asyncio.to_thread(slow_server.wait_until_idle)
+
+
+async def test_a_call_that_timed_out_is_given_up(slow_server: ScriptedServer) -> None:
+    client = ParrotChatCompletionClient(base_url=slow_server.url, timeout_s=0.05, **LONG)
+    with pytest.raises(P.WaitTimeout):
+        await client.create(ASK)
+    await asyncio.to_thread(slow_server.wait_until_idle)
+
+
+async def test_a_team_says_that_the_server_is_away() -> None:
+    with scripted_server() as server:
+        client = ParrotChatCompletionClient(base_url=server.url)
+    with pytest.raises(RuntimeError, match="ConnectionFailed"):
+        await RoundRobinGroupChat(agents(client), max_turns=2).run(task="Build it.")
+
+
+async def test_many_calls_at_once(client: ParrotChatCompletionClient) -> None:
+    asked = [[UserMessage(content=f"number {i}", source="ann")] for i in range(50)]
+    together = await asyncio.gather(*map(client.create, asked))
+    contents = [result.content for result in together]
+    assert len(set(map(str, contents))) == 50
+    assert contents[:5] == [(await client.create(ask)).content for ask in asked[:5]]
+
+
+def test_one_client_in_several_event_loops_leaves_nothing_open(server: ScriptedServer) -> None:
+    client = ParrotChatCompletionClient(base_url=server.url)
+
+    async def ask() -> object:
+        return (await client.create(ASK)).content
+
+    assert asyncio.run(ask()) == asyncio.run(ask())
+    # What is not closed is a warning when it is collected, and warnings are errors.
+    gc.collect()
