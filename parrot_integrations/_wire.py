@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from parrot_backend.protocol import (
     CancelRequest,
@@ -25,7 +26,7 @@ from parrot_backend.protocol import (
     WireCriteria,
     WireModel,
 )
-from parrot_integrations.errors import ServerFailed
+from parrot_integrations.errors import RequestRejected, ServerFailed
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -54,8 +55,28 @@ class Call(Generic[T]):
     has_timeout: bool = False
 
     def content(self) -> bytes | None:
-        """Return the JSON body."""
-        return None if self.body is None else self.body.model_dump_json().encode()
+        """Return the JSON body.
+
+        Raises:
+            RequestRejected: It cannot be written as JSON.
+        """
+        return None if self.body is None else to_json(self.body)
+
+
+def to_json(model: BaseModel) -> bytes:
+    """Return a wire model as JSON.
+
+    Raises:
+        RequestRejected: A text of it is no Unicode.
+    """
+    try:
+        return model.model_dump_json().encode()
+    except PydanticSerializationError as exc:
+        raise RequestRejected(
+            "invalid_text",
+            "The request cannot be written as JSON: a text holds a lone surrogate, which is no "
+            "character.",
+        ) from exc
 
 
 def read_model(model: type[M]) -> Callable[[httpx.Response], M]:

@@ -149,7 +149,7 @@ class AsyncParrotClient:
 
     def __repr__(self) -> str:
         """Show the address, never the key."""
-        return f"AsyncParrotClient({self._settings.base_url!r})"
+        return f"AsyncParrotClient({self._settings.public_url!r})"
 
     async def _send(self, call: Call[T]) -> T:
         response = await self._retrying(backoff(call), self._send_once, call, False)

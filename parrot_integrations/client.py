@@ -161,7 +161,7 @@ class ParrotClient:
 
     def __repr__(self) -> str:
         """Show the address, never the key."""
-        return f"ParrotClient({self._settings.base_url!r})"
+        return f"ParrotClient({self._settings.public_url!r})"
 
     def _send(self, call: Call[T]) -> T:
         response = self._retrying(backoff(call), self._send_once, call, False)

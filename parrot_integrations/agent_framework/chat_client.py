@@ -128,8 +128,8 @@ class ParrotChatClient(
         )
 
     def service_url(self) -> str:
-        """Return the address of the server, for telemetry."""
-        return self._connection.settings.base_url
+        """Return the address of the server, for telemetry: without credentials and query."""
+        return self._connection.settings.public_url
 
     # --- what the framework calls -------------------------------------------------------------
 

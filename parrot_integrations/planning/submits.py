@@ -19,6 +19,7 @@ from parrot_backend.protocol import (
     WireCriteria,
 )
 from parrot_integrations._replies import is_settled
+from parrot_integrations._wire import to_json
 from parrot_integrations.async_client import AsyncParrotClient
 from parrot_integrations.client import ParrotClient
 from parrot_integrations.criteria import LATENCY
@@ -82,7 +83,7 @@ def chunks(calls: Sequence[ModelCall]) -> Iterator[list[ModelCall]]:
     chunk: list[ModelCall] = []
     chunk_bytes = 0
     for call in calls:
-        call_bytes = len(call.to_node("call", _OUTPUT).model_dump_json().encode())
+        call_bytes = _num_bytes(call)
         if chunk and (len(chunk) == MAX_CALLS or chunk_bytes + call_bytes > MAX_BYTES):
             yield chunk
             chunk, chunk_bytes = [], 0
@@ -224,6 +225,14 @@ async def _asubmit(
     if not all(map(is_settled, views)):
         await agive_up(client, reply.session_id)
     return [_outcome(view, terms) for view in views]
+
+
+def _num_bytes(call: ModelCall) -> int:
+    try:
+        return len(to_json(call.to_node("call", _OUTPUT)))
+    except RequestRejected:
+        # It will not be sent.
+        return 0
 
 
 def _in_order(reply: SubmitReply, num_calls: int) -> list[VariableView]:

@@ -19,6 +19,12 @@ from parrot_integrations.errors import ProgramError
 from parrot_integrations.planning.annotations import for_batch
 from parrot_integrations.planning.context import in_force
 from parrot_integrations.planning.plans import MAX_CALLS, MAX_CHARS
+from parrot_integrations.semantic_kernel.filters import (
+    FilterRules,
+    FilterWarnings,
+    FunctionFilters,
+    PromptFilters,
+)
 from parrot_integrations.semantic_kernel.foresight import (
     Draft,
     PlanRules,
@@ -35,7 +41,8 @@ from parrot_integrations.semantic_kernel.invocations import (
 )
 from parrot_integrations.semantic_kernel.pipeline import with_argument
 from parrot_integrations.semantic_kernel.stock import is_prompt
-from parrot_integrations.semantic_kernel.tracer import PromptFilters
+
+_warnings = FilterWarnings()
 
 
 async def map_chunks(
@@ -47,6 +54,7 @@ async def map_chunks(
     *,
     strict: bool = False,
     prompt_filters: PromptFilters = "cut",
+    function_filters: FunctionFilters = "cut",
 ) -> list[FunctionResult]:
     """Return the result of a function for each chunk, in order; all are asked for at once.
 
@@ -58,13 +66,14 @@ async def map_chunks(
         input_name: The argument that each chunk is.
         strict: As for ``ParrotPlanFilter``.
         prompt_filters: The same.
+        function_filters: The same.
 
     Raises:
         TypeError: The chunks are one text.
         ProgramError: ``not_planned``, if strict.
         Exception: What the first chunk that fails raises; the others are given up.
     """
-    rules = PlanRules(strict, prompt_filters)
+    rules = PlanRules(strict, FilterRules(prompt_filters, function_filters))
     run = _Chunks(kernel, function, chunks, arguments, input_name, rules)
     with for_batch(), run.planned(await run.begin()) as places:
         return await run.results(places)
@@ -81,6 +90,7 @@ async def aggregate(
     input_name: str = "input",
     strict: bool = False,
     prompt_filters: PromptFilters = "cut",
+    function_filters: FunctionFilters = "cut",
 ) -> str:
     """Return the texts for all chunks in one, or what a function makes of that.
 
@@ -94,13 +104,14 @@ async def aggregate(
         input_name: The argument that each chunk is, and for ``combine`` the texts in one.
         strict: As for ``ParrotPlanFilter``.
         prompt_filters: The same.
+        function_filters: The same.
 
     Raises:
         TypeError: The chunks are one text.
         ProgramError: ``not_planned``, if strict.
         Exception: What the first chunk that fails raises; the others are given up.
     """
-    rules = PlanRules(strict, prompt_filters)
+    rules = PlanRules(strict, FilterRules(prompt_filters, function_filters))
     run = _Chunks(kernel, function, chunks, arguments, input_name, rules)
     with for_batch() if combine is None else nullcontext():
         plans = await run.begin(combine, separator)
@@ -144,6 +155,7 @@ class _Chunks:
         self, combine: KernelFunction | None = None, separator: str = ""
     ) -> tuple[KernelPlans, list[Place]] | None:
         """Plan all invocations; return the place of each, that of ``combine`` at the end."""
+        _warnings.tell(self._kernel, self._rules.filters)
         try:
             drafts = await self._drafts(combine, separator)
             plans = begin(drafts)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TypeVar, get_args
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 from weakref import finalize
 
 from semantic_kernel import Kernel
@@ -25,6 +25,8 @@ from parrot_integrations.planning.running import aplanned
 from parrot_integrations.planning.submits import Terms
 from parrot_integrations.planning.symbols import CannotPlan
 from parrot_integrations.planning.watching import show_to_watchers
+from parrot_integrations.semantic_kernel.copies import copied
+from parrot_integrations.semantic_kernel.filters import FilterRules
 from parrot_integrations.semantic_kernel.invocations import (
     Invocation,
     KernelPlans,
@@ -33,9 +35,8 @@ from parrot_integrations.semantic_kernel.invocations import (
     current_place,
     placed,
 )
-from parrot_integrations.semantic_kernel.stock import copied
 from parrot_integrations.semantic_kernel.symbolic import TracedResult
-from parrot_integrations.semantic_kernel.tracer import PromptFilters, Tracer, TraceTooLarge
+from parrot_integrations.semantic_kernel.tracer import Tracer, TraceTooLarge
 
 T = TypeVar("T")
 
@@ -48,17 +49,11 @@ class PlanRules:
 
     Attributes:
         strict: A step that cannot be planned is an error.
-        prompt_filters: What is done about prompt-rendering filters of the user: nothing is planned,
-            they run in the trace as well, or they are taken to change nothing.
+        filters: What is done about filters of the user.
     """
 
     strict: bool = False
-    prompt_filters: PromptFilters = "cut"
-
-    def __post_init__(self) -> None:
-        """Reject a word that is none of the three."""
-        if self.prompt_filters not in get_args(PromptFilters):
-            raise ValueError(f"prompt_filters is cut, trace or ignore, not {self.prompt_filters!r}")
+    filters: FilterRules = field(default_factory=FilterRules)
 
 
 class Draft:
@@ -71,11 +66,12 @@ class Draft:
     """
 
     def __init__(self, kernel: Kernel, rules: PlanRules, name: str) -> None:
-        self.tracer = Tracer(kernel, PlanBuilder(), rules.prompt_filters)
+        self.tracer = Tracer(kernel, PlanBuilder(), rules.filters)
         self._rules = rules
         self._name = name
         self._is_streaming = False
         self._is_too_large = False
+        self._known: dict[int, Any] = {}
 
     @property
     def num_calls(self) -> int:
@@ -93,7 +89,7 @@ class Draft:
         """Add an invocation; return what stands for its result, None if nothing can be said."""
         self._is_streaming |= is_streaming
         try:
-            given = copied(arguments)
+            given = copied(arguments, self._known)
             return await self.tracer.trace(function, given, is_streaming=is_streaming)
         except (CannotPlan, TraceTooLarge) as exc:
             self._is_too_large |= isinstance(exc, TraceTooLarge)

@@ -19,6 +19,12 @@ from semantic_kernel.functions import FunctionResult, KernelArguments, KernelFun
 
 from parrot_integrations.errors import ProgramError
 from parrot_integrations.planning.plan import Plan
+from parrot_integrations.semantic_kernel.filters import (
+    FilterRules,
+    FilterWarnings,
+    FunctionFilters,
+    PromptFilters,
+)
 from parrot_integrations.semantic_kernel.forecasts import Forecasts
 from parrot_integrations.semantic_kernel.foresight import (
     Draft,
@@ -31,7 +37,6 @@ from parrot_integrations.semantic_kernel.foresight import (
 )
 from parrot_integrations.semantic_kernel.invocations import Place, at
 from parrot_integrations.semantic_kernel.stock import is_prompt
-from parrot_integrations.semantic_kernel.tracer import PromptFilters
 
 #: A function, perhaps with the name of the argument that its result becomes.
 Step = KernelFunction | tuple[KernelFunction, str]
@@ -44,10 +49,12 @@ class ParrotPipeline:
         steps: Prompt functions and native ones; with a name where the result is to become another
             argument than ``output_name``.
         output_name: The argument that the text of each result becomes.
-        strict: As for ``ParrotPlanFilter``, as is ``prompt_filters``.
+        strict: As for ``ParrotPlanFilter``.
+        prompt_filters: The same.
+        function_filters: The same.
 
     Raises:
-        ValueError: There are no steps.
+        ValueError: There are no steps, or a wish is not known.
         TypeError: One of them is no function, or no pair of a function and a name.
     """
 
@@ -58,11 +65,13 @@ class ParrotPipeline:
         output_name: str = "input",
         strict: bool = False,
         prompt_filters: PromptFilters = "cut",
+        function_filters: FunctionFilters = "cut",
     ) -> None:
         self._steps = [_named(step, output_name) for step in steps]
         if not self._steps:
             raise ValueError("a pipeline has at least one function")
-        self._rules = PlanRules(strict, prompt_filters)
+        self._rules = PlanRules(strict, FilterRules(prompt_filters, function_filters))
+        self._warnings = FilterWarnings()
         self._forecasts = Forecasts()
 
     async def plan(self, kernel: Kernel, arguments: KernelArguments | None = None) -> Plan:
@@ -107,6 +116,7 @@ class ParrotPipeline:
     ) -> Place | None:
         if self._forecasts.is_hopeless(None):
             return None
+        self._warnings.tell(kernel, self._rules.filters)
         try:
             draft = await self._draft(kernel, arguments, is_streaming=is_streaming)
             plans = begin([draft], partial(self._forecasts.remember, None, "a pipeline"))

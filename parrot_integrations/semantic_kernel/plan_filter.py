@@ -9,7 +9,10 @@ find their replies under way.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
 from inspect import isasyncgen
 from typing import Any, Self
@@ -26,6 +29,13 @@ from semantic_kernel.functions import (
 from parrot_integrations.errors import ProgramError
 from parrot_integrations.planning.annotations import annotated, parrot_session
 from parrot_integrations.planning.plan import Plan
+from parrot_integrations.semantic_kernel.filters import (
+    FilterRules,
+    FilterWarnings,
+    FunctionFilters,
+    PlanningFilter,
+    PromptFilters,
+)
 from parrot_integrations.semantic_kernel.forecasts import Forecasts
 from parrot_integrations.semantic_kernel.foresight import (
     Draft,
@@ -44,12 +54,32 @@ from parrot_integrations.semantic_kernel.invocations import (
     placed,
     within,
 )
-from parrot_integrations.semantic_kernel.tracer import PromptFilters
 
 Next = Callable[[FunctionInvocationContext], Awaitable[None]]
 
 
-class ParrotPlanFilter:
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """How an invocation is made.
+
+    Attributes:
+        block: It runs in such a block.
+        items: Makes of its stream one that is read rightly; None if it is already.
+        close: Called at its end, unless it streams.
+    """
+
+    block: Callable[[], AbstractContextManager[None]]
+    items: Callable[[Any], AsyncGenerator[Any, None]] | None
+    close: Callable[[], None] = lambda: None
+
+
+#: What a planner is invoking: a kernel may have several planners, and one is enough.
+_at_work: ContextVar[FunctionInvocationContext | None] = ContextVar(
+    "parrot_invocation", default=None
+)
+
+
+class ParrotPlanFilter(PlanningFilter):
     """Plans prompt functions; a function-invocation filter.
 
     Args:
@@ -59,11 +89,24 @@ class ParrotPlanFilter:
             ``cut`` plans nothing on a kernel that has some, ``trace`` runs them while a plan is
             made, too, on the prompt with stand-ins for generated texts, ``ignore`` takes them to
             change nothing.
+        function_filters: What is done about other function-invocation filters, which may refuse or
+            change what is asked: ``cut`` plans nothing on a kernel that has some, ``ignore`` takes
+            them to let everything pass as it is. Those with ``@traceable_step`` do not count.
+
+    Raises:
+        ValueError: A wish is not known.
     """
 
-    def __init__(self, *, strict: bool = False, prompt_filters: PromptFilters = "cut") -> None:
-        self._rules = PlanRules(strict, prompt_filters)
+    def __init__(
+        self,
+        *,
+        strict: bool = False,
+        prompt_filters: PromptFilters = "cut",
+        function_filters: FunctionFilters = "cut",
+    ) -> None:
+        self._rules = PlanRules(strict, FilterRules(prompt_filters, function_filters))
         self._forecasts = Forecasts()
+        self._warnings = FilterWarnings()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return the filter itself: clones of a kernel share what was learnt."""
@@ -71,34 +114,42 @@ class ParrotPlanFilter:
 
     async def __call__(self, context: FunctionInvocationContext, next: Next) -> None:
         """Invoke a function, planned if it is a prompt function."""
+        if _at_work.get() is context:
+            # Another planner on the same kernel sees to it.
+            await next(context)
+            return
         known = _foreseen(context.function)
-        if not isinstance(context.function, KernelFunctionFromPrompt):
-            await _run_native(context, next)
-        elif known is not None and known.has_planned:
-            await _go_on(context, next, inside(known))
+        step = await self._step(context, known)
+        token = _at_work.set(context)
+        try:
+            # Not in a function of its own: functions nest as deep as Python's stack allows.
+            with step.block():
+                await next(context)
+        except BaseException:
+            step.close()
+            raise
+        finally:
+            _at_work.reset(token)
+        if step.items and context.result is not None and isasyncgen(context.result.value):
+            # It is read when this filter has returned.
+            context.result.value = step.items(context.result.value)
         else:
-            await self._plan(context, next)
+            step.close()
         outermost = context.kernel.function_invocation_filters[-1:]
         if known is not None and any(one is self for _, one in outermost):
             # No other filter can change the result.
             _tell(known, context.result)
 
-    async def _plan(self, context: FunctionInvocationContext, next: Next) -> None:
+    async def _step(self, context: FunctionInvocationContext, known: Invocation | None) -> _Step:
+        """Return how an invocation is made."""
+        if not isinstance(context.function, KernelFunctionFromPrompt):
+            return _native(context.function)
+        if known is not None and known.has_planned:
+            return _inside(known)
         place = await self._begin(context)
         if place is None:
-            await _go_on(context, next, inside(None))
-            return
-        try:
-            with planned_at(place):
-                await next(context)
-        except BaseException:
-            place.plans.close()
-            raise
-        if context.result is not None and isasyncgen(context.result.value):
-            # It is read when this filter has returned.
-            context.result.value = planned_items(place, context.result.value)
-        else:
-            place.plans.close()
+            return _inside(None)
+        return _Step(partial(planned_at, place), partial(planned_items, place), place.plans.close)
 
     async def _begin(self, context: FunctionInvocationContext) -> Place | None:
         """Make a plan and send it; None if there is none."""
@@ -106,6 +157,7 @@ class ParrotPlanFilter:
         key = _key(function)
         if self._forecasts.is_hopeless(key):
             return None
+        self._warnings.tell(context.kernel, self._rules.filters)
         name = function.fully_qualified_name
         draft = Draft(context.kernel, self._rules, name)
         try:
@@ -126,6 +178,7 @@ async def plan_function(
     *,
     strict: bool = False,
     prompt_filters: PromptFilters = "cut",
+    function_filters: FunctionFilters = "cut",
 ) -> Plan:
     """Return what would be submitted for an invocation, without doing it.
 
@@ -137,11 +190,13 @@ async def plan_function(
         arguments: With what.
         strict: As for ``ParrotPlanFilter``.
         prompt_filters: The same.
+        function_filters: The same.
 
     Raises:
         ProgramError: ``not_planned``, if strict.
     """
-    draft = Draft(kernel, PlanRules(strict, prompt_filters), function.fully_qualified_name)
+    rules = PlanRules(strict, FilterRules(prompt_filters, function_filters))
+    draft = Draft(kernel, rules, function.fully_qualified_name)
     given = KernelArguments() if arguments is None else arguments
     await draft.add(function, given)
     return draft.plan()
@@ -161,24 +216,18 @@ def _tell(invocation: Invocation, result: FunctionResult | None) -> None:
         place.plans.tell(invocation, result)
 
 
-async def _go_on(context: FunctionInvocationContext, next: Next, place: Place | None) -> None:
-    """Invoke a function, and read its stream, at a place."""
-    with at(place):
-        await next(context)
-    if place is not None and context.result is not None and isasyncgen(context.result.value):
-        context.result.value = placed(place, context.result.value)
+def _inside(known: Invocation | None) -> _Step:
+    """Go on inside of an invocation."""
+    place = inside(known)
+    return _Step(partial(at, place), None if place is None else partial(placed, place))
 
 
-async def _run_native(context: FunctionInvocationContext, next: Next) -> None:
+def _native(function: KernelFunction) -> _Step:
     """Invoke a native function; what it invokes itself nobody has foreseen."""
     if current_place.get() is not None or annotated().stage is not None:
-        await _go_on(context, next, inside(None))
-        return
-    stage = partial(parrot_session, stage=context.function.fully_qualified_name)
-    with stage():
-        await next(context)
-    if context.result is not None and isasyncgen(context.result.value):
-        context.result.value = within(stage, context.result.value)
+        return _inside(None)
+    stage = partial(parrot_session, stage=function.fully_qualified_name)
+    return _Step(stage, partial(within, stage))
 
 
 def _key(function: KernelFunction) -> object:

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, ClassVar, Self
 
-import httpx
 from pydantic import Field, ValidationError
 from semantic_kernel.connectors.ai.prompt_execution_settings import PromptExecutionSettings
 from semantic_kernel.exceptions.service_exceptions import ServiceInitializationError
@@ -130,8 +129,8 @@ class ParrotService(AIServiceClientBase, ABC):
         return Connection(self.endpoint, own_async_client=self.client)
 
     def service_url(self) -> str:
-        """Return the address of the server, without credentials."""
-        return str(httpx.URL(self.endpoint.base_url).copy_with(userinfo=b""))
+        """Return the address of the server, for telemetry: without credentials and query."""
+        return self.endpoint.public_url
 
     def with_session(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 from semantic_kernel.kernel_pydantic import KernelBaseSettings
 
 
@@ -18,7 +18,7 @@ class ParrotSettings(KernelBaseSettings):
     Attributes:
         chat_model_id: Model of ``ParrotChatCompletion`` (``PARROT_CHAT_MODEL_ID``).
         text_model_id: Model of ``ParrotTextCompletion`` (``PARROT_TEXT_MODEL_ID``).
-        host: Address of the server (``PARROT_HOST``).
+        host: Address of the server (``PARROT_HOST``); not shown, as it may hold a password.
         base_url: The same, as the rest of the client calls it (``PARROT_BASE_URL``); ``host`` wins.
         api_key: Sent as a bearer token (``PARROT_API_KEY``).
     """
@@ -27,6 +27,6 @@ class ParrotSettings(KernelBaseSettings):
 
     chat_model_id: str | None = None
     text_model_id: str | None = None
-    host: str | None = None
-    base_url: str | None = None
+    host: str | None = Field(default=None, repr=False)
+    base_url: str | None = Field(default=None, repr=False)
     api_key: SecretStr | None = None

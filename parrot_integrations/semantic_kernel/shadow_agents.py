@@ -21,10 +21,11 @@ from parrot_integrations.planning.clients import Connection
 from parrot_integrations.planning.submits import Terms
 from parrot_integrations.planning.symbols import CannotPlan
 from parrot_integrations.semantic_kernel.chat_completion import ParrotChatCompletion
+from parrot_integrations.semantic_kernel.copies import copied
 from parrot_integrations.semantic_kernel.invocations import Invocation
 from parrot_integrations.semantic_kernel.shadow import ShadowKernel, Traced
 from parrot_integrations.semantic_kernel.shadow_templates import ShadowTemplate, patches_asyncio
-from parrot_integrations.semantic_kernel.stock import check_kernel, check_service, copied
+from parrot_integrations.semantic_kernel.stock import check_kernel, check_service
 from parrot_integrations.semantic_kernel.symbolic import TracedResult
 from parrot_integrations.semantic_kernel.tracer import Tracer
 
@@ -146,7 +147,7 @@ def shadows_of(
     Raises:
         CannotPlan: An agent has something of the user's that would run.
     """
-    # Agents may share settings, which the framework changes; so do their copies.
+    # Agents may share settings and histories, which change; so do their copies.
     memo: dict[int, Any] = {}
     shadows = []
     for member in members:
@@ -170,7 +171,7 @@ def _shadow(
     )
     arguments = member.arguments
     if arguments is not None:
-        arguments = copied(arguments)
+        arguments = copied(arguments, memo)
         arguments.execution_settings = copy.deepcopy(arguments.execution_settings, memo)
     update = {
         "kernel": _shadow_kernel(member.kernel, member.name, recording),

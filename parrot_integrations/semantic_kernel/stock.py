@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
-import enum
 import inspect
-import uuid
 from collections.abc import Iterable
-from copy import copy, deepcopy
-from typing import Any
 
 from semantic_kernel import Kernel
-from semantic_kernel.functions import KernelArguments, KernelFunction, KernelFunctionFromPrompt
-from semantic_kernel.kernel_pydantic import KernelBaseModel
+from semantic_kernel.functions import KernelFunction, KernelFunctionFromPrompt
 from semantic_kernel.prompt_template import (
     HandlebarsPromptTemplate,
     Jinja2PromptTemplate,
@@ -22,7 +16,6 @@ from semantic_kernel.services.ai_service_selector import AIServiceSelector
 
 from parrot_integrations.planning.symbols import CannotPlan
 from parrot_integrations.semantic_kernel.chat_completion import ParrotChatCompletion
-from parrot_integrations.semantic_kernel.symbolic import TemplateText
 from parrot_integrations.semantic_kernel.text_completion import ParrotTextCompletion
 
 _TEMPLATES = (KernelPromptTemplate, HandlebarsPromptTemplate, Jinja2PromptTemplate)
@@ -42,13 +35,6 @@ _TEXT = """
     get_text_contents get_streaming_text_contents foresee _inner_get_text_contents
     _inner_get_streaming_text_contents _calls _options connection
 """.split()  # noqa: SIM905 - shorter so
-
-#: Types whose texts run nobody's code.
-_VALUES = (
-    *(str, int, float, bool, bytes, type(None), complex, TemplateText, uuid.UUID),
-    *(datetime.datetime, datetime.date, datetime.time, datetime.timedelta),
-)
-_CONTAINERS = (list, tuple, dict, set, frozenset)
 
 
 def check_kernel(kernel: Kernel) -> None:
@@ -100,39 +86,4 @@ def has_own(kind: type, base: type, names: Iterable[str]) -> bool:
     """Tell whether a class has these of its base class, as they are."""
     return issubclass(kind, base) and all(
         inspect.getattr_static(kind, name) is inspect.getattr_static(base, name) for name in names
-    )
-
-
-def copied(arguments: KernelArguments) -> KernelArguments:
-    """Return arguments that may be changed as an invocation changes them.
-
-    The services' settings are added to those of the arguments (the framework's own way), and
-    defaults to the arguments.
-
-    Raises:
-        CannotPlan: A template might run code of the program through one of them.
-    """
-    for name, value in arguments.items():
-        if not _is_plain(value):
-            raise CannotPlan(f"argument {name} is a {type(value).__name__} of the program's own")
-    found = copy(arguments)
-    for name, value in arguments.items():
-        if type(value) in _CONTAINERS:
-            found[name] = deepcopy(value)
-    if arguments.execution_settings is not None:
-        found.execution_settings = dict(arguments.execution_settings)
-    return found
-
-
-def _is_plain(value: Any) -> bool:
-    kind = type(value)
-    if kind is dict:
-        return all(map(_is_plain, value)) and all(map(_is_plain, value.values()))
-    if kind in _CONTAINERS:
-        return all(map(_is_plain, value))
-    is_theirs = kind.__module__.partition(".")[0] == "semantic_kernel"
-    return (
-        kind in _VALUES
-        or (is_theirs and issubclass(kind, KernelBaseModel))
-        or (issubclass(kind, enum.Enum) and kind.__str__ in (enum.Enum.__str__, str.__str__))
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from html import unescape
-from typing import Any, Literal
+from typing import Any
 
 from semantic_kernel import Kernel
 from semantic_kernel.connectors.ai.chat_completion_client_base import ChatCompletionClientBase
@@ -31,6 +31,7 @@ from parrot_integrations.planning.clients import Connection
 from parrot_integrations.planning.submits import Terms
 from parrot_integrations.planning.symbols import CannotPlan
 from parrot_integrations.semantic_kernel.chat_completion import ParrotChatCompletion
+from parrot_integrations.semantic_kernel.filters import FilterRules
 from parrot_integrations.semantic_kernel.invocations import Invocation
 from parrot_integrations.semantic_kernel.native import look_through
 from parrot_integrations.semantic_kernel.services import ParrotService
@@ -44,10 +45,6 @@ from parrot_integrations.semantic_kernel.symbolic import TemplateCut, TemplateTe
 from parrot_integrations.semantic_kernel.text_completion import ParrotTextCompletion
 
 _logger = logging.getLogger(__name__)
-
-#: What is done about prompt-rendering filters of the user: nothing is planned, they run in the
-#: trace as well, or they are taken to change nothing.
-PromptFilters = Literal["cut", "trace", "ignore"]
 
 _REASON_CHARS = 160
 #: Bounds of one trace: functions may invoke themselves for ever. The server takes 10,000 nodes.
@@ -72,7 +69,7 @@ class Tracer:
     Args:
         kernel: Has the functions, services and filters.
         builder: Records the plan.
-        prompt_filters: What is done about prompt-rendering filters.
+        filters: What is done about filters of the user.
 
     Attributes:
         builder: As given.
@@ -82,14 +79,14 @@ class Tracer:
     """
 
     def __init__(
-        self, kernel: Kernel, builder: PlanBuilder, prompt_filters: PromptFilters = "cut"
+        self, kernel: Kernel, builder: PlanBuilder, filters: FilterRules | None = None
     ) -> None:
         self.builder = builder
         self.root = Invocation()
         self.terms: Terms | None = None
         self.connection: Connection | None = None
         self._kernel = kernel
-        self._prompt_filters = prompt_filters
+        self._filters = filters or FilterRules()
         self._num_invocations = 0
 
     async def trace(
@@ -135,6 +132,7 @@ class Tracer:
     ) -> str:
         """Return the text that a prompt function generates."""
         check_kernel(self._kernel)
+        self._filters.check(self._kernel)
         check_prompt_function(function)
         function.update_arguments_with_defaults(arguments)
         rendered = await self._rendered(function, arguments, invocation, is_streaming)
@@ -164,7 +162,7 @@ class Tracer:
         """Return the rendered prompt with markers, or the result if a filter knows it already.
 
         Raises:
-            CannotPlan: That is for the user's filters to say.
+            CannotPlan: The user's filters render none.
         """
         template = function.prompt_template
         config = template.prompt_template_config
@@ -177,10 +175,8 @@ class Tracer:
             return result
 
         shadow: Any = ShadowKernel(self._kernel, traced)
-        if not self._kernel.prompt_rendering_filters or self._prompt_filters == "ignore":
+        if not self._kernel.prompt_rendering_filters or self._filters.prompt == "ignore":
             return str.__str__(await template.render(shadow, arguments))
-        if self._prompt_filters == "cut":
-            raise CannotPlan("the kernel has prompt-rendering filters; see prompt_filters")
 
         async def render(inner: PromptRenderContext) -> None:
             inner.rendered_prompt = str.__str__(await template.render(shadow, inner.arguments))

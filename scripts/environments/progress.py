@@ -22,7 +22,13 @@ def run_logged(environment: Environment, command: Sequence[str], title: str) -> 
     with environment.log.open("a") as log:
         print(f"$ {' '.join(command)}", file=log, flush=True)
         process = subprocess.Popen(
-            command, cwd=ROOT, env=variables, stdout=log, stderr=subprocess.STDOUT
+            command,
+            cwd=ROOT,
+            env=variables,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            # The lock of the set-up is the child's, too.
+            close_fds=False,
         )
         try:
             return show_progress(environment, process, title)

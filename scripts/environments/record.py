@@ -30,7 +30,7 @@ def write_record(environment: Environment, state: str) -> None:
 
 def is_ready(record: dict[str, Any], environment: Environment) -> bool:
     """Tell whether what is recorded is complete and is the environment that is wanted."""
-    return record == _entry(environment, "ready")
+    return record == _entry(environment, "ready") and _is_of(environment)
 
 
 def reason_to_start_afresh(record: dict[str, Any], environment: Environment) -> str | None:
@@ -52,10 +52,15 @@ def reason_to_start_afresh(record: dict[str, Any], environment: Environment) -> 
 
 @contextlib.contextmanager
 def only_one_setup() -> Iterator[None]:
-    """Hold the checkout's set-up lock, so that two runs of make do not install at the same time."""
+    """Hold the checkout's set-up lock, so that two runs of make do not install at the same time.
+
+    What is started meanwhile inherits the lock: where this process is killed, the next set-up
+    waits for the pip that it left behind.
+    """
     import fcntl
 
     folder = os.open(ROOT, os.O_RDONLY)
+    os.set_inheritable(folder, True)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
         yield

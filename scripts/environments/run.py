@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 from scripts.environments.explain import SetupError
 from scripts.environments.install import install
@@ -18,9 +21,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         known = environments()
         options = parse_arguments(arguments, known)
-        for environment in known:
-            if is_wanted(environment, options.only or ()):
-                bring_up_to_date(environment, options.torch_index_url)
+        with terminated_as_interrupted():
+            for environment in known:
+                if is_wanted(environment, options.only or ()):
+                    bring_up_to_date(environment, options.torch_index_url)
     except SetupError as error:
         print(f"\nset-up: {error}", file=sys.stderr)
         return 1
@@ -28,6 +32,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\nset-up: interrupted; the next `make setup` starts afresh", file=sys.stderr)
         return 130
     return 0
+
+
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM end a block as an interrupt does, so that what it started ends with it."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def is_wanted(environment: Environment, only: Sequence[str]) -> bool:

@@ -27,6 +27,15 @@ def test_what_was_completed_is_ready(wanted: Environment, make_folder: Make) -> 
     assert reason_to_start_afresh(read_record(wanted), wanted) is None
 
 
+def test_what_lost_its_libraries_is_not_ready(wanted: Environment, make_folder: Make) -> None:
+    make_folder(wanted)
+    write_record(wanted, "ready")
+    (wanted.folder / "lib" / "python3.11").rmdir()
+    assert not is_ready(read_record(wanted), wanted)
+    reason = reason_to_start_afresh(read_record(wanted), wanted)
+    assert reason == "it is not an environment of Python 3.11"
+
+
 @pytest.mark.parametrize("state", ["installing", "failed"])
 def test_what_was_not_completed_is_not_ready(
     wanted: Environment, make_folder: Make, state: str

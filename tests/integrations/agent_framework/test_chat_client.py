@@ -201,6 +201,12 @@ def test_settings_come_from_a_file(tmp_path: Path) -> None:
     assert (chat.service_url(), chat.model) == (URL, "m")
 
 
+def test_telemetry_gets_no_credentials() -> None:
+    chat = ParrotChatClient(base_url="http://user:secret@host:1/p?token=secret")
+    assert chat.service_url() == "http://host:1/p"
+    assert "secret" not in repr(vars(chat))
+
+
 @pytest.mark.parametrize("kind", [P.NotConfigured, SettingNotFoundError])
 def test_no_server_is_an_error_of_both(kind: type[Exception]) -> None:
     with pytest.raises(kind, match="parrot serve"):

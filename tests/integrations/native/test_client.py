@@ -67,6 +67,46 @@ def test_the_key_is_never_shown() -> None:
     client.close()
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://user:secret@host:1/a@b", "http://host:1/a@b"),
+        ("https://secret@host", "https://host"),
+        ("http://[::1]:80/p?token=secret@x#secret", "http://[::1]:80/p"),
+        ("http://host?next=http://user:secret@x", "http://host"),
+        ("http://host#secret", "http://host"),
+        (URL, URL),
+    ],
+)
+def test_addresses_are_shown_without_secrets(url: str, shown: str) -> None:
+    settings = P.ClientSettings(url, "sk-secret", max_attempts=3)
+    assert settings.public_url == shown
+    assert repr(settings) == (
+        f"ClientSettings(base_url={shown!r}, connect_timeout_s=5.0, read_timeout_s=60.0, "
+        "max_attempts=3, retry_timeout_s=45.0)"
+    )
+    with P.ParrotClient(settings=settings) as client:
+        assert repr(client) == f"ParrotClient({shown!r})"
+
+
+@pytest.mark.parametrize("url", ["ftp://user:secret@host", "user:secret@host"])
+def test_a_wrong_address_is_told_without_secrets(url: str) -> None:
+    with pytest.raises(P.NotConfigured, match="host") as caught:
+        P.ParrotClient(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_text_that_is_no_unicode_is_refused(fake: FakeParrot) -> None:
+    node = CallNode(name="f", prompt=(TextSegment(text="\ud800"), OutputSegment(variable="y")))
+    with (
+        P.ParrotClient(URL, transport=httpx.MockTransport(fake.handle)) as client,
+        pytest.raises(P.RequestRejected, match="lone surrogate") as caught,
+    ):
+        client.submit(REQUEST.model_copy(update={"nodes": (node,)}))
+    assert caught.value.code == "invalid_text"
+    assert not fake.submits
+
+
 def test_neither_key_nor_prompts_are_logged(
     fake: FakeParrot, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -52,6 +52,13 @@ async def settle(reply: Reply, how: str) -> str | None:
 HOWS = pytest.mark.parametrize("how", ["result", "aresult", "events", "aevents"])
 
 
+def test_a_text_that_is_no_unicode_is_refused_alone(
+    connection: Connection, fake: FakeParrot
+) -> None:
+    outcomes = results(replies_to([call("a"), call("\ud800"), call("b")], connection, TERMS))
+    assert values(outcomes) == ["<a>", "invalid_text", "<b>"]
+
+
 @HOWS
 async def test_a_call_is_one_submit(connection: Connection, fake: FakeParrot, how: str) -> None:
     assert await settle(DirectReply(call("a"), connection, TERMS), how) == "<a>"

@@ -83,11 +83,11 @@ class RandomProgram:
         built = Built(kernel)
         # The user's filters, one perhaps outside of the planner and one inside.
         if self.is_planner_first and is_planned:
-            planner = ParrotPlanFilter(prompt_filters="ignore")
+            planner = ParrotPlanFilter(prompt_filters="ignore", function_filters="ignore")
             kernel.add_filter(FilterTypes.FUNCTION_INVOCATION, planner)
         kernel.add_filter(FilterTypes.FUNCTION_INVOCATION, built.invocation("outer"))
         if not self.is_planner_first and is_planned:
-            planner = ParrotPlanFilter(prompt_filters="ignore")
+            planner = ParrotPlanFilter(prompt_filters="ignore", function_filters="ignore")
             kernel.add_filter(FilterTypes.FUNCTION_INVOCATION, planner)
         kernel.add_filter(FilterTypes.FUNCTION_INVOCATION, built.invocation("inner"))
         kernel.add_filter(FilterTypes.PROMPT_RENDERING, built.rendering)

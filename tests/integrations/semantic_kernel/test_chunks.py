@@ -22,7 +22,7 @@ from parrot_integrations.semantic_kernel import (
     map_chunks,
     watch_plans,
 )
-from parrot_integrations.semantic_kernel.tracer import PromptFilters
+from parrot_integrations.semantic_kernel.filters import PromptFilters
 from tests.helpers.scripted_server import ScriptedServer, scripted_server
 from tests.integrations.semantic_kernel.kernel_kit import add, kernel_of, plain, settle
 
@@ -237,7 +237,9 @@ async def test_chunks_on_a_kernel_with_prompt_filters(
         await map_chunks(kernel, function, CHUNKS)
     assert server.num_submits == len(CHUNKS)
     (line,) = str(plans[0].report()).splitlines()[1:]
-    assert line.endswith(f"prompt-rendering filters; see prompt_filters ({len(CHUNKS)} times)")
+    assert line.endswith(
+        f"prompt-rendering filters (looks), see prompt_filters ({len(CHUNKS)} times)"
+    )
     words: tuple[PromptFilters, ...] = ("ignore", "trace")
     for word in words:
         server.requests.clear()

@@ -97,7 +97,7 @@ async def test_a_stream_stays_an_asynchronous_generator(server: ScriptedServer) 
         seen.append(isasyncgen(context.result.value))
 
     found.add_filter(FilterTypes.FUNCTION_INVOCATION, look)
-    found.add_filter(FilterTypes.FUNCTION_INVOCATION, ParrotPlanFilter())
+    found.add_filter(FilterTypes.FUNCTION_INVOCATION, ParrotPlanFilter(function_filters="ignore"))
     add(found, "s", "S {{$input}}")
     assert await streamed(found, add(found, "f", "F {{w.s}}"), input="x")
     assert seen[-1] is True
@@ -132,7 +132,7 @@ async def test_a_stream_that_nobody_reads_is_given_up(server: ScriptedServer) ->
             context.result = FunctionResult(function=context.function.metadata, value="mine")
 
     found.add_filter(FilterTypes.FUNCTION_INVOCATION, drop)
-    found.add_filter(FilterTypes.FUNCTION_INVOCATION, ParrotPlanFilter())
+    found.add_filter(FilterTypes.FUNCTION_INVOCATION, ParrotPlanFilter(function_filters="ignore"))
     add(found, "s", "S {{$input}}")
     made = add(found, "f", "F {{w.s}}")
     items = [item async for item in found.invoke_stream(made, KernelArguments(input="x"))]
@@ -168,12 +168,14 @@ async def test_filters_see_the_same(server: ScriptedServer, is_before: bool) -> 
         found = kernel(server.url, is_planned=False)
         if is_planned and not is_before:
             found.add_filter(
-                FilterTypes.FUNCTION_INVOCATION, ParrotPlanFilter(prompt_filters="ignore")
+                FilterTypes.FUNCTION_INVOCATION,
+                ParrotPlanFilter(prompt_filters="ignore", function_filters="ignore"),
             )
         recorder = Recorder(found)
         if is_planned and is_before:
             found.add_filter(
-                FilterTypes.FUNCTION_INVOCATION, ParrotPlanFilter(prompt_filters="ignore")
+                FilterTypes.FUNCTION_INVOCATION,
+                ParrotPlanFilter(prompt_filters="ignore", function_filters="ignore"),
             )
         server.requests.clear()
         await outcome(found, function(found), input="x")
@@ -237,7 +239,7 @@ def test_prompt_filters_is_one_of_three() -> None:
 
 
 async def test_a_filter_that_answers_itself_leaves_nothing(server: ScriptedServer) -> None:
-    found = kernel(server.url)
+    found = kernel(server.url, function_filters="ignore")
 
     async def cached(context: Any, next: Any) -> None:
         context.result = FunctionResult(function=context.function.metadata, value="cached")
@@ -250,7 +252,7 @@ async def test_a_filter_that_answers_itself_leaves_nothing(server: ScriptedServe
 async def test_a_filter_that_tries_again(server: ScriptedServer) -> None:
     results = []
     for is_planned in (False, True):
-        found = kernel(server.url, is_planned=is_planned)
+        found = kernel(server.url, is_planned=is_planned, function_filters="ignore")
 
         async def twice(context: Any, next: Any) -> None:
             await next(context)
@@ -369,7 +371,7 @@ async def test_a_plan_that_holds_forgives_those_before(server: ScriptedServer) -
 async def test_a_filter_that_changes_arguments(server: ScriptedServer) -> None:
     results = []
     for is_planned in (False, True):
-        found = kernel(server.url, is_planned=is_planned)
+        found = kernel(server.url, is_planned=is_planned, function_filters="ignore")
 
         async def change(context: Any, next: Any) -> None:
             context.arguments["input"] = "y"

@@ -82,6 +82,19 @@ async def test_a_failure_of_one_reply_is_the_framework_s(
         await stream(text, "a", Settings())
 
 
+@pytest.mark.parametrize("settings", [{}, {"number_of_responses": 2}, {"session": "\ud800"}])
+async def test_a_text_that_is_no_unicode_is_the_framework_s_error(
+    text: ParrotTextCompletion, settings: dict[str, Any]
+) -> None:
+    prompt = "a" if "session" in settings else "\ud800"
+    with pytest.raises(ServiceInvalidRequestError, match="lone surrogate") as caught:
+        await text.get_text_contents(prompt, Settings(**settings))
+    assert isinstance(caught.value, P.RequestRejected)
+    if settings != {"number_of_responses": 2}:
+        with pytest.raises(ServiceInvalidRequestError, match="lone surrogate"):
+            await stream(text, prompt, Settings(**settings))
+
+
 async def test_a_wrong_setting_is_the_framework_s_error(text: ParrotTextCompletion) -> None:
     wrong = PromptExecutionSettings(temperature=3)
     with pytest.raises(ServiceInvalidExecutionSettingsError, match="temperature"):
