@@ -59,6 +59,14 @@ def test_command(client: ClientEnvironment, options: Sequence[str]) -> list[str]
     return [str(interpreter(client)), "-m", "pytest", client.tests, *options]
 
 
+def _sources(place: Path) -> Iterator[Path]:
+    """Yield the Python files of a folder, or the one file."""
+    if place.is_file():
+        yield place
+    else:
+        yield from place.rglob("*.py")
+
+
 def types_command(client: ClientEnvironment, options: Sequence[str]) -> list[str] | None:
     """Return the command that checks the types of a row's sources, if it has any.
 
@@ -66,9 +74,7 @@ def types_command(client: ClientEnvironment, options: Sequence[str]) -> list[str
     files, because its configuration excludes the folders: without the framework they do not check.
     """
     files = sorted(
-        str(path.relative_to(ROOT))
-        for name in client.typed
-        for path in ((ROOT / name).rglob("*.py") if (ROOT / name).is_dir() else [ROOT / name])
+        str(path.relative_to(ROOT)) for name in client.typed for path in _sources(ROOT / name)
     )
     if not files:
         return None
