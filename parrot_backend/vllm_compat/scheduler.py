@@ -86,7 +86,7 @@ class SchedulerHooks(_Base):
 
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
         """Make a step."""
-        if self.hooks.is_idle:
+        if self.hooks.is_idle or self.hooks.goes_on():
             return super().schedule(*args, **kwargs)
         begin_s = time.monotonic()
         choice = self.hooks.before_step(begin_s)
@@ -180,6 +180,10 @@ class SchedulerHooks(_Base):
     def first_unhinted(self) -> HookedRequest | None:
         """Return the next waiting request without hints, or None."""
         return _hooked(self._stock_waiting.peek_request()) if self._stock_waiting else None
+
+    def nobody_waits(self) -> bool:
+        """Tell whether no request waits that could begin."""
+        return not (len(self.waiting) or self.kv_holding_waiting)
 
     def preempt(self, hooked: HookedRequest) -> bool:
         """Put a running request back into the queue; False if that cannot be now."""

@@ -130,6 +130,10 @@ class CoreSeam(Protocol):
         """Return the next waiting request without hints, or None."""
         ...
 
+    def nobody_waits(self) -> bool:
+        """Tell whether no request waits that could begin."""
+        ...
+
     def preempt(self, request: Any) -> bool:
         """Put a running request back into the queue; False if that cannot be now."""
         ...
@@ -232,6 +236,10 @@ class Hooks(Protocol):
 
     def may_begin(self, request: Any) -> bool:
         """Tell whether the next waiting request may begin in this step. Within a step."""
+        ...
+
+    def goes_on(self) -> bool:
+        """Tell whether the next step needs no plan: then it is not told of, but for its end."""
         ...
 
     def before_step(self, now_s: float) -> StepChoice:

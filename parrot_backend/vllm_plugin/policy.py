@@ -6,7 +6,7 @@ touched; where some with hints are around, they count as members of task groups.
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import islice, takewhile
 from typing import Any
 
@@ -14,6 +14,7 @@ from parrot_backend.core.step_time import StepTimeFitter, StepWork
 from parrot_backend.vllm_compat.seams import CoreRequest, CoreSeam
 from parrot_backend.vllm_plugin.admission import Admission
 from parrot_backend.vllm_plugin.calls import Calls
+from parrot_backend.vllm_plugin.figures import Figures
 from parrot_backend.vllm_plugin.hints import Hints, RequestClass
 from parrot_backend.vllm_plugin.keeper import PrefixKeeper
 from parrot_backend.vllm_plugin.options import PluginOptions
@@ -22,6 +23,7 @@ from parrot_backend.vllm_plugin.report import ReportLog
 from parrot_backend.vllm_plugin.room import RoomMaker
 from parrot_backend.vllm_plugin.roster import UNHINTED_CLASS, Roster
 from parrot_backend.vllm_plugin.splicer import Splicer
+from parrot_backend.vllm_plugin.steady import SteadyDecoding
 from parrot_backend.vllm_plugin.step_work import work_of
 from parrot_backend.vllm_plugin.waiting import WaitingRequests
 
@@ -31,10 +33,6 @@ _FILL = Hints(request_class=RequestClass.FILL)
 
 #: So many waiting latency-sensitive requests are looked at before a step.
 _MAX_LOOKED_AT = 8
-
-
-#: The times of steps change with each step; they are told so often.
-_FIGURES_INTERVAL_S = 1.0
 
 
 class ApplicationPolicy:
@@ -58,9 +56,13 @@ class ApplicationPolicy:
         self._roster = Roster()
         self._works: list[tuple[StepWork, float]] = []
         self._splicer.is_on = options.splice
-        self._last_done_s = self._told_s = 0.0
-        self._told: dict[str, Any] = {}
-        self.reports = ReportLog(self._changes, self._snapshot)
+        self._last_done_s = 0.0
+        self._steady = SteadyDecoding(core)
+        self._figures = Figures(core, self.keeper, self._room, self.fitter)
+        self.reports = ReportLog(
+            lambda: self._figures.changes(self._last_done_s),
+            lambda: self._figures.snapshot(self._last_done_s),
+        )
         self._calls = Calls(self)
 
     @property
@@ -72,6 +74,7 @@ class ApplicationPolicy:
 
     def admit(self, request: CoreRequest, extra_args: dict[str, Any] | None, now_s: float) -> None:
         """A request has come: read its hints."""
+        self._steady.interrupt()
         hints = self._roster.admit(request, extra_args, now_s)
         if hints is None:
             return
@@ -102,6 +105,7 @@ class ApplicationPolicy:
         changed = self._roster.change(name, raw, now_s)
         if changed is None:
             return
+        self._steady.interrupt()
         request, before = changed
         hints: Hints = request.hints
         if (hints.prefixes, hints.retain) != (before.prefixes, before.retain):
@@ -148,6 +152,10 @@ class ApplicationPolicy:
 
     # --- steps -------------------------------------------------------------------------------
 
+    def goes_on(self) -> bool:
+        """Tell whether the next step needs no plan, because it is like the one before."""
+        return self._steady.goes_on()
+
     def before_step(self, now_s: float) -> StepPlan[CoreRequest]:
         """Choose who takes part in the next step."""
         self._admission.set_time(now_s)
@@ -175,6 +183,7 @@ class ApplicationPolicy:
         )
         self._room.make_for_step(plan.order, plan.held)
         self._admission.begin_step(plan)
+        self._steady.planned(plan)
         return plan
 
     def _heads(self) -> list[CoreRequest]:
@@ -247,6 +256,7 @@ class ApplicationPolicy:
     def configure(self, options: PluginOptions) -> None:
         """Take other options; for whoever compares them."""
         self.options = self._admission.options = options
+        self._steady.interrupt()
         self._pacer = Pacer(options.pacing())
         self.keeper.configure(options)
         self._splicer.is_on = options.splice
@@ -255,22 +265,10 @@ class ApplicationPolicy:
         for request in old:
             self.enqueue(request, request.waits_since_s)
 
-    def figures(self) -> dict[str, Any]:
-        """Return what is counted, and how long steps take; plain data."""
-        model = self.fitter.model
-        return {
-            "step_time": None if model is None else asdict(model),
-            "pinned_tokens": self.keeper.num_pinned_blocks * self._core.block_tokens,
-            "lost_pins": self.keeper.lost_pins,
-            "hit_tokens": self.keeper.hit_tokens,
-            "pinned_hit_tokens": self.keeper.pinned_hit_tokens,
-            "preempted": self._room.num_preempted,
-        }
-
     def state(self) -> dict[str, Any]:
         """Return what is inside; plain data."""
         return {
-            **self.figures(),
+            **self._figures.all(),
             "alive": len(self._roster),
             "named": self._roster.num_named,
             "waiting": len(self.waiting),
@@ -281,19 +279,3 @@ class ApplicationPolicy:
             "free_blocks": self._core.pool.num_free(),
             "num_blocks": self._core.pool.num_blocks,
         }
-
-    def _changes(self) -> dict[str, Any]:
-        figures = self.figures()
-        is_due = self._last_done_s - self._told_s >= _FIGURES_INTERVAL_S
-        if not (self.keeper.has_changes or is_due or _counts(figures) != _counts(self._told)):
-            return {}
-        self._told, self._told_s = figures, self._last_done_s
-        return {**self.keeper.take_changes(), **figures}
-
-    def _snapshot(self) -> dict[str, Any]:
-        self._told, self._told_s = self.figures(), self._last_done_s
-        return {**self.keeper.snapshot(), **self._told}
-
-
-def _counts(figures: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in figures.items() if name != "step_time"}

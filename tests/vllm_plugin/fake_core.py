@@ -209,7 +209,7 @@ class FakeCore:
 
     def step(self) -> Step:
         """Make a step, let it take its time, and take in its results."""
-        is_known = not self.policy.is_idle
+        is_known = not (self.policy.is_idle or self.policy.goes_on())
         step = self._schedule_hooked() if is_known else self._schedule(self.max_step_tokens)
         step.elapsed_s = STEP_TIME.predict_s(step.work) if step.computed else EMPTY_STEP_S
         self.now_s += step.elapsed_s
@@ -278,6 +278,9 @@ class FakeCore:
 
     def first_unhinted(self) -> FakeRequest | None:
         return self.stock[0] if self.stock else None
+
+    def nobody_waits(self) -> bool:
+        return not self.stock and not self.policy.waiting
 
     def preempt(self, request: FakeRequest) -> bool:
         if not self.can_preempt:
