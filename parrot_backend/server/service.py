@@ -177,9 +177,7 @@ class Service:
             self.runtime.dispatch(SessionClosed(session))
         elif not live.is_closed:
             self.runtime.dispatch(
-                GraphSubmitted(
-                    session, is_new=False, tenant=DEFAULT_TENANT, close=True, quiet=True
-                )
+                GraphSubmitted(session, is_new=False, tenant=DEFAULT_TENANT, close=True, quiet=True)
             )
 
     def cancel(self, session: SessionId, names: Sequence[str] | None) -> None:

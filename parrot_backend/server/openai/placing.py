@@ -142,6 +142,8 @@ def submit_of(
     close: bool = True,
 ) -> wire.SubmitRequest:
     """Return the submit of calls; without a session it opens one."""
+    if hints.stage is not None:
+        calls = [call.model_copy(update={"stage": hints.stage}) for call in calls]
     return wire.SubmitRequest(
         session_id=session,
         app=hints.app,
