@@ -59,7 +59,7 @@ def told(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[li
     accept = SessionBook.accept
 
     def listen(self: SessionBook, session: Any, submission: Any) -> None:
-        stages = {call.stage for call in calls_of(submission.nodes)} - {None}
+        stages = {call.stage for call in calls_of(submission.nodes) if call.stage is not None}
         stage = {"stage": ", ".join(sorted(stages))} if stages else {}
         told.append((session.app, {**dict(session.metadata), **stage}))
         accept(self, session, submission)
