@@ -85,7 +85,8 @@ class Annotator:
         if not self._config.is_on or request.inputs:
             return
         messages = list(_messages(request))
-        call = self._runs.begin(session.id, request.id, [text for _, text in messages])
+        texts = [text for _, text in messages]
+        call = self._runs.begin(session.id, request.id, texts, request.stage)
         request.found = self._found(session, call)
         request.depth, request.remaining = call.stage, request.found.stages_to_come
         if any(call.cuts()):

@@ -118,6 +118,7 @@ def _requests(spec: CallSpec, session: SessionId, tenant: str) -> Iterator[Reque
             tenant=tenant,
             model=spec.model,
             chat=spec.chat,
+            stage=spec.stage,
             segments=tuple(before),
             sampling=segment.sampling,
         )

@@ -24,12 +24,16 @@ class VariableSpec:
 
 @dataclass(frozen=True, slots=True)
 class CallSpec:
-    """One call of a model. The segments hold one or more outputs; None takes the default model."""
+    """One call of a model. The segments hold one or more outputs; None takes the default model.
+
+    ``stage``: which part of the program it is, as the client says.
+    """
 
     name: str
     segments: tuple[Segment, ...]
     model: str | None = None
     chat: ChatOptions = NO_CHAT
+    stage: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,7 @@ class Request(Node):
         reason: Why the engine was chosen, for people.
         usage: What the engine reported at the end.
         chat: How the chat is put to the model, if it is one.
+        stage: Which part of the program this is, as the client says.
         quiet: Nobody reads its text while it is generated, in this attempt or in the next one.
         found: What its texts were found to say of it, if they were looked at.
         beginnings: Hashes of beginnings of its prompt that others may share, between boundaries.
@@ -152,6 +153,7 @@ class Request(Node):
     placed_s: float | None = None
     first_token_s: float | None = None
     chat: ChatOptions = NO_CHAT
+    stage: str | None = None
     quiet: bool = False
     found: Found | None = None
     beginnings: PrefixChain = ()

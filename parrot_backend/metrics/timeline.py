@@ -116,6 +116,7 @@ def _ran(request: Request, now_s: float) -> _Slice:
         "output": name_of(request.output),
         "attempt": request.attempts,
         "group": request.objective.group,
+        "stage": request.stage,
     }
     if usage is not None:
         args["prompt_tokens"] = usage.prompt_tokens

@@ -28,6 +28,7 @@ class CallNode(WireModel):
         tools: What the model may ask the client to call; for chats with one output.
         parallel_tool_calls: Whether it may ask for several calls at once.
         chat_template_kwargs: Further arguments of the model's chat template.
+        stage: Which part of the program this is, such as an agent's name; advice alone.
     """
 
     kind: Literal["call"] = "call"
@@ -40,6 +41,7 @@ class CallNode(WireModel):
     tool_choice: ToolChoice = "auto"
     parallel_tool_calls: bool = True
     chat_template_kwargs: dict[str, Scalar] = Field(default_factory=dict, max_length=16)
+    stage: str | None = Field(default=None, min_length=1, max_length=1024)
 
     @model_validator(mode="after")
     def _one_prompt(self) -> Self:

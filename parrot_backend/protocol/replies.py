@@ -100,7 +100,8 @@ class NodeView(WireModel):
     """One call step or transform with its states in time.
 
     Times are seconds since the session was opened. ``engine_s`` is the time that the engine itself
-    reports for the request, from its queue to its last token.
+    reports for the request, from its queue to its last token. ``stage`` is what the client said;
+    ``found.stage`` is a number.
     """
 
     id: str
@@ -109,6 +110,7 @@ class NodeView(WireModel):
     inputs: tuple[str, ...]
     output: str
     model: str | None = None
+    stage: str | None = None
     objective: str | None = None
     group: str | None = None
     engine: str | None = None

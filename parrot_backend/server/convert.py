@@ -135,10 +135,11 @@ def _node(node: wire.WireNode, session: SessionId) -> NodeSpec:
     if node.messages is not None:
         segments = _chat(node.messages, node.sampling, session, where)
         num_outputs = sum(isinstance(segment, Output) for segment in segments)
-        return CallSpec(node.name, segments, node.model, chat_options(node, num_outputs))
+        options = chat_options(node, num_outputs)
+        return CallSpec(node.name, segments, node.model, options, node.stage)
     assert node.prompt is not None, "checked by the wire model"
     raw = tuple(_segments(node.prompt, node.sampling, session, where))
-    return CallSpec(node.name, raw, node.model, chat_options(node, num_outputs=1))
+    return CallSpec(node.name, raw, node.model, chat_options(node, num_outputs=1), node.stage)
 
 
 def _transform_node(node: wire.TransformNode, session: SessionId) -> TransformSpec:

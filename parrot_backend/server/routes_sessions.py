@@ -10,8 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from parrot_backend import protocol as wire
-from parrot_backend.core.events import CancelRequested, SessionClosed
-from parrot_backend.core.ids import SessionId, variable_id
+from parrot_backend.core.ids import SessionId
 from parrot_backend.metrics.timeline import session_to_trace
 from parrot_backend.server.http_io import (
     ERROR_REPLIES,
@@ -59,8 +58,11 @@ async def get_session(session_id: str, service: ServiceDependency) -> Response:
 
 @router.delete("/sessions/{session_id}", status_code=204)
 async def delete_session(session_id: str, service: ServiceDependency) -> Response:
-    """End a session: cancel what is unfinished, answer every waiter, forget all values."""
-    service.runtime.dispatch(SessionClosed(SessionId(session_id)))
+    """End a session: cancel what is unfinished, answer every waiter, forget all values.
+
+    One that OpenAI calls share for their words alone lets those go on that requests wait for.
+    """
+    service.end_session(SessionId(session_id))
     return Response(status_code=204)
 
 
@@ -69,10 +71,7 @@ async def cancel(
     session_id: str, service: ServiceDependency, body: wire.CancelRequest | None = None
 ) -> Response:
     """Give up some variables of a session, or all unfinished ones."""
-    session = SessionId(session_id)
-    names = None if body is None else body.variables
-    variables = None if names is None else tuple(variable_id(session, name) for name in names)
-    service.runtime.dispatch(CancelRequested(session, variables))
+    service.cancel(SessionId(session_id), None if body is None else body.variables)
     return Response(status_code=204)
 
 

@@ -18,7 +18,12 @@ from parrot_backend import protocol as wire
 from parrot_backend.core.commands import AnswerWaiter
 from parrot_backend.core.coordinator import Coordinator
 from parrot_backend.core.criteria import Criteria
-from parrot_backend.core.events import SessionClosed, ValueRequested
+from parrot_backend.core.events import (
+    CancelRequested,
+    GraphSubmitted,
+    SessionClosed,
+    ValueRequested,
+)
 from parrot_backend.core.ids import EngineId, SessionId, VariableId, name_of, variable_id
 from parrot_backend.core.step_time import StepWork
 from parrot_backend.engines.base import EngineLoad
@@ -160,6 +165,39 @@ class Service:
         except BaseException:
             self.runtime.leave(inbox)
             raise
+
+    def end_session(self, session: SessionId) -> None:
+        """End a session for a client; what requests wait for in a shared one is finished first.
+
+        Raises:
+            RequestError: ``unknown_session``.
+        """
+        live = self.coordinator.session(session)
+        if not self.open_sessions.end_after_work(session):
+            self.runtime.dispatch(SessionClosed(session))
+        elif not live.is_closed:
+            self.runtime.dispatch(
+                GraphSubmitted(session, is_new=False, tenant=DEFAULT_TENANT, close=True, quiet=True)
+            )
+
+    def cancel(self, session: SessionId, names: Sequence[str] | None) -> None:
+        """Give up variables of a session; in a shared one, none that somebody waits for.
+
+        Args:
+            session: The session.
+            names: None means all that are unfinished.
+
+        Raises:
+            RequestError: ``unknown_session`` or ``unknown_variable``.
+        """
+        variables = None if names is None else [variable_id(session, name) for name in names]
+        live = self.coordinator.session(session)
+        if self.open_sessions.is_shared(session):
+            given = live.graph.variables if variables is None else variables
+            variables = [v for v in given if not live.find(v).waiters]
+        self.runtime.dispatch(
+            CancelRequested(session, None if variables is None else tuple(variables))
+        )
 
     def views(
         self,

@@ -86,6 +86,7 @@ def node_to_view(node: Node, opened_s: float) -> wire.NodeView:
         update={
             "kind": "request",
             "model": node.model,
+            "stage": node.stage,
             "objective": node.objective.objective_class.name.lower(),
             "group": node.objective.group,
             "engine": node.engine,

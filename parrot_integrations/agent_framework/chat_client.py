@@ -183,6 +183,7 @@ class ParrotChatClient(
         return Terms(
             app=annotation.app or "",
             metadata=annotation.labels(),
+            stage=annotation.call_stage,
             criteria=to_criteria(annotation.perf or default_perf()),
             timeout_s=self._timeout_s if spec.timeout_s is None else spec.timeout_s,
         )

@@ -227,6 +227,7 @@ class ParrotChatCompletionClient(ChatCompletionClient, Component[ParrotClientCon
         terms = Terms(
             app=said.app or "",
             metadata=said.labels(),
+            stage=said.call_stage,
             criteria=to_criteria(said.perf or default_perf()),
             timeout_s=config.timeout_s if spec.timeout_s is None else spec.timeout_s,
         )

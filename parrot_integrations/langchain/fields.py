@@ -152,6 +152,7 @@ class ParrotFields(BaseModel):
         return Terms(
             app=spec.app or annotation.app or self.app or "",
             metadata=annotation.labels(),
+            stage=annotation.call_stage,
             criteria=to_criteria(spec.perf or annotation.perf or self.perf or default_perf()),
             timeout_s=spec.timeout_s,
         )

@@ -47,12 +47,12 @@ def _str_parser(step: StrOutputParser, tracer: Tracer, arrival: Arrival) -> Any:
 
 @rule.register
 def _chat_model(step: ChatParrot, tracer: Tracer, arrival: Arrival) -> Any:
-    return trace_chat(tracer, step, arrival.value, arrival.kwargs)
+    return trace_chat(tracer, step, arrival)
 
 
 @rule.register
 def _model(step: ParrotLLM, tracer: Tracer, arrival: Arrival) -> Any:
-    return trace_prompted(tracer, step, arrival.value, arrival.kwargs)
+    return trace_prompted(tracer, step, arrival)
 
 
 def _looked_up(function: operator.itemgetter[Any], value: Any) -> Any:

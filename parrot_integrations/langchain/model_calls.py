@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.caches import BaseCache
@@ -10,6 +9,7 @@ from langchain_core.globals import get_llm_cache
 from langchain_core.messages import BaseMessage
 from langchain_core.prompt_values import PromptValue
 
+from parrot_integrations.langchain.annotations import current_annotation
 from parrot_integrations.langchain.chat_models import ChatParrot
 from parrot_integrations.langchain.llms import ParrotLLM
 from parrot_integrations.langchain.symbolic import (
@@ -21,52 +21,57 @@ from parrot_integrations.planning.calls import ModelCall
 from parrot_integrations.planning.symbols import CannotPlan, SymbolicText
 
 if TYPE_CHECKING:
-    from parrot_integrations.langchain.tracer import Tracer
+    from parrot_integrations.langchain.tracer import Arrival, Tracer
 
 
-def trace_chat(tracer: Tracer, model: ChatParrot, value: Any, kwargs: Mapping[str, Any]) -> Any:
+def trace_chat(tracer: Tracer, model: ChatParrot, arrival: Arrival) -> Any:
     """Record a call of a chat model; return the message to come.
 
     Raises:
         CannotPlan: It is not known what the model will be asked.
     """
+    value = arrival.value
     _check_input(model, value)
     tracer.use(model)
-    options = dict(kwargs)
+    options = dict(arrival.kwargs)
     stop = options.pop("stop", None)
     try:
         messages = model._convert_input(value).to_messages()
         calls = model.to_model_calls(messages, stop, **options)
     except (ValueError, TypeError) as exc:
         raise CannotPlan(str(exc)) from exc
-    marker = _record(tracer, model, calls)
+    marker = _record(tracer, model, calls, arrival)
     if calls[0].options.tools:
         # Whether it asks for tools, and what then follows, is known only to the program.
         return tracer.host_value(model.get_name(), "the model may ask for tools")
     return generated_message(marker)
 
 
-def trace_prompted(tracer: Tracer, model: ParrotLLM, value: Any, kwargs: Mapping[str, Any]) -> Any:
+def trace_prompted(tracer: Tracer, model: ParrotLLM, arrival: Arrival) -> Any:
     """Record a call of a completion model; return the text to come.
 
     Raises:
         CannotPlan: It is not known what the model will be asked.
     """
+    value = arrival.value
     _check_input(model, value)
     tracer.use(model)
-    options = dict(kwargs)
+    options = dict(arrival.kwargs)
     stop = options.pop("stop", None)
     try:
         prompt = value if isinstance(value, str) else model._convert_input(value).to_string()
         calls = model.to_model_calls(prompt, stop, **options)
     except (ValueError, TypeError) as exc:
         raise CannotPlan(str(exc)) from exc
-    return _record(tracer, model, calls)
+    return _record(tracer, model, calls, arrival)
 
 
-def _record(tracer: Tracer, model: ChatParrot | ParrotLLM, calls: list[ModelCall]) -> SymbolicText:
+def _record(
+    tracer: Tracer, model: ChatParrot | ParrotLLM, calls: list[ModelCall], arrival: Arrival
+) -> SymbolicText:
     label = model.name or "llm"
-    symbols = [tracer.builder.call(call, label) for call in calls]
+    stage = current_annotation(arrival.config.get("metadata") or {}).call_stage
+    symbols = [tracer.builder.call(call, label, stage) for call in calls]
     return tracer.builder.text_of(symbols[0])
 
 

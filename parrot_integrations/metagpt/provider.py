@@ -144,6 +144,7 @@ def _to_terms(timeout_s: float) -> Terms:
     return Terms(
         app=said.app or "metagpt",
         metadata=said.labels(),
+        stage=said.call_stage,
         criteria=to_criteria(said.perf or default_perf()),
         timeout_s=timeout_s,
     )

@@ -203,7 +203,7 @@ def _request(opened: _Open, call: ModelCall, hint: str, terms: Terms) -> SubmitR
     contents = [opened.texts.split(text) if text else () for text in call.texts]
     return SubmitRequest(
         session_id=opened.id,
-        nodes=(call.to_node(name, name, contents),),
+        nodes=(call.to_node(name, name, contents, terms.stage),),
         outputs=(WantedOutput(variable=name, criteria=terms.criteria),),
         on_disconnect="cancel",
     )

@@ -42,10 +42,14 @@ class Annotation:
             metadata={**other.metadata, **self.metadata},
         )
 
+    @property
+    def call_stage(self) -> str | None:
+        """The stage as the server takes it with a call."""
+        return label(self.stage) or None
+
     def labels(self) -> dict[str, Scalar]:
         """Return the labels of the session that the server keeps."""
-        named = {"session": self.session, "stage": self.stage}
-        labels = {key: value for key, value in named.items() if value is not None}
+        labels = {} if self.session is None else {"session": self.session}
         return dict(list({**labels, **self.metadata}.items())[:_MAX_LABELS])
 
 

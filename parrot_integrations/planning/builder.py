@@ -110,7 +110,7 @@ class PlanBuilder:
         """Return the marker of a symbol."""
         return self.markers.mark(symbol)
 
-    def call(self, call: ModelCall, label: str) -> Symbol:
+    def call(self, call: ModelCall, label: str, stage: str | None = None) -> Symbol:
         """Record a call whose texts may hold markers.
 
         Raises:
@@ -119,7 +119,7 @@ class PlanBuilder:
         contents = tuple(self.markers.segments(text) for text in call.texts)
         name = self._names.unique(label)
         output = self._names.unique(f"{label}-out")
-        self._scopes[-1].append(PlannedCall(name, call, contents, output, label))
+        self._scopes[-1].append(PlannedCall(name, call, contents, output, label, stage))
         self.num_calls += 1
         return Symbol(output)
 

@@ -103,7 +103,11 @@ class ModelCall:
         return (self.options.key, *rest)
 
     def to_node(
-        self, name: str, output: str, contents: Iterable[Segments] | None = None
+        self,
+        name: str,
+        output: str,
+        contents: Iterable[Segments] | None = None,
+        stage: str | None = None,
     ) -> CallNode:
         """Return the call as a node that makes variable ``output``.
 
@@ -111,13 +115,15 @@ class ModelCall:
             name: Name of the node.
             output: Name of the variable.
             contents: What each text is made of; None sends the texts as they are.
+            stage: Which part of the program it is.
         """
+        fields = {**self.options._fields(), "stage": stage}
         if contents is None:
             contents = tuple(_constant(text) for text in self.texts)
         made = (OutputSegment(variable=output),)
         if self.messages is None:
             (content,) = contents
-            return CallNode(name=name, prompt=(*content, *made), **self.options._fields())
+            return CallNode(name=name, prompt=(*content, *made), **fields)
         messages = [
             Message(
                 role=message.role,
@@ -129,7 +135,7 @@ class ModelCall:
             for message, content in zip(self.messages, contents, strict=True)
         ]
         messages.append(Message(role="assistant", content=made))
-        return CallNode(name=name, messages=tuple(messages), **self.options._fields())
+        return CallNode(name=name, messages=tuple(messages), **fields)
 
 
 def _constant(text: str) -> Segments:

@@ -35,6 +35,7 @@ class PlannedCall:
         contents: What each text is made of.
         output: The variable it makes.
         label: What people call it.
+        stage: Which part of the program it is.
     """
 
     name: str
@@ -42,6 +43,7 @@ class PlannedCall:
     contents: tuple[Segments, ...]
     output: str
     label: str
+    stage: str | None = None
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -50,7 +52,7 @@ class PlannedCall:
 
     def to_node(self) -> CallNode:
         """Return it as it is sent."""
-        return self.call.to_node(self.name, self.output, self.contents)
+        return self.call.to_node(self.name, self.output, self.contents, self.stage)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,12 +55,14 @@ class Terms:
         metadata: Labels of the session.
         criteria: How urgent the values are.
         timeout_s: Longest wait; what is not there by then is given up.
+        stage: Which part of the program the calls are.
     """
 
     app: str = ""
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
     criteria: WireCriteria = UNSTATED
     timeout_s: float | None = None
+    stage: str | None = None
 
 
 def to_request(calls: Sequence[ModelCall], terms: Terms) -> SubmitRequest:
@@ -68,7 +70,9 @@ def to_request(calls: Sequence[ModelCall], terms: Terms) -> SubmitRequest:
     return SubmitRequest(
         app=terms.app,
         metadata=dict(terms.metadata),
-        nodes=tuple(call.to_node(f"call-{i}", _name(i)) for i, call in enumerate(calls)),
+        nodes=tuple(
+            call.to_node(f"call-{i}", _name(i), stage=terms.stage) for i, call in enumerate(calls)
+        ),
         outputs=tuple(
             WantedOutput(variable=_name(i), criteria=terms.criteria) for i in range(len(calls))
         ),

@@ -91,7 +91,7 @@ async def plan_of(
     assert recording.terms is not None, "there are calls"
     terms = PlanTerms(
         app=recording.terms.app or labels.orchestration,
-        metadata={**recording.terms.metadata, "stage": labels.orchestration},
+        metadata=recording.terms.metadata,
         criteria=recording.terms.criteria,
     )
     plan = Plan(recording.builder.program(), recording.connection, terms)

@@ -211,6 +211,7 @@ class ParrotService(AIServiceClientBase, ABC):
         return Terms(
             app=label(told.app) or "",
             metadata=told.labels(),
+            stage=told.call_stage,
             criteria=criteria,
             timeout_s=settings.timeout_s or self.timeout_s,
         )

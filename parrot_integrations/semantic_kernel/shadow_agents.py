@@ -98,7 +98,7 @@ class Recording:
         self.terms = self.terms or terms
         if self.terms.app != terms.app or _session(self.terms) != _session(terms):
             raise CannotPlan("its calls belong to another session than those before")
-        marker = self.builder.text_of(self.builder.call(calls[0], agent))
+        marker = self.builder.text_of(self.builder.call(calls[0], agent, terms.stage))
         return str.__str__(marker)
 
     def join(self, agent: str, connection: Connection) -> None:

@@ -143,9 +143,9 @@ class Tracer:
         if isinstance(rendered, FunctionResult):
             invocation.is_traced = True
             return str(rendered)
-        calls = self._foresee(service, settings, rendered, is_streaming)
+        calls, stage = self._foresee(service, settings, rendered, is_streaming)
         name = function.fully_qualified_name
-        replies = [self.builder.call(call, name) for call in calls]
+        replies = [self.builder.call(call, name, stage) for call in calls]
         invocation.num_calls, invocation.is_traced = len(calls), True
         if any(call.options.tools and call.options.tool_choice != "none" for call in calls):
             invocation.is_open = True
@@ -196,8 +196,8 @@ class Tracer:
         settings: PromptExecutionSettings,
         rendered: str,
         is_streaming: bool,
-    ) -> list[ModelCall]:
-        """Return the calls for a rendered prompt.
+    ) -> tuple[list[ModelCall], str | None]:
+        """Return the calls for a rendered prompt, and their stage.
 
         Raises:
             CannotPlan: They are not for a service of ours, or cannot be foreseen.
@@ -215,7 +215,7 @@ class Tracer:
         if any(self.builder.markers.is_marked(repr(call.frame)) for call in calls):
             raise CannotPlan("a generated value is more than the text of a message")
         self._use(service, terms)
-        return calls
+        return calls, terms.stage
 
     def _use(self, service: ParrotService, terms: Terms) -> None:
         """Note that a service is asked.

@@ -25,17 +25,24 @@ _RUN = SESSION
 _BIG = make_engine(capacity_tokens=10**7, latency_capacity_tokens=10**7, max_requests=64)
 
 
-def chat(name: str, texts: Sequence[str], session: SessionId) -> CallSpec:
+def chat(name: str, texts: Sequence[str], session: SessionId, stage: str | None = None) -> CallSpec:
     roles = [Role("system"), *(Role("user") for _ in texts[1:])]
     said = [part for role, text in zip(roles, texts, strict=True) for part in (role, Text(text))]
-    return CallSpec(name, (*said, Role("assistant"), write(name, session=session, max_tokens=500)))
+    segments = (*said, Role("assistant"), write(name, session=session, max_tokens=500))
+    return CallSpec(name, segments, stage=stage)
 
 
-def ask(driver: CoreDriver, name: str, texts: Sequence[str], session: SessionId = _RUN) -> Request:
+def ask(
+    driver: CoreDriver,
+    name: str,
+    texts: Sequence[str],
+    session: SessionId = _RUN,
+    stage: str | None = None,
+) -> Request:
     """Submit a call as OpenAI's API does, and return its request."""
     is_new = driver.coordinator.sessions.get(session) is None
     event = make_submission(
-        chat(name, texts, session),
+        chat(name, texts, session, stage),
         session=session,
         is_new=is_new,
         wanted=[Wanted(var(name, session), _LATENCY)],
@@ -209,3 +216,31 @@ def test_discovery_changes_no_prompt_and_a_recorded_run_is_decided_alike(
     for event, now_s, commands in drivers[0].history:
         assert list(again.handle(event, now_s)) == commands
     assert started([c for _, _, cs in drivers[0].history for c in cs])
+
+
+def test_what_the_client_calls_a_stage_tells_equal_prompts_apart() -> None:
+    driver = CoreDriver(_BIG)
+    texts = ["Be brief.", "Go on."]
+    stages = [None, "plan", "write", "write", "Coder 1", "Coder 2"]
+    made = [ask(driver, f"c{n}", texts, stage=stage) for n, stage in enumerate(stages)]
+
+    assert [request.stage for request in made] == stages
+    kinds = [_template(request) for request in made]
+    assert len(set(kinds)) == 4
+    assert kinds[2] == kinds[3]
+    assert kinds[4] == kinds[5]
+    assert {request.depth for request in made} == {0}
+
+
+def test_a_stage_of_a_first_call_is_learnt_with_the_run() -> None:
+    driver = CoreDriver(_BIG)
+    for run in ("first", "second"):
+        session = SessionId(run)
+        made = ask(driver, "plan", ["Go on."], session, "plan")
+        driver.finish("plan", "The harbour lies in a bay that opens to the north.", session=session)
+        if run == "second":
+            assert made.remaining == 1
+            continue
+        ask(driver, "next", ["The harbour lies in a bay that opens to the north."], session, "end")
+        driver.finish("next", "Done.", session=session)
+        driver.close(session)

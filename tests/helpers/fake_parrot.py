@@ -85,6 +85,12 @@ class FakeParrot:
 
     # --- the test's side ----------------------------------------------------------------------
 
+    @property
+    def stages(self) -> list[str | None]:
+        """The stages of all calls, in order."""
+        nodes = [node for submit in self.submits for node in submit.nodes]
+        return [node.stage for node in nodes if isinstance(node, CallNode)]
+
     def say(self, name: str, text: str) -> None:
         """Generate some text of a held variable."""
         self._session_of(name).variables[name].said.append(StreamToken(variable=name, text=text))

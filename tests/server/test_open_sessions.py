@@ -56,18 +56,94 @@ def test_what_is_at_work_stays() -> None:
     assert world.live == "ab"
     assert not world.open.end_idlest()
     world.open.end(SessionId("a"))
-    assert world.open.end_idlest()
     assert world.live == "b"
+    assert not world.open.end_idlest()
+
+
+def test_any_number_at_work_do_not_hide_an_idle_one() -> None:
+    world = World(max_sessions=200, max_chars=10_000)
+    for number in range(200):
+        world.call(f"w{number}.", ends=False)
+    assert not world.open.end_idlest()
+    world.call("i.")
+    assert "i." not in world.live
+    assert len(world.open) == 200
+    world.open.end(SessionId("w150."))
+    assert world.open.end_idlest()
+    assert "w150." not in world.live
+
+
+def test_bounds_hold_as_far_as_sessions_are_idle() -> None:
+    world = World(max_sessions=100)
+    for number in range(90):
+        world.call(f"w{number}.", ends=False)
+    for number in range(50):
+        world.call(f"i{number}.")
+        assert len(world.open) == min(91 + number, 100)
+    assert world.live.endswith("".join(f"i{number}." for number in range(40, 50)))
+
+
+def test_what_goes_to_work_again_is_not_idle() -> None:
+    world = World(max_sessions=2)
+    world.call("a")
+    world.call("b")
+    world.call("a", ends=False)
+    world.call("c")
+    assert world.live == "ac"
+    world.call("a", ends=False)
+    world.open.end(SessionId("a"))
+    world.call("d")
+    assert world.live == "ad"
 
 
 def test_what_has_ended_by_itself_is_forgotten_and_makes_no_room() -> None:
     world = World()
     for name in "ab":
-        world.call(name, key=name, ends=False)
+        world.call(name, key=name)
         world.end(SessionId(name))
     assert not world.open.end_idlest()
     assert len(world.open) == 0
     assert world.open.named("a") is None
+
+
+def test_what_ended_at_work_is_forgotten_with_its_last_request() -> None:
+    world = World()
+    world.call("a", key="run", ends=False)
+    world.end(SessionId("a"))
+    world.open.end(SessionId("a"))
+    assert len(world.open) == 0
+    assert world.open.named("run") is None
+
+
+def test_a_shared_session_ends_with_its_last_request() -> None:
+    world = World()
+    a = SessionId("a")
+    world.call("a", ends=False)
+    assert not world.open.end_after_work(a)  # nobody else is in it
+    world.open.begin(a, None, 1, 10, is_shared=True)
+    assert world.open.is_shared(a)
+    assert world.open.end_after_work(a)
+    world.open.end(a)
+    assert world.live == "a"
+    world.open.end(a)
+    assert world.live == ""
+    assert len(world.open) == 0
+
+
+def test_a_shared_session_that_is_idle_may_end_at_once() -> None:
+    world = World()
+    world.open.begin(SessionId("a"), None, 1, 10, is_shared=True)
+    world.open.end(SessionId("a"))
+    assert not world.open.end_after_work(SessionId("a"))
+
+
+def test_a_name_stays_known() -> None:
+    world = World()
+    world.call("a", key="run")
+    world.call("a")
+    world.call("b")
+    assert world.open.is_named(SessionId("a"))
+    assert not world.open.is_named(SessionId("b"))
 
 
 def test_a_name_is_of_the_newest() -> None:

@@ -282,7 +282,7 @@ HINTS: dict[str, tuple[dict[str, Any], dict[str, str], dict[str, Any]]] = {
     "body": (
         {"parrot": {"app": "a", "session": "s", "stage": "g", "perf": "throughput"}},
         {},
-        {"app": "a", "labels": {"session": "s", "stage": "g"}, "kind": "throughput"},
+        {"app": "a", "labels": {"session": "s"}, "stage": "g", "kind": "throughput"},
     ),
     "headers": (
         {},
@@ -292,12 +292,22 @@ HINTS: dict[str, tuple[dict[str, Any], dict[str, str], dict[str, Any]]] = {
     "the body wins": (
         {"parrot": {"app": "b", "perf": "latency"}},
         {"x-parrot-app": "a", "x-parrot-stage": "g", "x-parrot-perf": "throughput"},
-        {"app": "b", "labels": {"stage": "g"}, "kind": "latency"},
+        {"app": "b", "labels": {}, "stage": "g", "kind": "latency"},
     ),
     "targets": (
         {"parrot": {"perf": {"ttft_s": 0.5}, "metadata": {"run": 3}}},
         {},
         {"app": "", "labels": {"run": 3}, "kind": "unstated"},
+    ),
+    "empty names": (
+        {"user": "", "session_id": "", "parrot": {"app": "", "session": "", "stage": ""}},
+        {"x-parrot-session": "", "x-parrot-stage": ""},
+        {"app": "", "labels": {}, "kind": "latency"},
+    ),
+    "empty names of others": (
+        {"user": "", "session_id": ""},
+        {},
+        {"app": "", "labels": {}, "kind": "latency"},
     ),
     "OpenAI's user and vLLM's session": (
         {"user": "u", "session_id": "s"},
@@ -314,12 +324,16 @@ def test_hints_of_a_request(case: str):
 
     hints = hints_of(body.parrot, headers, user=body.user, session_id=body.session_id)
     placed = submit_of(chat_to_calls(body), hints, stream=True)
+    (stage,) = {node.stage for node in placed.nodes if isinstance(node, wire.CallNode)}
 
     assert {
         "app": placed.app,
         "labels": placed.metadata,
+        "stage": stage,
         "kind": hints.criteria.kind,
-    } == expected
+    } == {"stage": None, **expected}
+    assert hints.session is None or hints.session
+    assert hints.user is None or hints.user
     assert placed.close
     assert placed.on_disconnect == "cancel"
 

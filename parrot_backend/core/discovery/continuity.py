@@ -3,12 +3,16 @@
 A chat goes on when its messages begin with all messages of an earlier call, and then the reply to
 it. Both are hashed message by message, so that each call costs time linear in its messages and a
 few dozen bytes to remember.
+
+Words do not tell who speaks. So a session is found by them only where they can be nobody else's:
+at a place that one call has come to, and that nothing has gone on from.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -16,11 +20,8 @@ from parrot_backend.core.ids import SessionId
 
 _DIGEST_BYTES = 16
 
-#: Calls that are remembered in all, about 300 bytes each.
-MAX_CALLS = 65_536
-
-#: Sessions that stand at exactly the same place and are told apart.
-_MAX_ALIKE = 16
+#: Places that are remembered in all, about 300 bytes each.
+MAX_PLACES = 65_536
 
 
 class Turn(NamedTuple):
@@ -37,50 +38,67 @@ class Turn(NamedTuple):
     details: str = ""
 
 
+@dataclass(slots=True)
+class Stand:
+    """Where calls of one request have ended: after each of their replies.
+
+    Attributes:
+        session: Who may go on from there; None if nobody may.
+    """
+
+    session: SessionId | None
+
+    def use(self) -> None:
+        """Let nobody else go on from here: all that follows is a branch."""
+        self.session = None
+
+
 class ConversationBook:
     """Where the conversations of all tenants stand.
 
-    Several sessions can stand at the same place: runs that said and heard the same. A call then
-    goes to the newest of them that nothing has gone on with yet, else to the newest one; what the
-    model reads is the same with either.
+    A place that a second request comes to, whoever sent it, is of neither: who goes on from there
+    could be either.
 
     Args:
-        max_calls: How many calls are remembered; the least recently ended or continued go first.
+        max_places: How many are remembered; the least recently ended or continued go first.
     """
 
-    def __init__(self, max_calls: int = MAX_CALLS) -> None:
-        self._max_calls = max_calls
-        self._sessions: OrderedDict[bytes, list[SessionId]] = OrderedDict()
+    def __init__(self, max_places: int = MAX_PLACES) -> None:
+        self._max_places = max_places
+        self._stands: OrderedDict[bytes, Stand] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._sessions)
+        return len(self._stands)
 
-    def end(self, tenant: str, turns: Sequence[Turn], reply: Turn, session: SessionId) -> None:
-        """Take in a call that has ended, and its session.
+    def end(
+        self, tenant: str, turns: Sequence[Turn], replies: Iterable[Turn], session: SessionId
+    ) -> None:
+        """Take in a request that has ended, and its session.
 
         Args:
-            tenant: Whose call it is; nothing goes on with another tenant's.
+            tenant: Whose it is; nothing goes on with another tenant's.
             turns: Its messages.
-            reply: What was answered, as the client will repeat it.
+            replies: What was answered, as the client will repeat one of them.
             session: Where it belongs.
         """
-        place = _places(tenant, [*turns, reply])[-1]
-        alike = self._sessions.setdefault(place, [])
-        if session in alike:
-            alike.remove(session)
-        alike.append(session)
-        del alike[:-_MAX_ALIKE]
-        self._sessions.move_to_end(place)
-        if len(self._sessions) > self._max_calls:
-            self._sessions.popitem(last=False)
+        stand = Stand(session)
+        for place in {_places(tenant, [*turns, reply])[-1] for reply in replies}:
+            known = place in self._stands
+            self._stands[place] = Stand(None) if known else stand
+            self._stands.move_to_end(place)
+            if len(self._stands) > self._max_places:
+                self._stands.popitem(last=False)
 
-    def continued_by(self, tenant: str, turns: Sequence[Turn]) -> SessionId | None:
-        """Return the session that a new call goes on with: the one that shares most with it."""
+    def find(self, tenant: str, turns: Sequence[Turn]) -> Stand | None:
+        """Return where a new request goes on: the place that shares most with it, if any is known.
+
+        Places before that one do not count, even if nobody may go on from it.
+        """
         for place in reversed(_places(tenant, turns)[:-1]):
-            alike = self._sessions.get(place)
-            if alike is not None:
-                self._sessions.move_to_end(place)
-                return alike.pop() if len(alike) > 1 else alike[0]
+            stand = self._stands.get(place)
+            if stand is not None:
+                self._stands.move_to_end(place)
+                return stand
         return None
 
 

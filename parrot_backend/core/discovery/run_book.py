@@ -22,6 +22,7 @@ class _First:
 
     node: NodeId
     texts: Sequence[str]
+    declared: str | None
     call: FoundCall
     ended: tuple[VariableId | None, str] | None = None
 
@@ -69,24 +70,31 @@ class RunBook:
         """How much text is remembered."""
         return self._num_chars
 
-    def begin(self, session: SessionId, node: NodeId, texts: Sequence[str]) -> FoundCall:
+    def begin(
+        self,
+        session: SessionId,
+        node: NodeId,
+        texts: Sequence[str],
+        declared: str | None = None,
+    ) -> FoundCall:
         """Take in a call of a session, and return what is found of it.
 
         Args:
             session: The session, which may be new.
             node: The call.
             texts: The texts of its messages.
+            declared: Which part of the program the client says this is.
         """
         run = self._runs.get(session)
         if run is None:
             run = self._runs[session] = _Run()
         run.num_calls += 1
         if run.num_calls == 1:
-            run.first = _First(node, texts, _alone(texts))
+            run.first = _First(node, texts, declared, _alone(texts, declared))
             return run.first.call
         if run.first is not None:
             self._take_in(run, run.first)
-        call = run.begun[node] = run.structure.begin(texts)
+        call = run.begun[node] = run.structure.begin(texts, declared)
         self._count(session, run)
         return call
 
@@ -133,7 +141,7 @@ class RunBook:
 
     def _take_in(self, run: _Run, first: _First) -> None:
         run.first = None
-        call = run.structure.begin(first.texts)
+        call = run.structure.begin(first.texts, first.declared)
         if first.ended is None:
             run.begun[first.node] = call
         else:
@@ -152,7 +160,7 @@ class RunBook:
             self._runs[oldest] = _Run(is_whole=False)
 
 
-def _alone(texts: Sequence[str]) -> FoundCall:
+def _alone(texts: Sequence[str], declared: str | None) -> FoundCall:
     """Return what is found of a call before which there was none."""
     pieces = tuple((Fresh(0, len(text)),) if text else () for text in texts)
-    return FoundCall(pieces, (), 0, template_of(texts, pieces), 0)
+    return FoundCall(pieces, (), 0, template_of(texts, pieces, declared), 0)

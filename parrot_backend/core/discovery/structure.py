@@ -105,11 +105,12 @@ class RunStructure:
         """Take in a value that the client gave: it is read by prompts, and made by no call."""
         self._texts.add_value(variable, value)
 
-    def begin(self, texts: Sequence[str]) -> FoundCall:
+    def begin(self, texts: Sequence[str], declared: str | None = None) -> FoundCall:
         """Take in a call, and return what it reads and where it stands.
 
         Args:
             texts: The texts of its messages.
+            declared: Which part of the program the client says this is.
         """
         pieces = tuple(self._texts.read(text) for text in texts)
         found = (p.variable for text in pieces for p in text if isinstance(p, Reference))
@@ -119,7 +120,7 @@ class RunStructure:
         if index == len(self.stages):
             self.stages.append(Stage())
         stage = self.stages[index]
-        template = template_of(texts, pieces)
+        template = template_of(texts, pieces, declared)
         call = FoundCall(pieces, reads, index, template, stage.width)
         stage.widths[template] = stage.widths.get(template, 0) + 1
         stage.num_running += 1

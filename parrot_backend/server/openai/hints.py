@@ -1,7 +1,7 @@
 """What callers tell Parrot beside OpenAI's fields: application, session, stage, urgency. Pure.
 
 Hints stand in the body (``extra_body={"parrot": {...}}``) or in headers, ``x-parrot-session`` and
-so on; the body wins. Headers may hold ASCII only, and bodies anything.
+so on; the body wins. Headers may hold ASCII only, and bodies anything. An empty name says nothing.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Hints:
     Attributes:
         app: Name of the application.
         session: What belongs together, as the caller names it.
-        stage: Which part of the program this is.
+        stage: Which part of the program the calls are.
         user: OpenAI's field of that name.
         criteria: How urgent it is.
         metadata: Further labels.
@@ -65,8 +65,8 @@ class Hints:
     metadata: Mapping[str, wire.Scalar] = field(default_factory=dict)
 
     def labels(self) -> dict[str, wire.Scalar]:
-        """Return the labels of the session that the server keeps."""
-        named = {"session": self.session, "stage": self.stage, "user": self.user}
+        """Return the labels of the session that the server keeps; a stage is one of calls."""
+        named = {"session": self.session, "user": self.user}
         return {**{k: v for k, v in named.items() if v is not None}, **self.metadata}
 
 
@@ -97,18 +97,18 @@ def hints_of(
         if (value := headers.get(_HEADER_PREFIX + name)) is not None
     }
     if given is None and not told:
-        if user is None and session_id is None:
+        if not user and not session_id:
             return _NO_HINTS
-        return Hints(session=session_id, user=user)
+        return Hints(session=session_id or None, user=user or None)
     body = given or ParrotHints()
     for name, value in told.items():
         if len(value) > (MAX_NAME_CHARS if name == "app" else _MAX_LABEL_CHARS):
             raise bad_field(_HEADER_PREFIX + name, f"the header {_HEADER_PREFIX}{name} is too long")
     return Hints(
         app=body.app or told.get("app", ""),
-        session=body.session or told.get("session") or session_id,
-        stage=body.stage or told.get("stage"),
-        user=user,
+        session=body.session or told.get("session") or session_id or None,
+        stage=body.stage or told.get("stage") or None,
+        user=user or None,
         criteria=_criteria(body.perf if body.perf is not None else told.get("perf")),
         metadata=body.metadata,
     )

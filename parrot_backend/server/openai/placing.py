@@ -1,6 +1,7 @@
 """Which session the calls of a request go into.
 
-That of their name, if the caller gives one; else that of the chat they go on with; else a new one.
+That of their name, if the caller gives one; else that of the chat they go on with, if it can be no
+other one's; else a new one.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 from parrot_backend import protocol as wire
 from parrot_backend.core.commands import AnswerWaiter
-from parrot_backend.core.discovery.continuity import ConversationBook
+from parrot_backend.core.discovery.continuity import ConversationBook, Stand
 from parrot_backend.core.ids import NodeId, SessionId, variable_id
 from parrot_backend.server.engine_requests import DEFAULT_TENANT
 from parrot_backend.server.openai.conversation import (
@@ -75,7 +76,8 @@ class CallPlacer:
         # Who names one call names all.
         is_unnamed = self._discovers and key is None
         conversation = conversation_of(calls[0]) if is_unnamed else None
-        into = self._session_for(owner, key, hints, conversation, len(calls))
+        stand = conversation and self._conversations.find(owner, conversation.turns)
+        into = self._session_for(key, hints, stand, len(calls))
         named = self._named(into, calls)
         # Nothing can come after a call that nothing leads to.
         is_alone = key is None and conversation is None
@@ -84,7 +86,10 @@ class CallPlacer:
             submit, inbox, discovers=self._discovers, ttl_s=self._open.config.ttl_s
         )
         chars = sum(map(num_chars, calls))
-        self._open.begin(session, key, len(calls), chars)
+        if stand is not None:
+            stand.use()
+        is_shared = key is None and into is not None
+        self._open.begin(session, key, len(calls), chars, is_shared=is_shared)
         return Placed(session, [call.name for call in named], owner, conversation)
 
     def end(self, placed: Placed, answers: Iterable[AnswerWaiter]) -> None:
@@ -92,18 +97,12 @@ class CallPlacer:
         self._open.end(placed.session)
         if placed.conversation is None:
             return
-        for answer in answers:
-            if answer.failure is None:
-                turns, reply = placed.conversation.turns, placed.conversation.reply(answer)
-                self._conversations.end(placed.owner, turns, reply, placed.session)
+        turns, reply = placed.conversation.turns, placed.conversation.reply
+        replies = [reply(answer) for answer in answers if answer.failure is None]
+        self._conversations.end(placed.owner, turns, replies, placed.session)
 
     def _session_for(
-        self,
-        owner: str,
-        key: Hashable,
-        hints: Hints,
-        conversation: Conversation | None,
-        num_calls: int,
+        self, key: Hashable, hints: Hints, stand: Stand | None, num_calls: int
     ) -> SessionId | None:
         """Return the session that calls go into; None for a new one."""
         found: SessionId | None = None
@@ -111,8 +110,9 @@ class CallPlacer:
             found = self._open.named(key)
             if found is None and hints.session is not None:
                 found = SessionId(hints.session)  # perhaps one that a reply has told
-        elif conversation is not None:
-            found = self._conversations.continued_by(owner, conversation.turns)
+        elif stand is not None and stand.session is not None:
+            # Who named it since has it for himself.
+            found = None if self._open.is_named(stand.session) else stand.session
         return found if found is not None and self._open.takes(found, num_calls) else None
 
     def _named(
@@ -142,6 +142,8 @@ def submit_of(
     close: bool = True,
 ) -> wire.SubmitRequest:
     """Return the submit of calls; without a session it opens one."""
+    if hints.stage is not None:
+        calls = [call.model_copy(update={"stage": hints.stage}) for call in calls]
     return wire.SubmitRequest(
         session_id=session,
         app=hints.app,

@@ -92,7 +92,7 @@ async def test_options_of_agent_and_run_are_sent(chat: ParrotChatClient, fake: F
     node = sent(fake)
     assert node.model == "m"
     assert node.sampling == P.Sampling(temperature=0.25, top_k=4, max_tokens=9)
-    assert fake.submits[0].metadata == {"stage": "draft"}
+    assert (fake.submits[0].metadata, fake.stages) == ({}, ["draft"])
 
 
 async def test_a_stream_gives_text_then_everything_else(
@@ -168,12 +168,10 @@ async def test_options_win_over_the_block_and_the_block_over_the_client(fake: Fa
         await chat.get_response(WHY, options={"app": "call", "stage": "u", "user": "ann"})
     await chat.get_response(WHY)
     first, second, third = fake.submits
-    assert (first.app, first.metadata) == ("block", {"session": "s", "stage": "t"})
+    assert (first.app, first.metadata) == ("block", {"session": "s"})
     assert first.outputs[0].criteria == P.THROUGHPUT
-    assert (second.app, second.metadata) == (
-        "call",
-        {"session": "s", "stage": "u", "user": "ann"},
-    )
+    assert (second.app, second.metadata) == ("call", {"session": "s", "user": "ann"})
+    assert fake.stages == ["t", "u", None]
     assert (third.app, third.metadata) == ("own", {})
     assert third.outputs[0].criteria == P.LATENCY
 

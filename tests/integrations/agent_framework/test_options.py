@@ -125,7 +125,8 @@ def test_annotations() -> None:
     given = {"app": "a", "session": "s", "stage": "t", "perf": "throughput"}
     annotation = read_options({**given, "user": "u", "metadata": {"k": 1}}, None).annotation
     assert {name: getattr(annotation, name) for name in given} == given
-    assert annotation.labels() == {"session": "s", "stage": "t", "user": "u", "k": 1}
+    assert annotation.labels() == {"session": "s", "user": "u", "k": 1}
+    assert annotation.call_stage == "t"
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,13 @@ class Arrival:
         prompt: As the engine got it.
         reply: What it answered.
         labels: Of its session.
+        stage: What it was called.
     """
 
     prompt: str
     reply: str
     labels: dict[str, object]
+    stage: str | None
 
 
 class Arrivals:
@@ -44,6 +46,7 @@ class Arrivals:
                 render(node.parts),
                 session.graph.variables[node.output].value or "",
                 dict(session.metadata),
+                node.stage,
             )
             for _, session, node in sorted(found, key=lambda one: one[0])
             if node.id not in self._before

@@ -104,7 +104,7 @@ async def test_agents_side_by_side_and_their_labels(
         agent: Agent = Agent("poet", config=model)
         replies = await asyncio.gather(*(agent.ask(f"Idea {i}.") for i in range(5)))
     assert len({reply.body for reply in replies}) == 5
-    found = [(call.labels["session"], call.labels["stage"]) for call in arrivals.calls()]
+    found = [(call.labels["session"], call.stage) for call in arrivals.calls()]
     assert found == [("run-1", "ideas")] * 5
 
 

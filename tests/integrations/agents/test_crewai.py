@@ -116,7 +116,7 @@ def test_a_tool_is_called_and_its_answer_read(server: ScriptedServer, arrivals: 
 def test_labels(server: ScriptedServer, arrivals: Arrivals) -> None:
     headers = {"x-parrot-session": "run-1", "x-parrot-stage": "ideas"}
     chain(model(server.url, default_headers=headers)).kickoff()
-    found = [(call.labels["session"], call.labels["stage"]) for call in arrivals.calls()]
+    found = [(call.labels["session"], call.stage) for call in arrivals.calls()]
     assert found == [("run-1", "ideas")] * 3
 
 

@@ -118,7 +118,7 @@ async def test_calls_side_by_side_and_their_labels(
     async with model(server.url, default_headers=labels) as llm:
         replies = await asyncio.gather(*(llm.achat([user(f"Idea {i}.")]) for i in range(5)))
         assert len({reply.message.content for reply in replies}) == 5
-        found = [(call.labels["session"], call.labels["stage"]) for call in arrivals.calls()]
+        found = [(call.labels["session"], call.stage) for call in arrivals.calls()]
         assert found == [("run-1", "ideas")] * 5
 
 

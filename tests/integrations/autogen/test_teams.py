@@ -24,6 +24,7 @@ from autogen_core.models import UserMessage
 from pydantic import BaseModel
 
 import parrot_integrations as P
+from parrot_backend.core.nodes import Request
 from parrot_backend.engines.scripted import ScriptedConfig
 from parrot_integrations.autogen import ParrotChatCompletionClient
 from tests.helpers.scripted_server import ScriptedServer, scripted_server
@@ -68,9 +69,14 @@ def texts_of(result: TaskResult) -> list[str]:
 
 
 def stages(server: ScriptedServer, since: int) -> list[tuple[object, object]]:
+    """Return the label ``session`` and the stage of each call."""
     sessions = list(server.service.coordinator.sessions)[since:]
-    labels = [dict(session.metadata) for session in sessions]
-    return [(found.get("session"), found.get("stage")) for found in labels]
+    calls = [(session, node) for session in sessions for node in session.graph.nodes.values()]
+    return [
+        (dict(session.metadata).get("session"), node.stage)
+        for session, node in calls
+        if isinstance(node, Request)
+    ]
 
 
 async def test_a_round_robin_of_three(

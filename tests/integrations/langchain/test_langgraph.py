@@ -13,6 +13,8 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
 
+from parrot_backend.core.nodes import Request
+from parrot_backend.core.session import Session
 from parrot_integrations.langchain import ChatParrot, as_parrot, watch_plans
 from parrot_integrations.planning.background import background
 from parrot_integrations.planning.context import current_plan
@@ -49,14 +51,18 @@ def ask(server: ScriptedServer, template: str) -> Runnable[Any, Any]:
 
 
 def looking(server: ScriptedServer, seen: list[Any]) -> Runnable[Any, Any]:
-    """A step that notes the sessions that are open while it runs."""
+    """A step that notes the sessions that are open while it runs, and stages of their calls."""
 
     def look(value: Any) -> Any:
         sessions = list(server.service.coordinator.sessions)
-        seen.extend((s.app, dict(s.metadata)) for s in sessions if not s.is_closed)
+        seen.extend((s.app, dict(s.metadata), stages(s)) for s in sessions if not s.is_closed)
         return value
 
     return RunnableLambda(look)
+
+
+def stages(session: Session) -> list[str | None]:
+    return [node.stage for node in session.graph.nodes.values() if isinstance(node, Request)]
 
 
 def two_steps(server: ScriptedServer, seen: list[Any]) -> Runnable[Any, Any]:
@@ -86,10 +92,10 @@ def test_a_chain_in_a_node_is_one_submit_and_says_where_it_is(
     config: Any = {"configurable": {"thread_id": "t1"}, "metadata": {"parrot_app": "papers"}}
     found = graph_of(node).invoke({"x": "bees"}, config)
     assert (server.num_submits, server.num_sets) == (1, 1)
-    ((app, labels),) = seen
+    ((app, labels, told),) = seen
     assert app == "papers"
-    assert labels["stage"] == "write"
     assert labels["step"] == 1
+    assert told == ["write"] * 2
     assert found["out"] == chain.invoke({"x": "bees"})
 
 
@@ -100,8 +106,8 @@ def test_the_metadata_of_a_node_reaches_its_session(server: ScriptedServer) -> N
         lambda state: {"out": planned.invoke(state)}, parrot_stage="draft", colour="red"
     )
     graph.invoke({"x": "bees"})
-    ((_, labels),) = seen
-    assert (labels["stage"], labels["colour"]) == ("draft", "red")
+    ((_, labels, told),) = seen
+    assert (told, labels["colour"]) == (["draft"] * 2, "red")
 
 
 def fan_out(planned: Any) -> Any:

@@ -266,13 +266,18 @@ def test_the_annotation_of_a_scope_reaches_the_session(server: ScriptedServer) -
     sessions = server.service.coordinator.sessions
 
     def look(value: Any) -> Any:
-        seen.extend((s.app, dict(s.metadata)) for s in sessions if not s.is_closed)
+        seen.extend(
+            (s.app, dict(s.metadata), [getattr(n, "stage", None) for n in s.graph.nodes.values()])
+            for s in sessions
+            if not s.is_closed
+        )
         return value
 
-    chain = as_parrot(ask(server, "A {x}") | RunnableLambda(look) | ask(server, "B {x}"))
+    last = ask(server, "B {x}").with_config(metadata={"parrot_stage": "final"})
+    chain = as_parrot(ask(server, "A {x}") | RunnableLambda(look) | last)
     with parrot_session(app="reports", session="u1", stage="draft"):
         chain.invoke("x", {"metadata": {"colour": "red"}})
-    assert seen == [("reports", {"session": "u1", "stage": "draft", "colour": "red"})]
+    assert seen == [("reports", {"session": "u1", "colour": "red"}, ["draft", "final"])]
 
 
 def test_models_with_a_client_of_their_own_are_planned(server: ScriptedServer) -> None:

@@ -23,7 +23,7 @@ from tests.helpers.fake_graph import failure
 from tests.helpers.fake_parrot import Answers, FakeParrot
 from tests.helpers.fake_replies import error_reply
 
-TERMS = Terms(app="app", metadata={"stage": "a"}, criteria=P.THROUGHPUT)
+TERMS = Terms(app="app", metadata={"step": "a"}, criteria=P.THROUGHPUT, stage="draft")
 
 
 def call(prompt: str) -> ModelCall:
@@ -63,7 +63,7 @@ def test_a_text_that_is_no_unicode_is_refused_alone(
 async def test_a_call_is_one_submit(connection: Connection, fake: FakeParrot, how: str) -> None:
     assert await settle(DirectReply(call("a"), connection, TERMS), how) == "<a>"
     (submit,) = fake.submits
-    assert (submit.app, submit.metadata) == ("app", {"stage": "a"})
+    assert (submit.app, submit.metadata, fake.stages) == ("app", {"step": "a"}, ["draft"])
     assert submit.outputs[0].criteria == P.THROUGHPUT
     assert (submit.close, submit.on_disconnect) == (True, "cancel")
     assert fake.log == ["POST /v1/submit"]

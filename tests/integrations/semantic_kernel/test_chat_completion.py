@@ -165,7 +165,9 @@ async def test_annotations_of_the_call_then_the_service_then_the_block(
         await ask(service, history, Settings(**settings))
         submit = fake.submits[-1]
         criteria = submit.outputs[0].criteria
-        return submit.app, dict(submit.metadata), criteria and criteria.kind
+        labels = {"stage": fake.stages[-1], **submit.metadata}
+        assert "stage" not in submit.metadata
+        return submit.app, labels, criteria and criteria.kind
 
     assert await told(chat) == ("own", {"stage": "Ann"}, "throughput")
     with parrot_session(app="block", session="b", stage="s", perf="latency", metadata={"k": 1}):
@@ -296,7 +298,8 @@ async def test_what_is_foreseen_is_what_is_sent(
     settings = PromptExecutionSettings(temperature=0.5, stage="s")
     (call,), terms = chat.foresee(chat_history, settings, None)
     await ask(chat, chat_history, settings)
-    assert call.to_node("call-0", "reply-0") == last_node(fake)
+    assert call.to_node("call-0", "reply-0", stage="s") == last_node(fake)
+    assert terms.stage == "s"
     assert terms.metadata == fake.submits[-1].metadata
 
 

@@ -27,6 +27,7 @@ from semantic_kernel.exceptions import ServiceInvalidRequestError
 from semantic_kernel.filters import AutoFunctionInvocationContext, FilterTypes
 from semantic_kernel.functions import KernelArguments, kernel_function
 
+from parrot_backend.core.nodes import Request
 from parrot_integrations.planning.calls import ModelCall
 from parrot_integrations.semantic_kernel import (
     ParrotChatCompletion,
@@ -238,7 +239,9 @@ async def test_agents_call_functions_and_are_stages(
     replies = [reply async for reply in agent.invoke("Sums-add(1, 2)")]
     assert (len(sums.calls), len(replies)) == (1, 1)
     sessions = list(server.service.coordinator.sessions)
-    assert {session.metadata for session in sessions} == {(("session", "one"), ("stage", "Adder"))}
+    assert {session.metadata for session in sessions} == {(("session", "one"),)}
+    nodes = [node for session in sessions for node in session.graph.nodes.values()]
+    assert {node.stage for node in nodes if isinstance(node, Request)} == {"Adder"}
     pieces = [reply.content.content async for reply in agent.invoke_stream("Sums-add(1, 2)")]
     assert "".join(pieces)
     assert len(sums.calls) == 2

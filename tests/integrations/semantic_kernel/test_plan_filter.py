@@ -21,6 +21,8 @@ from semantic_kernel.functions import FunctionResult, KernelArguments, kernel_fu
 from parrot_backend.engines.scripted import ScriptedConfig
 from parrot_integrations.errors import ProgramError
 from parrot_integrations.planning.background import background
+from parrot_integrations.planning.plan import Plan
+from parrot_integrations.planning.steps import PlannedCall
 from parrot_integrations.semantic_kernel import (
     ParrotChatPromptExecutionSettings,
     ParrotPipeline,
@@ -537,25 +539,31 @@ async def test_labels_of_sessions(server: ScriptedServer) -> None:
     found = kernel(server.url)
     found.add_plugin(Native(), "n")
 
-    terms: list[tuple[str, dict[str, Any]]] = []
+    terms: list[tuple[str, dict[str, Any], set[str | None]]] = []
 
     async def run() -> None:
         with watch_plans() as plans:
             await outcome(found, function(found), input="x")
             await outcome(found, found.get_function("n", "many"), input="x")
-        terms.extend((plan._terms.app, dict(plan._terms.metadata or {})) for plan in plans[:2])
+        terms.extend(
+            (plan._terms.app, dict(plan._terms.metadata or {}), _stages(plan)) for plan in plans[:2]
+        )
 
     await run()
     with parrot_session(app="reports", session="s", stage="mine", metadata={"user": 7}):
         await run()
     await settle(server)
-    told = {"session": "s", "stage": "mine", "user": 7}
+    told = {"session": "s", "user": 7}
     assert terms == [
-        ("w-f", {}),
-        ("w-f", {"stage": "n-many"}),
-        ("reports", told),
-        ("reports", told),
+        ("w-f", {}, {None}),
+        ("w-f", {}, {"n-many"}),
+        ("reports", told, {"mine"}),
+        ("reports", told, {"mine"}),
     ]
+
+
+def _stages(plan: Plan) -> set[str | None]:
+    return {step.stage for step in plan.program.steps if isinstance(step, PlannedCall)}
 
 
 # --- errors -------------------------------------------------------------------------------------

@@ -111,4 +111,5 @@ async def test_prompt_functions_of_a_kernel(text: ParrotTextCompletion, fake: Fa
     bound = text.with_session(session="s", stage="t")
     await bound.get_text_content("a", Settings(app="p"))
     assert fake.submits[-1].app == "p"
-    assert fake.submits[-1].metadata == {"session": "s", "stage": "t"}
+    assert fake.submits[-1].metadata == {"session": "s"}
+    assert fake.stages[-1] == "t"
