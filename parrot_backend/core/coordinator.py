@@ -262,12 +262,12 @@ class Coordinator:
             self._progress.following.leave(session, variable, waiter)
             if event.cancel and not variable.waiters:
                 deserted.setdefault(session, {})[variable.id] = variable
-        # All at once: each deduction, and each look at who else wants it, costs the whole session.
+        # All at once: each deduction, and each look at who else wants it, may cost a whole session.
         for session, variables in deserted.items():
-            for gone in variables:
-                session.annotations.pop(gone, None)
+            for gone in variables.values():
+                session.withdraw(gone)
             self._progress.deduce(session)
-            needed = session.needed_for_wanted()
+            needed = session.needed_for_wanted(variables.values())
             targets = [v for v in variables.values() if v.id not in needed]
             self._give_up(session, targets, "the client went away", now_s)
 

@@ -9,7 +9,7 @@ from itertools import islice
 from parrot_backend.core.annotating import Annotator, in_stage
 from parrot_backend.core.commands import Command
 from parrot_backend.core.config import CoreConfig
-from parrot_backend.core.deduction import deduce_objectives
+from parrot_backend.core.deduction import deduce_objectives, nodes_concerned
 from parrot_backend.core.effects import Effects, Limits
 from parrot_backend.core.events import RequestFailed, RequestFinished, TokensGenerated
 from parrot_backend.core.fleet import Fleet
@@ -169,6 +169,7 @@ class Progress:
     def take_in(self, session: Session, nodes: Iterable[Node], lengthened: Iterable[Node]) -> None:
         """Count and number the requests among new nodes, and tell what their coming changes."""
         for node in nodes:
+            session.changed[node.id] = None
             if isinstance(node, Request):
                 node.order, node.session_order = self._num_requests, session.order
                 node.quiet = session.quiet
@@ -187,8 +188,15 @@ class Progress:
                 self.annotator.begin(session, node, self._fleet.tokens_per_char)
 
     def deduce(self, session: Session) -> None:
-        """Give the requests of a session the objectives that follow from what is wanted."""
-        objectives = deduce_objectives(session.graph, session.annotations)
+        """Give the requests of a session the objectives that follow from what is wanted.
+
+        What hangs together with nothing that has changed has them already.
+        """
+        wishes = session.annotations
+        concerned = nodes_concerned(session.graph, session.changed)
+        wanted = {n.output: wishes[n.output] for n in concerned if n.output in wishes}
+        session.changed = {}
+        objectives = deduce_objectives(session.graph, wanted)
         session.num_deduced, session.num_undeduced = len(objectives), 0
         for node_id, deduced in objectives.items():
             node = session.graph.nodes[node_id]
@@ -231,7 +239,7 @@ class Progress:
             cause: The request whose end began it.
         """
         for variable in effects.settled:
-            session.annotations.pop(variable.id, None)  # it has all that was wished for it
+            session.note_settled(variable)
         self.following.report(session, effects.added)
         if effects.added:
             self.take_in(session, effects.added, effects.lengthened.values())

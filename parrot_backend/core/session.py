@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from parrot_backend.core.criteria import Criteria, CriteriaKind
@@ -20,6 +21,7 @@ class Session:
 
     Attributes:
         annotations: What the user wants of which variable, in order of first mention.
+        changed: Nodes that are new, have ended or are wanted otherwise since the last deduction.
         followers: Who is told of instances of a control node, and whether they stream.
         order: Position among all sessions of the server.
         submit_keys: Tenant and idempotency key of each submit that had one.
@@ -40,6 +42,7 @@ class Session:
     touched_s: float
     graph: SessionGraph
     annotations: dict[VariableId, Criteria] = field(default_factory=dict)
+    changed: dict[NodeId, None] = field(default_factory=dict)
     followers: dict[NodeId, dict[WaiterId, bool]] = field(default_factory=dict)
     submit_keys: list[tuple[str, str]] = field(default_factory=list)
     num_deduced: int = 0
@@ -71,19 +74,44 @@ class Session:
             raise RequestError("unknown_variable", f"no variable {name_of(variable)!r}")
         return found
 
-    def needed_for_wanted(self) -> set[VariableId]:
-        """Return what unsettled variables that are annotated or waited for depend on."""
+    def needed_for_wanted(self, variables: Iterable[Variable]) -> set[VariableId]:
+        """Return which of some variables unsettled ones, annotated or waited for, depend on.
+
+        Only what is made of them is looked at.
+        """
+        made = {variable.id: variable for variable in variables}
+        stack = list(made.values())
+        while stack:
+            for node in self.graph.readers(stack.pop()):
+                output = self.graph.variables[node.output]
+                if output.id not in made and not output.is_settled:
+                    made[output.id] = output
+                    stack.append(output)
         needed = set[VariableId]()
-        stack = [v for v in self.graph.variables.values() if v.waiters or v.id in self.annotations]
+        stack = [v for v in made.values() if v.waiters or v.id in self.annotations]
         while stack:
             variable = stack.pop()
             if variable.producer is None or variable.is_settled:
                 continue
             for used in self.graph.nodes[variable.producer].reads:
-                if used not in needed:
+                if used in made and used not in needed:
                     needed.add(used)
-                    stack.append(self.graph.variables[used])
+                    stack.append(made[used])
         return needed
+
+    def note_settled(self, variable: Variable) -> None:
+        """Take in that a variable is settled: it has all that was wished for it."""
+        self.annotations.pop(variable.id, None)
+        if variable.producer is not None:
+            self.changed[variable.producer] = None
+            return
+        # Control nodes may go on to read something else.
+        self.changed.update(dict.fromkeys(node.id for node in self.graph.readers(variable)))
+
+    def withdraw(self, variable: Variable) -> None:
+        """Forget what was wished for a variable."""
+        if self.annotations.pop(variable.id, None) is not None and variable.producer is not None:
+            self.changed[variable.producer] = None
 
     def annotate(self, variable: Variable, criteria: Criteria) -> bool:
         """Record what is wanted of an unsettled variable; return whether that changed anything.
@@ -96,6 +124,8 @@ class Session:
         before = self.annotations.get(variable.id)
         after = criteria if before is None else stronger_criteria(before, criteria)
         self.annotations[variable.id] = after
+        if after != before and variable.producer is not None:
+            self.changed[variable.producer] = None
         return after != before
 
 
