@@ -19,7 +19,8 @@ from parrot_backend.core.discovery.found import Found
 from parrot_backend.core.discovery.pieces import Fresh, Reference
 from parrot_backend.core.discovery.run_book import RunBook
 from parrot_backend.core.discovery.shape_book import ShapeBook
-from parrot_backend.core.discovery.structure import FoundCall, StageShape
+from parrot_backend.core.discovery.stages import StageShape
+from parrot_backend.core.discovery.structure import FoundCall
 from parrot_backend.core.ids import SessionId, TaskGroupId
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.prompt import Role, Text
@@ -38,12 +39,15 @@ _MIN_SHARE = 0.5
 #: Of fewer outputs the longest ones say little.
 _MIN_OUTPUTS = 8
 
+#: Calls that read nothing have one expectation, whatever run they turn out to belong to.
+_NO_RUN_YET = -1
+
 #: Each boundary costs a look-up in queue and index; calls part from each other late.
 _MAX_BEGINNINGS = 32
 
 
 class _Expected(NamedTuple):
-    """What is expected of a session from its last stage on.
+    """What is expected of a run from its last stage on.
 
     Attributes:
         kinds: The templates of its stages so far.
@@ -67,7 +71,7 @@ class Annotator:
         self._config = config
         self._runs = RunBook(config.max_chars)
         self._shapes = ShapeBook()
-        self._expected_of: dict[SessionId, _Expected] = {}
+        self._expected_of: dict[SessionId, dict[int, _Expected]] = {}
 
     @property
     def num_chars(self) -> int:
@@ -107,9 +111,9 @@ class Annotator:
     def forget(self, session: Session) -> None:
         """Take in that a session has ended, and learn from it."""
         self._expected_of.pop(session.id, None)
-        stages = self._runs.forget(session.id)
-        if self._config.learns and stages:
-            self._shapes.learn_run(_app_of(session), stages)
+        for stages in self._runs.forget(session.id):
+            if self._config.learns:
+                self._shapes.learn_run(_app_of(session), stages)
 
     def _found(self, session: Session, call: FoundCall) -> Found:
         pieces = [piece for text in call.pieces for piece in text]
@@ -123,9 +127,9 @@ class Annotator:
             repeated_chars=sum(p.end - p.start for p in pieces) - value_chars - fresh_chars,
             fresh_chars=fresh_chars,
         )
-        return self._foreseen(session, found) if self._config.learns else found
+        return self._foreseen(session, call.run, found) if self._config.learns else found
 
-    def _foreseen(self, session: Session, found: Found) -> Found:
+    def _foreseen(self, session: Session, run: int, found: Found) -> Found:
         """Return what was found of a call together with what earlier runs say of it."""
         app = _app_of(session)
         length = self._shapes.output_length(app, found.template)
@@ -135,19 +139,25 @@ class Annotator:
         if found.stage >= _MAX_STAGES_SEEN:
             return found
         # A call may come late to a stage that others have followed already.
-        stages = self._runs.shape(session.id)[: found.stage + 1]
-        expected = self._expected(session.id, app, stages)
-        is_waited_for = expected.stages_to_come and max(expected.width, stages[-1].width) > 1
-        group = TaskGroupId(f"{session.id}.stage{found.stage}") if is_waited_for else None
+        stages = self._runs.shape(session.id, run)[: found.stage + 1]
+        if found.stage == 0:
+            run = _NO_RUN_YET
+        expected = self._expected(session.id, run, app, stages)
+        group: TaskGroupId | None = None
+        if expected.stages_to_come and max(expected.width, stages[-1].width) > 1:
+            of_run = "" if run == _NO_RUN_YET else f"run{run}."
+            group = TaskGroupId(f"{session.id}.{of_run}stage{found.stage}")
         return replace(found, stages_to_come=expected.stages_to_come, group=group)
 
-    def _expected(self, session: SessionId, app: str, stages: Sequence[StageShape]) -> _Expected:
+    def _expected(
+        self, session: SessionId, run: int, app: str, stages: Sequence[StageShape]
+    ) -> _Expected:
         """Return what is expected from the last of the stages on.
 
         It is looked up once for each kind of stage, since the calls of one agree in that.
         """
         kinds = tuple(stage.templates for stage in stages)
-        known = self._expected_of.get(session)
+        known = self._expected_of.setdefault(session, {}).get(run)
         if known is not None and known.kinds == kinds:
             return known
         width, ahead = 0, list(stages)
@@ -158,7 +168,7 @@ class Annotator:
             width = width or stages[-1].width + forecast.num_to_come
             ahead.append(forecast.next_stage)
         expected = _Expected(kinds, width, len(ahead) - len(stages))
-        self._expected_of[session] = expected
+        self._expected_of[session][run] = expected
         return expected
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from parrot_backend.core.config import CoreConfig, DiscoveryConfig, SchedulerConfig
 from parrot_backend.core.coordinator import Coordinator
-from parrot_backend.core.criteria import Criteria, CriteriaKind, ObjectiveClass
+from parrot_backend.core.criteria import Criteria, CriteriaKind, Objective, ObjectiveClass
 from parrot_backend.core.events import CallSpec, RequestUsage, Wanted
 from parrot_backend.core.ids import SessionId, name_of
 from parrot_backend.core.nodes import Request
@@ -101,6 +101,75 @@ def test_a_stage_that_is_waited_for_is_a_task_group_in_the_second_run() -> None:
     assert groups[19:] == [None] * 3
     assert len({*groups[1:19]}) == 6
     assert all(len({*groups[at : at + 3]}) == 1 for at in range(1, 19, 3))
+
+
+def _play_in_one_session(driver: CoreDriver, session: SessionId, seeds: Sequence[int]) -> None:
+    """Play several runs side by side in one session, one call of each at a time."""
+    runs = [list(metagpt_calls(3, seed=seed)) for seed in seeds]
+    ended = [0] * len(runs)
+    for number in range(len(runs[0])):
+        for which, calls in enumerate(runs):
+            for index in range(ended[which], calls[number].waits):
+                driver.finish(f"r{which}c{index}", calls[index].reply, session=session)
+            ended[which] = max(ended[which], calls[number].waits)
+            ask(driver, f"r{which}c{number}", calls[number].texts, session)
+    for which, calls in enumerate(runs):
+        for index in range(ended[which], len(calls)):
+            driver.finish(f"r{which}c{index}", calls[index].reply, session=session)
+
+
+def test_runs_in_one_session_are_learnt_one_by_one() -> None:
+    driver = CoreDriver(_BIG)
+    _play_in_one_session(driver, _RUN, [1, 2])
+    driver.close(_RUN)
+
+    alone = SessionId("alone")
+    play(driver, list(metagpt_calls(3, seed=3)), alone)
+    made = requests(driver, alone)
+    assert [made[f"c{n}"].remaining for n in (0, 1, 4, 7, 10, 13, 16, 19)] == [*range(7, -1, -1)]
+    assert made["c0"].objective == Objective(ObjectiveClass.LATENCY)
+
+
+def test_calls_of_different_runs_are_no_group() -> None:
+    driver = CoreDriver(_BIG)
+    play(driver, list(metagpt_calls(3, seed=1)))
+    driver.close(_RUN)
+
+    both = SessionId("both")
+    _play_in_one_session(driver, both, [2, 3])
+
+    made = requests(driver, both)
+    groups = [{made[f"r{which}c{n}"].objective.group for n in range(1, 4)} for which in (0, 1)]
+    assert [len(members) for members in groups] == [1, 1]
+    assert None not in groups[0] | groups[1]
+    assert groups[0] != groups[1]
+
+
+def test_calls_that_read_nothing_are_a_group_where_one_will_read_them_all() -> None:
+    driver = CoreDriver(_BIG)
+    for run in range(2):
+        session = SessionId(f"s{run}")
+        said = [f"Part {n} of {run} says: the quay is {'very ' * (n + 9)}long." for n in range(4)]
+        made = [ask(driver, f"m{n}", ["Sum up.", f"Sum up {n}."], session) for n in range(4)]
+        for n in range(4):
+            driver.finish(f"m{n}", said[n], session=session)
+        ask(driver, "r", ["Join all.", *said], session)
+        driver.finish("r", "x", session=session)
+        driver.close(session)
+
+    assert made[0].objective.group is not None
+    assert len({request.objective for request in made}) == 1
+
+
+def test_nothing_is_kept_of_what_was_expected_of_a_session_that_has_ended() -> None:
+    driver = CoreDriver(_BIG)
+    for name in ("one", "two"):
+        session = SessionId(name)
+        play(driver, list(metagpt_calls(2)), session)
+        driver.close(session)
+
+    annotator = driver.coordinator._progress.annotator
+    assert annotator._expected_of == {}
 
 
 def test_siblings_share_the_beginning_of_a_message_and_are_placed_together() -> None:

@@ -15,7 +15,7 @@ from hashlib import blake2b
 from statistics import median_low
 from typing import NamedTuple
 
-from parrot_backend.core.discovery.structure import StageShape
+from parrot_backend.core.discovery.stages import StageShape
 
 #: What happened last counts: applications change.
 _MAX_SAMPLES = 32

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from parrot_backend.core.discovery.shape_book import Forecast, ShapeBook, ShapeBookConfig
-from parrot_backend.core.discovery.structure import FoundCall, RunStructure, StageShape
+from parrot_backend.core.discovery.stages import StageShape
+from parrot_backend.core.discovery.structure import FoundCall, RunStructure
 from parrot_backend.core.ids import VariableId
 from tests.helpers.agent_traffic import TrafficCall, metagpt_calls, round_robin_calls
 
@@ -102,7 +103,7 @@ def _run(book: ShapeBook, calls: list[TrafficCall]) -> tuple[int, int]:
             run.end(found, VariableId(before.name), before.reply)
         if call.waits > ended and (forecast := book.forecast("app", run.shape())):
             width = forecast.next_stage.width if forecast.next_stage else 0
-            forecasts.append((len(run.stages), width))
+            forecasts.append((len(run.shape()), width))
         ended = call.waits
         begun.append(run.begin(call.texts))
     shape = run.shape()
