@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from parrot_backend.core.attempts import prefix_seed
 from parrot_backend.core.config import DiscoveryConfig
-from parrot_backend.core.criteria import Objective, ObjectiveClass
+from parrot_backend.core.criteria import Criteria, Objective, ObjectiveClass
 from parrot_backend.core.discovery.beginnings import shared_beginnings
 from parrot_backend.core.discovery.found import Found
 from parrot_backend.core.discovery.pieces import Fresh, Reference
@@ -172,12 +172,15 @@ class Annotator:
         return expected
 
 
-def in_stage(objective: Objective, request: Request) -> Objective:
+def in_stage(objective: Objective, request: Request, wanted: Criteria | None) -> Objective:
     """Return the objective of a request that is deduced from its graph, or that of its stage.
 
-    Where a later stage waits for all calls of one, they matter as a group.
+    Where a later stage waits for all calls of one, they matter as a group; unless the caller has
+    said how urgent this one is, since that is known, and the stage is a guess.
     """
     group = None if request.found is None else request.found.group
+    if wanted is None or not wanted.is_default:
+        return objective
     if group is None or objective.objective_class is not ObjectiveClass.LATENCY:
         return objective
     return replace(objective, objective_class=ObjectiveClass.TASK_GROUP, group=group)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import assert_never
 
+from parrot_backend.core.ages import give_places, renew_place
 from parrot_backend.core.bodies import calls_of
 from parrot_backend.core.commands import Command, SetTimer
 from parrot_backend.core.config import CoreConfig
@@ -180,10 +181,12 @@ class Coordinator:
         session.is_closed = event.close
         if event.is_new or event.close:
             self._set_session_timer(session)
+        renew_place(session, self._book, now_s, self._config.scheduler.max_wait_s)
         lengthened = session.graph.apply(delta, now_s)
         self._progress.take_in(session, delta.nodes, lengthened)
         if event.discovers:
             self._progress.annotate(session, delta.nodes)
+        give_places(session, delta.nodes, self._book)
         for wanted in event.wanted:
             if wanted.criteria is not None:
                 session.annotate(session.find(wanted.variable), wanted.criteria)

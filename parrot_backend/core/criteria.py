@@ -25,12 +25,14 @@ class Criteria:
             deadline.
         ttft_s: Target for the time to the first token.
         tpot_s: Target for the time per output token.
+        is_default: Nobody has said so; what is known of the program may say otherwise.
     """
 
     kind: CriteriaKind
     deadline_s: float | None = None
     ttft_s: float | None = None
     tpot_s: float | None = None
+    is_default: bool = False
 
     @property
     def is_latency_sensitive(self) -> bool:

@@ -89,6 +89,7 @@ class Progress:
         self.num_unfinished -= 1
         continuation = self._fleet.learn(request, event.text)
         session = self._book.find(request.session)
+        session.count_ended(now_s)
         session.touched_s = now_s
         propagation = self.propagation(session, now_s)
         propagation.resolve(
@@ -175,6 +176,7 @@ class Progress:
                 node.quiet = session.quiet
                 self._num_requests += 1
                 self.num_unfinished += 1
+                session.count_begun()
         for node in lengthened:
             if isinstance(node, Request):
                 self._fleet.scheduler.update(node, lambda: None)
@@ -201,7 +203,7 @@ class Progress:
         for node_id, deduced in objectives.items():
             node = session.graph.nodes[node_id]
             assert isinstance(node, Request)
-            objective = in_stage(deduced, node)
+            objective = in_stage(deduced, node, wanted.get(node.output))
             if node.objective != objective and not node.has_ended:
                 self._fleet.scheduler.set_objective(node, objective)
                 self._fleet.update(node)
@@ -240,6 +242,8 @@ class Progress:
         """
         for variable in effects.settled:
             session.note_settled(variable)
+        for variable_id in effects.let_go:
+            session.note_wished(session.graph.variables[variable_id])
         self.following.report(session, effects.added)
         if effects.added:
             self.take_in(session, effects.added, effects.lengthened.values())
@@ -251,8 +255,10 @@ class Progress:
             node = None if variable.producer is None else session.graph.nodes[variable.producer]
             if isinstance(node, Request):
                 self.annotator.end(session, node, variable)
+                if variable.failure is not None:
+                    self.num_unfinished -= 1
+                    session.count_ended(now_s)
             if variable.failure is not None and node is not None:
-                self.num_unfinished -= isinstance(node, Request)
                 self._fleet.foresight.forget(node.id)
                 self._fleet.splicing.drop(node.id)
             self.waiters.answer_all(variable)

@@ -23,7 +23,10 @@ class Session:
         annotations: What the user wants of which variable, in order of first mention.
         changed: Nodes that are new, have ended or are wanted otherwise since the last deduction.
         followers: Who is told of instances of a control node, and whether they stream.
-        order: Position among all sessions of the server.
+        order: Its place among all runs of the server.
+        is_run: It is one run of a program, whose calls have its place; see ``ages.py``.
+        num_unfinished: Requests that have not ended.
+        idle_since_s: Since when there are none; None while there are, and before the first.
         submit_keys: Tenant and idempotency key of each submit that had one.
         num_deduced: Requests that the last deduction went over.
         num_undeduced: Requests that control nodes brought forth since.
@@ -47,9 +50,23 @@ class Session:
     submit_keys: list[tuple[str, str]] = field(default_factory=list)
     num_deduced: int = 0
     num_undeduced: int = 0
+    num_unfinished: int = 0
+    idle_since_s: float | None = None
     is_closed: bool = False
+    is_run: bool = True
     quiet: bool = False
     ttl_s: float | None = None
+
+    def count_begun(self) -> None:
+        """Take in that a request has come."""
+        self.num_unfinished += 1
+        self.idle_since_s = None
+
+    def count_ended(self, now_s: float) -> None:
+        """Take in that a request has ended."""
+        self.num_unfinished -= 1
+        if not self.num_unfinished:
+            self.idle_since_s = now_s
 
     def end_quiet(self) -> None:
         """Let what begins to run from now on tell its text while it is generated.
@@ -110,7 +127,12 @@ class Session:
 
     def withdraw(self, variable: Variable) -> None:
         """Forget what was wished for a variable."""
-        if self.annotations.pop(variable.id, None) is not None and variable.producer is not None:
+        self.annotations.pop(variable.id, None)
+        self.note_wished(variable)
+
+    def note_wished(self, variable: Variable) -> None:
+        """Take in that a variable is wanted otherwise than before, or for something else."""
+        if variable.producer is not None:
             self.changed[variable.producer] = None
 
     def annotate(self, variable: Variable, criteria: Criteria) -> bool:
@@ -124,8 +146,8 @@ class Session:
         before = self.annotations.get(variable.id)
         after = criteria if before is None else stronger_criteria(before, criteria)
         self.annotations[variable.id] = after
-        if after != before and variable.producer is not None:
-            self.changed[variable.producer] = None
+        if after != before:
+            self.note_wished(variable)
         return after != before
 
 
@@ -137,6 +159,7 @@ def stronger_criteria(a: Criteria, b: Criteria) -> Criteria:
         _tighter(a.deadline_s, b.deadline_s),
         _tighter(a.ttft_s, b.ttft_s),
         _tighter(a.tpot_s, b.tpot_s),
+        a.is_default and b.is_default,
     )
 
 

@@ -89,6 +89,7 @@ def criteria_to_core(criteria: wire.WireCriteria, now_s: float) -> Criteria:
         None if criteria.deadline_s is None else now_s + criteria.deadline_s,
         criteria.ttft_s,
         criteria.tpot_s,
+        is_default=not has_target and "kind" not in criteria.model_fields_set,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,7 +21,7 @@ from tests.helpers.agent_traffic import TrafficCall, metagpt_calls
 from tests.helpers.builders import SESSION, make_engine, make_submission, var, write
 from tests.helpers.core_driver import CoreDriver, started
 
-_LATENCY = Criteria(CriteriaKind.LATENCY)
+_LATENCY = Criteria(CriteriaKind.LATENCY, is_default=True)
 _RUN = SESSION
 _BIG = make_engine(capacity_tokens=10**7, latency_capacity_tokens=10**7, max_requests=64)
 
@@ -31,14 +32,20 @@ def chat(name: str, texts: Sequence[str], session: SessionId) -> CallSpec:
     return CallSpec(name, (*said, Role("assistant"), write(name, session=session, max_tokens=500)))
 
 
-def ask(driver: CoreDriver, name: str, texts: Sequence[str], session: SessionId = _RUN) -> Request:
+def ask(
+    driver: CoreDriver,
+    name: str,
+    texts: Sequence[str],
+    session: SessionId = _RUN,
+    criteria: Criteria = _LATENCY,
+) -> Request:
     """Submit a call as OpenAI's API does, and return its request."""
     is_new = driver.coordinator.sessions.get(session) is None
     event = make_submission(
         chat(name, texts, session),
         session=session,
         is_new=is_new,
-        wanted=[Wanted(var(name, session), _LATENCY)],
+        wanted=[Wanted(var(name, session), criteria)],
     )
     driver.send(replace(event, discovers=True))
     return requests(driver, session)[name]
@@ -170,6 +177,30 @@ def test_nothing_is_kept_of_what_was_expected_of_a_session_that_has_ended() -> N
 
     annotator = driver.coordinator._progress.annotator
     assert annotator._expected_of == {}
+
+
+@pytest.mark.parametrize(
+    "hint",
+    [
+        Criteria(CriteriaKind.LATENCY),
+        Criteria(CriteriaKind.LATENCY, deadline_s=1.0),
+        Criteria(CriteriaKind.LATENCY, ttft_s=0.1),
+        Criteria(CriteriaKind.LATENCY, tpot_s=0.02),
+    ],
+)
+def test_what_the_caller_says_goes_before_what_is_foreseen(hint: Criteria) -> None:
+    driver = CoreDriver(_BIG)
+    play(driver, list(metagpt_calls(3, seed=1)))
+    driver.close(_RUN)
+    second, calls = SessionId("second"), list(metagpt_calls(3, seed=2))
+    ask(driver, "c0", calls[0].texts, second)
+    driver.finish("c0", calls[0].reply, session=second)
+
+    hinted = ask(driver, "c1", calls[1].texts, second, hint)
+    plain = ask(driver, "c2", calls[2].texts, second)
+
+    assert hinted.objective.objective_class is ObjectiveClass.LATENCY
+    assert plain.objective.objective_class is ObjectiveClass.TASK_GROUP
 
 
 def test_siblings_share_the_beginning_of_a_message_and_are_placed_together() -> None:

@@ -115,7 +115,7 @@ def test_it_is_found_what_a_look_at_everything_finds(seed: int, script: list[Op]
         for node in nodes:
             expected = before[node.id]
             if node.id in whole and not node.has_ended:
-                expected = in_stage(whole[node.id], node)
+                expected = in_stage(whole[node.id], node, session.annotations.get(node.output))
             assert node.objective == expected, node.id
 
     def find_needed_and_compare(session: Session, variables: Iterable[Variable]) -> set[VariableId]:
@@ -129,4 +129,8 @@ def test_it_is_found_what_a_look_at_everything_finds(seed: int, script: list[Op]
         patch.setattr(Session, "needed_for_wanted", find_needed_and_compare)
         chaos = Chaos(seed)
         chaos.play(script)
+        for session in chaos.driver.coordinator.sessions:
+            nodes = session.graph.nodes.values()
+            unfinished = [n for n in nodes if isinstance(n, Request) and not n.has_ended]
+            assert session.num_unfinished == len(unfinished)
         chaos.end()

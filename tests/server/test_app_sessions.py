@@ -12,6 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
+from parrot_backend.core.ids import SessionId
+from parrot_backend.core.nodes import Request
 from tests.helpers.agent_traffic import TrafficCall, metagpt_calls
 from tests.server.conftest import RunningServer, StartServer, until
 from tests.server.toy_engine import ToyPlan
@@ -343,3 +345,17 @@ async def test_replies_are_the_same_with_and_without_discovery(
 def _without_ids(reply: httpx.Response) -> str:
     text = reply.text.replace(session_of(reply), "")
     return re.sub(r'"(id|created)":\s*("[^"]*"|\d+)|choice\d|call\d', "", text)
+
+
+async def test_only_a_name_for_a_run_gives_all_calls_one_place(start_listening: StartServer):
+    server = await start_listening(ToyPlan(lambda prompt: "ok"))
+
+    async def places(**name: Any) -> list[int]:
+        for number in range(2):
+            reply = await ask(server, "Be brief.", f"Question {number}", **name)
+        session = server.service.coordinator.session(SessionId(session_of(reply)))
+        return [n.session_order for n in session.graph.nodes.values() if isinstance(n, Request)]
+
+    assert len(set(await places(session="a run"))) == 1
+    assert len(set(await places(user="somebody"))) == 2
+    assert len(set(await places(session_id="something"))) == 2

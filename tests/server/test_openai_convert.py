@@ -15,7 +15,7 @@ from parrot_backend.core.events import CallSpec
 from parrot_backend.core.ids import SessionId
 from parrot_backend.core.prompt import Input
 from parrot_backend.errors import RequestError
-from parrot_backend.server.convert import SubmitContext, submit_to_event
+from parrot_backend.server.convert import SubmitContext, criteria_to_core, submit_to_event
 from parrot_backend.server.openai.base import NEUTRAL_ONLY, NO_EFFECT, parse_request
 from parrot_backend.server.openai.chat import ChatRequest, chat_to_calls
 from parrot_backend.server.openai.completions import (
@@ -322,6 +322,9 @@ def test_hints_of_a_request(case: str):
     } == expected
     assert placed.close
     assert placed.on_disconnect == "cancel"
+    has_urgency = "perf" in fields.get("parrot", {}) or "x-parrot-perf" in headers
+    assert criteria_to_core(hints.criteria, 0.0).is_default is not has_urgency
+    assert hints.is_run is ("session" in fields.get("parrot", {}) or "x-parrot-session" in headers)
 
 
 def test_the_page_names_every_parameter():

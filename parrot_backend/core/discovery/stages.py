@@ -109,7 +109,7 @@ class SessionRuns:
         return [tuple(stage.shape() for stage in stages) for stages in self._stages.values()]
 
     def _joined(self, runs: list[int]) -> int:
-        """Return the first of some runs, which takes over the others; a new one if there is none."""
+        """Return the first of some runs, which takes over the others; of none, a new one."""
         if not runs:
             run = len(self._stages) + len(self._part_of)
             self._stages[run] = []

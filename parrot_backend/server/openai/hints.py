@@ -51,6 +51,7 @@ class Hints:
     Attributes:
         app: Name of the application.
         session: What belongs together, as the caller names it.
+        is_run: That name was given for Parrot, for one run of a program.
         stage: Which part of the program this is.
         user: OpenAI's field of that name.
         criteria: How urgent it is.
@@ -59,6 +60,7 @@ class Hints:
 
     app: str = ""
     session: str | None = None
+    is_run: bool = False
     stage: str | None = None
     user: str | None = None
     criteria: wire.WireCriteria = _LATENCY
@@ -104,9 +106,11 @@ def hints_of(
     for name, value in told.items():
         if len(value) > (MAX_NAME_CHARS if name == "app" else _MAX_LABEL_CHARS):
             raise bad_field(_HEADER_PREFIX + name, f"the header {_HEADER_PREFIX}{name} is too long")
+    run = body.session or told.get("session")
     return Hints(
         app=body.app or told.get("app", ""),
-        session=body.session or told.get("session") or session_id,
+        session=run or session_id,
+        is_run=bool(run),
         stage=body.stage or told.get("stage"),
         user=user,
         criteria=_criteria(body.perf if body.perf is not None else told.get("perf")),
@@ -115,8 +119,10 @@ def hints_of(
 
 
 def _criteria(perf: str | Targets | None) -> wire.WireCriteria:
-    if perf is None or perf == "latency":
+    if perf is None:
         return _LATENCY
+    if perf == "latency":
+        return wire.WireCriteria(kind="latency")
     if perf == "throughput":
         return wire.WireCriteria(kind="throughput")
     if isinstance(perf, Targets):
