@@ -106,7 +106,8 @@ class Annotator:
         self._runs.end(session.id, request.id, output.id, output.value or "")
         if self._config.learns and request.usage is not None:
             template, length = request.found.template, request.usage.completion_tokens
-            self._shapes.learn_length(_app_of(session), template, length)
+            is_cut = output.finish_reason == "length"
+            self._shapes.learn_length(_app_of(session), template, length, is_cut=is_cut)
 
     def forget(self, session: Session) -> None:
         """Take in that a session has ended, and learn from it."""
@@ -134,7 +135,7 @@ class Annotator:
         app = _app_of(session)
         length = self._shapes.output_length(app, found.template)
         # Other kinds of calls would say too little of this one: what is reserved must suffice.
-        if length and self._shapes.num_outputs(app, found.template) >= _MIN_OUTPUTS:
+        if length and length.num_seen >= _MIN_OUTPUTS:
             found = replace(found, expected_tokens=max(1, length.high_tokens))
         if found.stage >= _MAX_STAGES_SEEN:
             return found

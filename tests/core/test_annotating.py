@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from parrot_backend.core.config import CoreConfig, DiscoveryConfig, SchedulerConfig
 from parrot_backend.core.coordinator import Coordinator
 from parrot_backend.core.criteria import Criteria, CriteriaKind, Objective, ObjectiveClass
-from parrot_backend.core.events import CallSpec, RequestUsage, Wanted
+from parrot_backend.core.events import CallSpec, RequestFinished, RequestUsage, Wanted
 from parrot_backend.core.ids import SessionId, name_of
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.prompt import Role, Text
@@ -248,6 +248,24 @@ def test_outputs_are_reserved_as_long_as_those_of_their_kind_were() -> None:
     assert requests(driver)["c0"].need_tokens - requests(driver)["c0"].prompt_tokens == 500
     assert later.need_tokens - later.prompt_tokens == 29
     assert other.need_tokens - other.prompt_tokens == 500
+
+
+def test_outputs_that_were_cut_say_nothing_of_how_long_others_get() -> None:
+    driver = CoreDriver(_BIG)
+    for number in range(10):
+        ask(driver, f"c{number}", ["You sum up.", f"Sum up report {number}."])
+        event = RequestFinished(
+            driver.attempt(f"c{number}"),
+            "x",
+            token_ids=None,
+            usage=RequestUsage(10, 5),
+            finish_reason="length",
+        )
+        driver.send(event)
+
+    later = ask(driver, "later", ["You sum up.", "Sum up report 77."])
+
+    assert later.need_tokens - later.prompt_tokens == 500
 
 
 def test_a_submit_that_declares_its_graph_is_not_looked_at() -> None:
