@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from random import Random
+from string import ascii_lowercase
 
 import pytest
 from hypothesis import given
@@ -223,6 +225,21 @@ def test_siblings_share_the_beginning_of_a_message_and_are_placed_together() -> 
     assert longest > 0.9 * made[0].prompt_tokens
     assert len({r.engine for r in made}) == 1
     assert "holds a prefix" in (made[3].reason or "")
+
+
+def test_of_many_beginnings_the_longest_are_kept() -> None:
+    driver, said = CoreDriver(_BIG), list[str]()
+    for number in range(40):
+        ask(driver, f"c{number}", ["You report.", f"Report {number}."])
+        said.append("".join(Random(number).choices(ascii_lowercase, k=100)))
+        driver.finish(f"c{number}", said[-1])
+
+    joined = ask(driver, "joined", ["You join.", " and then ".join(said)])
+
+    assert joined.found is not None
+    assert len(joined.found.reads) == 40
+    assert len(joined.beginnings) == 32
+    assert joined.beginnings[-1].tokens > 0.9 * joined.prompt_tokens
 
 
 def test_beginnings_are_told_to_no_engine() -> None:

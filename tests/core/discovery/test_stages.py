@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parrot_backend.core.discovery import stages as stages_module
 from parrot_backend.core.discovery.stages import SessionRuns, StageShape
 from parrot_backend.core.ids import VariableId
 from tests.core.hypothesis_settings import examples
@@ -38,6 +40,14 @@ def test_a_call_that_reads_of_two_runs_makes_them_one() -> None:
     shape = [StageShape(("t0", "t1"), 2), StageShape(("t2", "t4"), 2), StageShape(("t3",), 1)]
     assert runs.shapes() == [tuple(shape)]
     assert [stage.shape() for stage in runs.stages(1)] == shape
+
+
+def test_who_reads_what_was_made_long_ago_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages_module, "_MAX_VALUES", 2)
+
+    _, numbers, stages = _play([[], [0], [1], [0], [2]])
+
+    assert (numbers, stages) == ([0, 0, 0, 1, 0], [0, 1, 2, 0, 3])
 
 
 _CALLS = st.lists(st.lists(st.integers(0, 30), max_size=3), max_size=16).map(
