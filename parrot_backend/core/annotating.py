@@ -13,13 +13,14 @@ from typing import NamedTuple
 
 from parrot_backend.core.attempts import prefix_seed
 from parrot_backend.core.config import DiscoveryConfig
-from parrot_backend.core.criteria import Objective, ObjectiveClass
+from parrot_backend.core.criteria import Criteria, Objective, ObjectiveClass
 from parrot_backend.core.discovery.beginnings import shared_beginnings
 from parrot_backend.core.discovery.found import Found
 from parrot_backend.core.discovery.pieces import Fresh, Reference
 from parrot_backend.core.discovery.run_book import RunBook
 from parrot_backend.core.discovery.shape_book import ShapeBook
-from parrot_backend.core.discovery.structure import FoundCall, StageShape
+from parrot_backend.core.discovery.stages import StageShape
+from parrot_backend.core.discovery.structure import FoundCall
 from parrot_backend.core.ids import SessionId, TaskGroupId
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.prompt import Role, Text
@@ -38,12 +39,15 @@ _MIN_SHARE = 0.5
 #: Of fewer outputs the longest ones say little.
 _MIN_OUTPUTS = 8
 
+#: Calls that read nothing have one expectation, whatever run they turn out to belong to.
+_NO_RUN_YET = -1
+
 #: Each boundary costs a look-up in queue and index; calls part from each other late.
 _MAX_BEGINNINGS = 32
 
 
 class _Expected(NamedTuple):
-    """What is expected of a session from its last stage on.
+    """What is expected of a run from its last stage on.
 
     Attributes:
         kinds: The templates of its stages so far.
@@ -67,7 +71,7 @@ class Annotator:
         self._config = config
         self._runs = RunBook(config.max_chars)
         self._shapes = ShapeBook()
-        self._expected_of: dict[SessionId, _Expected] = {}
+        self._expected_of: dict[SessionId, dict[int, _Expected]] = {}
 
     @property
     def num_chars(self) -> int:
@@ -103,14 +107,15 @@ class Annotator:
         self._runs.end(session.id, request.id, output.id, output.value or "")
         if self._config.learns and request.usage is not None:
             template, length = request.found.template, request.usage.completion_tokens
-            self._shapes.learn_length(_app_of(session), template, length)
+            is_cut = output.finish_reason == "length"
+            self._shapes.learn_length(_app_of(session), template, length, is_cut=is_cut)
 
     def forget(self, session: Session) -> None:
         """Take in that a session has ended, and learn from it."""
         self._expected_of.pop(session.id, None)
-        stages = self._runs.forget(session.id)
-        if self._config.learns and stages:
-            self._shapes.learn_run(_app_of(session), stages)
+        for stages in self._runs.forget(session.id):
+            if self._config.learns:
+                self._shapes.learn_run(_app_of(session), stages)
 
     def _found(self, session: Session, call: FoundCall) -> Found:
         pieces = [piece for text in call.pieces for piece in text]
@@ -124,31 +129,37 @@ class Annotator:
             repeated_chars=sum(p.end - p.start for p in pieces) - value_chars - fresh_chars,
             fresh_chars=fresh_chars,
         )
-        return self._foreseen(session, found) if self._config.learns else found
+        return self._foreseen(session, call.run, found) if self._config.learns else found
 
-    def _foreseen(self, session: Session, found: Found) -> Found:
+    def _foreseen(self, session: Session, run: int, found: Found) -> Found:
         """Return what was found of a call together with what earlier runs say of it."""
         app = _app_of(session)
         length = self._shapes.output_length(app, found.template)
         # Other kinds of calls would say too little of this one: what is reserved must suffice.
-        if length and self._shapes.num_outputs(app, found.template) >= _MIN_OUTPUTS:
+        if length and length.num_seen >= _MIN_OUTPUTS:
             found = replace(found, expected_tokens=max(1, length.high_tokens))
         if found.stage >= _MAX_STAGES_SEEN:
             return found
         # A call may come late to a stage that others have followed already.
-        stages = self._runs.shape(session.id)[: found.stage + 1]
-        expected = self._expected(session.id, app, stages)
-        is_waited_for = expected.stages_to_come and max(expected.width, stages[-1].width) > 1
-        group = TaskGroupId(f"{session.id}.stage{found.stage}") if is_waited_for else None
+        stages = self._runs.shape(session.id, run)[: found.stage + 1]
+        if found.stage == 0:
+            run = _NO_RUN_YET
+        expected = self._expected(session.id, run, app, stages)
+        group: TaskGroupId | None = None
+        if expected.stages_to_come and max(expected.width, stages[-1].width) > 1:
+            of_run = "" if run == _NO_RUN_YET else f"run{run}."
+            group = TaskGroupId(f"{session.id}.{of_run}stage{found.stage}")
         return replace(found, stages_to_come=expected.stages_to_come, group=group)
 
-    def _expected(self, session: SessionId, app: str, stages: Sequence[StageShape]) -> _Expected:
+    def _expected(
+        self, session: SessionId, run: int, app: str, stages: Sequence[StageShape]
+    ) -> _Expected:
         """Return what is expected from the last of the stages on.
 
         It is looked up once for each kind of stage, since the calls of one agree in that.
         """
         kinds = tuple(stage.templates for stage in stages)
-        known = self._expected_of.get(session)
+        known = self._expected_of.setdefault(session, {}).get(run)
         if known is not None and known.kinds == kinds:
             return known
         width, ahead = 0, list(stages)
@@ -159,16 +170,19 @@ class Annotator:
             width = width or stages[-1].width + forecast.num_to_come
             ahead.append(forecast.next_stage)
         expected = _Expected(kinds, width, len(ahead) - len(stages))
-        self._expected_of[session] = expected
+        self._expected_of[session][run] = expected
         return expected
 
 
-def in_stage(objective: Objective, request: Request) -> Objective:
+def in_stage(objective: Objective, request: Request, wanted: Criteria | None) -> Objective:
     """Return the objective of a request that is deduced from its graph, or that of its stage.
 
-    Where a later stage waits for all calls of one, they matter as a group.
+    Where a later stage waits for all calls of one, they matter as a group; unless the caller has
+    said how urgent this one is, since that is known, and the stage is a guess.
     """
     group = None if request.found is None else request.found.group
+    if wanted is None or wanted.is_bounded:
+        return objective
     if group is None or objective.objective_class is not ObjectiveClass.LATENCY:
         return objective
     return replace(objective, objective_class=ObjectiveClass.TASK_GROUP, group=group)

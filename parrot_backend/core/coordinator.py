@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import assert_never
 
+from parrot_backend.core.ages import give_places, renew_place
 from parrot_backend.core.bodies import calls_of
 from parrot_backend.core.commands import Command, SetTimer
 from parrot_backend.core.config import CoreConfig
@@ -180,10 +181,12 @@ class Coordinator:
         session.is_closed = event.close
         if event.is_new or event.close:
             self._set_session_timer(session)
+        renew_place(session, self._book, now_s, self._config.scheduler.max_wait_s)
         lengthened = session.graph.apply(delta, now_s)
         self._progress.take_in(session, delta.nodes, lengthened)
         if event.discovers:
             self._progress.annotate(session, delta.nodes)
+        give_places(session, delta.nodes, self._book)
         for wanted in event.wanted:
             if wanted.criteria is not None:
                 session.annotate(session.find(wanted.variable), wanted.criteria)
@@ -262,12 +265,12 @@ class Coordinator:
             self._progress.following.leave(session, variable, waiter)
             if event.cancel and not variable.waiters:
                 deserted.setdefault(session, {})[variable.id] = variable
-        # All at once: each deduction, and each look at who else wants it, costs the whole session.
+        # All at once: each deduction, and each look at who else wants it, may cost a whole session.
         for session, variables in deserted.items():
-            for gone in variables:
-                session.annotations.pop(gone, None)
+            for gone in variables.values():
+                session.withdraw(gone)
             self._progress.deduce(session)
-            needed = session.needed_for_wanted()
+            needed = session.needed_for_wanted(variables.values())
             targets = [v for v in variables.values() if v.id not in needed]
             self._give_up(session, targets, "the client went away", now_s)
 

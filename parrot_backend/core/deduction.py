@@ -15,7 +15,7 @@ graph and the annotations, so the order in which values were asked for cannot ma
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from parrot_backend.core.criteria import Criteria, Objective, ObjectiveClass
@@ -54,6 +54,33 @@ def deduce_objectives(
         for node in _needed(graph, annotations)
         if isinstance(node, Request)
     }
+
+
+def nodes_concerned(graph: SessionGraph, changed: Collection[NodeId]) -> Iterable[Node]:
+    """Return the nodes whose objectives may be others now; those of all others are as before.
+
+    Walks go upstream as far as the first node that has ended, and nodes that are met by several
+    walks bind these together. So a change matters to whatever hangs together with it, through
+    unfinished nodes and through ended ones that are read by them.
+
+    Args:
+        graph: The session's graph; not changed.
+        changed: Nodes that are new, have ended, or are wanted otherwise than before.
+    """
+    if 2 * len(changed) >= len(graph.nodes):
+        return graph.nodes.values()  # to look for the others would cost more
+    found = {node_id: graph.nodes[node_id] for node_id in changed}
+    stack = list(found.values())
+    while stack:
+        node = stack.pop()
+        beside = [n for n in graph.readers(graph.variables[node.output]) if not n.has_ended]
+        if not node.has_ended or node.id in changed:  # what has ended just now went on upstream
+            beside += graph.predecessors(node)
+        for other in beside:
+            if other.id not in found:
+                found[other.id] = other
+                stack.append(other)
+    return found.values()
 
 
 _ClassAndGroup = tuple[ObjectiveClass, TaskGroupId | None]

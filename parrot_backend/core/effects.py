@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from parrot_backend.core.ids import NodeId
+from parrot_backend.core.ids import NodeId, VariableId
 from parrot_backend.core.nodes import Node, Request
 from parrot_backend.core.variable import Variable
 
@@ -21,6 +21,7 @@ class Effects:
         stopped: Requests that were queued or running and must not go on.
         added: Nodes that control nodes brought forth.
         lengthened: Unfinished nodes that have a longer way to go because of them.
+        let_go: Variables that control nodes might have come to read, and will not.
     """
 
     ready: list[Request] = field(default_factory=list)
@@ -28,6 +29,7 @@ class Effects:
     stopped: list[Request] = field(default_factory=list)
     added: list[Node] = field(default_factory=list)
     lengthened: dict[NodeId, Node] = field(default_factory=dict)
+    let_go: list[VariableId] = field(default_factory=list)
 
 
 class Limits(NamedTuple):

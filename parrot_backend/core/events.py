@@ -70,7 +70,8 @@ class GraphSubmitted:
 
     ``digest`` tells a repeated ``idempotency_key`` with another body. ``is_new``: the session id
     was made for it. ``quiet``: nobody reads its texts while they are generated, as far as it tells.
-    ``discovers``: what its calls read is found in their texts. ``ttl_s``: of a new session.
+    ``discovers``: what its calls read is found in their texts. ``is_run``: a new session is one run
+    of a program, which has one place in the order (``ages.py``). ``ttl_s``: of a new session.
     """
 
     session: SessionId
@@ -86,6 +87,7 @@ class GraphSubmitted:
     close: bool = False
     quiet: bool = False
     discovers: bool = False
+    is_run: bool = True
     ttl_s: float | None = None
 
 

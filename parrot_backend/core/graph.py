@@ -166,9 +166,13 @@ class SessionGraph:
             )
 
     def predecessors(self, node: Node) -> Iterator[Node]:
-        """Yield the producers of what a node reads or may come to read, in order of use."""
-        for used in node.reads:
-            producer = self.variables[used].producer
+        """Return the producers of what a node reads or may come to read, in order of use."""
+        return self.producers(node.reads)
+
+    def producers(self, variables: Iterable[VariableId]) -> Iterator[Node]:
+        """Yield the nodes that make variables, in their order."""
+        for variable in variables:
+            producer = self.variables[variable].producer
             if producer is not None:
                 yield self.nodes[producer]
 

@@ -117,7 +117,7 @@ class Request(Node):
     Attributes:
         segments: Everything before the output.
         order: Position among all requests of the server, by submission.
-        session_order: Position of its session among all sessions.
+        session_order: Place of its run among all runs, in order of their beginning.
         parts: The resolved prompt, from READY on.
         prefixes: Hashes of the resolved prompt at its boundaries, from READY on.
         unserved_since_s: Since when no live engine serves it, while it is queued.

@@ -9,7 +9,7 @@ from itertools import islice
 from parrot_backend.core.annotating import Annotator, in_stage
 from parrot_backend.core.commands import Command
 from parrot_backend.core.config import CoreConfig
-from parrot_backend.core.deduction import deduce_objectives
+from parrot_backend.core.deduction import deduce_objectives, nodes_concerned
 from parrot_backend.core.effects import Effects, Limits
 from parrot_backend.core.events import RequestFailed, RequestFinished, TokensGenerated
 from parrot_backend.core.fleet import Fleet
@@ -89,6 +89,7 @@ class Progress:
         self.num_unfinished -= 1
         continuation = self._fleet.learn(request, event.text)
         session = self._book.find(request.session)
+        session.count_ended(now_s)
         session.touched_s = now_s
         propagation = self.propagation(session, now_s)
         propagation.resolve(
@@ -169,11 +170,13 @@ class Progress:
     def take_in(self, session: Session, nodes: Iterable[Node], lengthened: Iterable[Node]) -> None:
         """Count and number the requests among new nodes, and tell what their coming changes."""
         for node in nodes:
+            session.changed[node.id] = None
             if isinstance(node, Request):
                 node.order, node.session_order = self._num_requests, session.order
                 node.quiet = session.quiet
                 self._num_requests += 1
                 self.num_unfinished += 1
+                session.count_begun()
         for node in lengthened:
             if isinstance(node, Request):
                 self._fleet.scheduler.update(node, lambda: None)
@@ -187,13 +190,20 @@ class Progress:
                 self.annotator.begin(session, node, self._fleet.tokens_per_char)
 
     def deduce(self, session: Session) -> None:
-        """Give the requests of a session the objectives that follow from what is wanted."""
-        objectives = deduce_objectives(session.graph, session.annotations)
+        """Give the requests of a session the objectives that follow from what is wanted.
+
+        What hangs together with nothing that has changed has them already.
+        """
+        wishes = session.annotations
+        concerned = nodes_concerned(session.graph, session.changed)
+        wanted = {n.output: wishes[n.output] for n in concerned if n.output in wishes}
+        session.changed = {}
+        objectives = deduce_objectives(session.graph, wanted)
         session.num_deduced, session.num_undeduced = len(objectives), 0
         for node_id, deduced in objectives.items():
             node = session.graph.nodes[node_id]
             assert isinstance(node, Request)
-            objective = in_stage(deduced, node)
+            objective = in_stage(deduced, node, wanted.get(node.output))
             if node.objective != objective and not node.has_ended:
                 self._fleet.scheduler.set_objective(node, objective)
                 self._fleet.update(node)
@@ -231,7 +241,9 @@ class Progress:
             cause: The request whose end began it.
         """
         for variable in effects.settled:
-            session.annotations.pop(variable.id, None)  # it has all that was wished for it
+            session.note_settled(variable)
+        for variable_id in effects.let_go:
+            session.note_wished(session.graph.variables[variable_id])
         self.following.report(session, effects.added)
         if effects.added:
             self.take_in(session, effects.added, effects.lengthened.values())
@@ -243,8 +255,10 @@ class Progress:
             node = None if variable.producer is None else session.graph.nodes[variable.producer]
             if isinstance(node, Request):
                 self.annotator.end(session, node, variable)
+                if variable.failure is not None:
+                    self.num_unfinished -= 1
+                    session.count_ended(now_s)
             if variable.failure is not None and node is not None:
-                self.num_unfinished -= isinstance(node, Request)
                 self._fleet.foresight.forget(node.id)
                 self._fleet.splicing.drop(node.id)
             self.waiters.answer_all(variable)

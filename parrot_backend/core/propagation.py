@@ -269,9 +269,11 @@ class Propagation:
         self._graph.num_instances += cost.instances
         self._graph.num_grown_references += cost.references
         self._num_requests += cost.requests
-        expansion = expand(control, instances)
+        expansion, before = expand(control, instances), control.captures
         for node in self._graph.grow(control, expansion, self._now_s):
             self.effects.lengthened[node.id] = node
+        reads = control.reads
+        self.effects.let_go += [used for used in before if used not in reads]
         self.effects.added += expansion.nodes
         self._arrivals.extend(expansion.nodes)
         self._arrivals.append(control)

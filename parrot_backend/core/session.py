@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from parrot_backend.core.criteria import Criteria, CriteriaKind
@@ -20,8 +21,12 @@ class Session:
 
     Attributes:
         annotations: What the user wants of which variable, in order of first mention.
+        changed: Nodes that are new, have ended or are wanted otherwise since the last deduction.
         followers: Who is told of instances of a control node, and whether they stream.
-        order: Position among all sessions of the server.
+        order: Its place among all runs of the server.
+        is_run: It is one run of a program, whose calls have its place; see ``ages.py``.
+        num_unfinished: Requests that have not ended.
+        idle_since_s: Since when there are none; None while there are, and before the first.
         submit_keys: Tenant and idempotency key of each submit that had one.
         num_deduced: Requests that the last deduction went over.
         num_undeduced: Requests that control nodes brought forth since.
@@ -40,13 +45,28 @@ class Session:
     touched_s: float
     graph: SessionGraph
     annotations: dict[VariableId, Criteria] = field(default_factory=dict)
+    changed: dict[NodeId, None] = field(default_factory=dict)
     followers: dict[NodeId, dict[WaiterId, bool]] = field(default_factory=dict)
     submit_keys: list[tuple[str, str]] = field(default_factory=list)
     num_deduced: int = 0
     num_undeduced: int = 0
+    num_unfinished: int = 0
+    idle_since_s: float | None = None
     is_closed: bool = False
+    is_run: bool = True
     quiet: bool = False
     ttl_s: float | None = None
+
+    def count_begun(self) -> None:
+        """Take in that a request has come."""
+        self.num_unfinished += 1
+        self.idle_since_s = None
+
+    def count_ended(self, now_s: float) -> None:
+        """Take in that a request has ended."""
+        self.num_unfinished -= 1
+        if not self.num_unfinished:
+            self.idle_since_s = now_s
 
     def end_quiet(self) -> None:
         """Let what begins to run from now on tell its text while it is generated.
@@ -71,19 +91,49 @@ class Session:
             raise RequestError("unknown_variable", f"no variable {name_of(variable)!r}")
         return found
 
-    def needed_for_wanted(self) -> set[VariableId]:
-        """Return what unsettled variables that are annotated or waited for depend on."""
+    def needed_for_wanted(self, variables: Iterable[Variable]) -> set[VariableId]:
+        """Return which of some variables unsettled ones, annotated or waited for, depend on.
+
+        Only what is made of them is looked at.
+        """
+        made = {variable.id: variable for variable in variables}
+        stack = list(made.values())
+        while stack:
+            for node in self.graph.readers(stack.pop()):
+                output = self.graph.variables[node.output]
+                if output.id not in made and not output.is_settled:
+                    made[output.id] = output
+                    stack.append(output)
         needed = set[VariableId]()
-        stack = [v for v in self.graph.variables.values() if v.waiters or v.id in self.annotations]
+        stack = [v for v in made.values() if v.waiters or v.id in self.annotations]
         while stack:
             variable = stack.pop()
             if variable.producer is None or variable.is_settled:
                 continue
             for used in self.graph.nodes[variable.producer].reads:
-                if used not in needed:
+                if used in made and used not in needed:
                     needed.add(used)
-                    stack.append(self.graph.variables[used])
+                    stack.append(made[used])
         return needed
+
+    def note_settled(self, variable: Variable) -> None:
+        """Take in that a variable is settled: it has all that was wished for it."""
+        self.annotations.pop(variable.id, None)
+        if variable.producer is not None:
+            self.changed[variable.producer] = None
+            return
+        # Control nodes may go on to read something else.
+        self.changed.update(dict.fromkeys(node.id for node in self.graph.readers(variable)))
+
+    def withdraw(self, variable: Variable) -> None:
+        """Forget what was wished for a variable."""
+        self.annotations.pop(variable.id, None)
+        self.note_wished(variable)
+
+    def note_wished(self, variable: Variable) -> None:
+        """Take in that a variable is wanted otherwise than before, or for something else."""
+        if variable.producer is not None:
+            self.changed[variable.producer] = None
 
     def annotate(self, variable: Variable, criteria: Criteria) -> bool:
         """Record what is wanted of an unsettled variable; return whether that changed anything.
@@ -96,6 +146,8 @@ class Session:
         before = self.annotations.get(variable.id)
         after = criteria if before is None else stronger_criteria(before, criteria)
         self.annotations[variable.id] = after
+        if after != before:
+            self.note_wished(variable)
         return after != before
 
 

@@ -18,7 +18,7 @@ class SessionBook:
     def __init__(self) -> None:
         self._sessions: dict[SessionId, Session] = {}
         self._submits: dict[tuple[str, str], tuple[SessionId, str]] = {}
-        self._opened = 0
+        self._next_order = 0
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -95,11 +95,12 @@ class SessionBook:
             tenant=submission.tenant,
             app=submission.app,
             metadata=submission.metadata,
-            order=self._opened,
+            order=self._next_order,
             created_s=now_s,
             touched_s=now_s,
             graph=SessionGraph(submission.session),
             quiet=submission.quiet,
+            is_run=submission.is_run,
             ttl_s=submission.ttl_s,
         )
 
@@ -107,11 +108,16 @@ class SessionBook:
         """Put a prepared session in the book and remember the submit's key."""
         if session.id not in self._sessions:
             self._sessions[session.id] = session
-            self._opened += 1
+            self._next_order += 1
         if submission.idempotency_key is not None:
             key = (submission.tenant, submission.idempotency_key)
             self._submits[key] = (session.id, submission.digest)
             session.submit_keys.append(key)
+
+    def next_order(self) -> int:
+        """Return the next place among all runs, which sessions have, too."""
+        self._next_order += 1
+        return self._next_order - 1
 
     def forget(self, session: Session) -> None:
         """Remove a session and the keys that led to it."""

@@ -115,6 +115,7 @@ class Service:
         inbox: Inbox,
         *,
         discovers: bool = False,
+        is_run: bool = True,
         ttl_s: float | None = None,
     ) -> SessionId:
         """Hand a graph to the core; if the request waits, its waiters' messages go to the inbox.
@@ -123,6 +124,7 @@ class Service:
             body: The graph.
             inbox: Where messages go.
             discovers: What its calls read is found in their texts.
+            is_run: A new session is one run of a program, not all that some user does.
             ttl_s: How long a new session may be idle; None takes the configured time.
 
         Returns:
@@ -141,7 +143,7 @@ class Service:
             event = submit_to_event(
                 body, SubmitContext(session, is_new, DEFAULT_TENANT, now_s, waiters)
             )
-            self.runtime.dispatch(replace(event, discovers=discovers, ttl_s=ttl_s))
+            self.runtime.dispatch(replace(event, discovers=discovers, is_run=is_run, ttl_s=ttl_s))
         except BaseException:
             self.runtime.leave(inbox)
             raise

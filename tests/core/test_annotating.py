@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from random import Random
+from string import ascii_lowercase
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from parrot_backend.core.config import CoreConfig, DiscoveryConfig, SchedulerConfig
 from parrot_backend.core.coordinator import Coordinator
-from parrot_backend.core.criteria import Criteria, CriteriaKind, ObjectiveClass
-from parrot_backend.core.events import CallSpec, RequestUsage, Wanted
+from parrot_backend.core.criteria import Criteria, CriteriaKind, Objective, ObjectiveClass
+from parrot_backend.core.events import CallSpec, RequestFinished, RequestUsage, Wanted
 from parrot_backend.core.ids import SessionId, name_of
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.prompt import Role, Text
@@ -20,7 +23,7 @@ from tests.helpers.agent_traffic import TrafficCall, metagpt_calls
 from tests.helpers.builders import SESSION, make_engine, make_submission, var, write
 from tests.helpers.core_driver import CoreDriver, started
 
-_LATENCY = Criteria(CriteriaKind.LATENCY)
+_UNSTATED = Criteria(CriteriaKind.UNSTATED)
 _RUN = SESSION
 _BIG = make_engine(capacity_tokens=10**7, latency_capacity_tokens=10**7, max_requests=64)
 
@@ -38,6 +41,7 @@ def ask(
     texts: Sequence[str],
     session: SessionId = _RUN,
     stage: str | None = None,
+    criteria: Criteria = _UNSTATED,
 ) -> Request:
     """Submit a call as OpenAI's API does, and return its request."""
     is_new = driver.coordinator.sessions.get(session) is None
@@ -45,7 +49,7 @@ def ask(
         chat(name, texts, session, stage),
         session=session,
         is_new=is_new,
-        wanted=[Wanted(var(name, session), _LATENCY)],
+        wanted=[Wanted(var(name, session), criteria)],
     )
     driver.send(replace(event, discovers=True))
     return requests(driver, session)[name]
@@ -110,6 +114,99 @@ def test_a_stage_that_is_waited_for_is_a_task_group_in_the_second_run() -> None:
     assert all(len({*groups[at : at + 3]}) == 1 for at in range(1, 19, 3))
 
 
+def _play_in_one_session(driver: CoreDriver, session: SessionId, seeds: Sequence[int]) -> None:
+    """Play several runs side by side in one session, one call of each at a time."""
+    runs = [list(metagpt_calls(3, seed=seed)) for seed in seeds]
+    ended = [0] * len(runs)
+    for number in range(len(runs[0])):
+        for which, calls in enumerate(runs):
+            for index in range(ended[which], calls[number].waits):
+                driver.finish(f"r{which}c{index}", calls[index].reply, session=session)
+            ended[which] = max(ended[which], calls[number].waits)
+            ask(driver, f"r{which}c{number}", calls[number].texts, session)
+    for which, calls in enumerate(runs):
+        for index in range(ended[which], len(calls)):
+            driver.finish(f"r{which}c{index}", calls[index].reply, session=session)
+
+
+def test_runs_in_one_session_are_learnt_one_by_one() -> None:
+    driver = CoreDriver(_BIG)
+    _play_in_one_session(driver, _RUN, [1, 2])
+    driver.close(_RUN)
+
+    alone = SessionId("alone")
+    play(driver, list(metagpt_calls(3, seed=3)), alone)
+    made = requests(driver, alone)
+    assert [made[f"c{n}"].remaining for n in (0, 1, 4, 7, 10, 13, 16, 19)] == [*range(7, -1, -1)]
+    assert made["c0"].objective == Objective(ObjectiveClass.LATENCY, is_bounded=False)
+
+
+def test_calls_of_different_runs_are_no_group() -> None:
+    driver = CoreDriver(_BIG)
+    play(driver, list(metagpt_calls(3, seed=1)))
+    driver.close(_RUN)
+
+    both = SessionId("both")
+    _play_in_one_session(driver, both, [2, 3])
+
+    made = requests(driver, both)
+    groups = [{made[f"r{which}c{n}"].objective.group for n in range(1, 4)} for which in (0, 1)]
+    assert [len(members) for members in groups] == [1, 1]
+    assert None not in groups[0] | groups[1]
+    assert groups[0] != groups[1]
+
+
+def test_calls_that_read_nothing_are_a_group_where_one_will_read_them_all() -> None:
+    driver = CoreDriver(_BIG)
+    for run in range(2):
+        session = SessionId(f"s{run}")
+        said = [f"Part {n} of {run} says: the quay is {'very ' * (n + 9)}long." for n in range(4)]
+        made = [ask(driver, f"m{n}", ["Sum up.", f"Sum up {n}."], session) for n in range(4)]
+        for n in range(4):
+            driver.finish(f"m{n}", said[n], session=session)
+        ask(driver, "r", ["Join all.", *said], session)
+        driver.finish("r", "x", session=session)
+        driver.close(session)
+
+    assert made[0].objective.group is not None
+    assert len({request.objective for request in made}) == 1
+
+
+def test_nothing_is_kept_of_what_was_expected_of_a_session_that_has_ended() -> None:
+    driver = CoreDriver(_BIG)
+    for name in ("one", "two"):
+        session = SessionId(name)
+        play(driver, list(metagpt_calls(2)), session)
+        driver.close(session)
+
+    annotator = driver.coordinator._progress.annotator
+    assert annotator._expected_of == {}
+
+
+@pytest.mark.parametrize(
+    "hint",
+    [
+        Criteria(CriteriaKind.LATENCY),
+        Criteria(CriteriaKind.LATENCY, deadline_s=1.0),
+        Criteria(CriteriaKind.LATENCY, ttft_s=0.1),
+        Criteria(CriteriaKind.LATENCY, tpot_s=0.02),
+    ],
+)
+def test_what_the_caller_says_goes_before_what_is_foreseen(hint: Criteria) -> None:
+    driver = CoreDriver(_BIG)
+    play(driver, list(metagpt_calls(3, seed=1)))
+    driver.close(_RUN)
+    second, calls = SessionId("second"), list(metagpt_calls(3, seed=2))
+    ask(driver, "c0", calls[0].texts, second)
+    driver.finish("c0", calls[0].reply, session=second)
+
+    hinted = ask(driver, "c1", calls[1].texts, second, criteria=hint)
+    plain = ask(driver, "c2", calls[2].texts, second)
+
+    assert hinted.objective.objective_class is ObjectiveClass.LATENCY
+    assert plain.objective.objective_class is ObjectiveClass.TASK_GROUP
+
+
 def test_siblings_share_the_beginning_of_a_message_and_are_placed_together() -> None:
     config = CoreConfig(scheduler=SchedulerConfig(placement="paper"))
     engines = [
@@ -130,6 +227,21 @@ def test_siblings_share_the_beginning_of_a_message_and_are_placed_together() -> 
     assert longest > 0.9 * made[0].prompt_tokens
     assert len({r.engine for r in made}) == 1
     assert "holds a prefix" in (made[3].reason or "")
+
+
+def test_of_many_beginnings_the_longest_are_kept() -> None:
+    driver, said = CoreDriver(_BIG), list[str]()
+    for number in range(40):
+        ask(driver, f"c{number}", ["You report.", f"Report {number}."])
+        said.append("".join(Random(number).choices(ascii_lowercase, k=100)))
+        driver.finish(f"c{number}", said[-1])
+
+    joined = ask(driver, "joined", ["You join.", " and then ".join(said)])
+
+    assert joined.found is not None
+    assert len(joined.found.reads) == 40
+    assert len(joined.beginnings) == 32
+    assert joined.beginnings[-1].tokens > 0.9 * joined.prompt_tokens
 
 
 def test_beginnings_are_told_to_no_engine() -> None:
@@ -155,6 +267,24 @@ def test_outputs_are_reserved_as_long_as_those_of_their_kind_were() -> None:
     assert requests(driver)["c0"].need_tokens - requests(driver)["c0"].prompt_tokens == 500
     assert later.need_tokens - later.prompt_tokens == 29
     assert other.need_tokens - other.prompt_tokens == 500
+
+
+def test_outputs_that_were_cut_say_nothing_of_how_long_others_get() -> None:
+    driver = CoreDriver(_BIG)
+    for number in range(10):
+        ask(driver, f"c{number}", ["You sum up.", f"Sum up report {number}."])
+        event = RequestFinished(
+            driver.attempt(f"c{number}"),
+            "x",
+            token_ids=None,
+            usage=RequestUsage(10, 5),
+            finish_reason="length",
+        )
+        driver.send(event)
+
+    later = ask(driver, "later", ["You sum up.", "Sum up report 77."])
+
+    assert later.need_tokens - later.prompt_tokens == 500
 
 
 def test_a_submit_that_declares_its_graph_is_not_looked_at() -> None:

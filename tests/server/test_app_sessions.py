@@ -12,6 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
+from parrot_backend.core.ids import SessionId
+from parrot_backend.core.nodes import Request
 from tests.helpers.agent_traffic import TrafficCall, metagpt_calls
 from tests.server.conftest import RunningServer, StartServer, until
 from tests.server.toy_engine import ToyPlan
@@ -368,3 +370,17 @@ async def test_calls_that_ask_for_nothing_run_together_as_far_as_there_is_room(
         plan.engine.finish("done")
         await asyncio.sleep(0.01)
     assert {each.result().status_code for each in bounded + free} == {200}
+
+
+async def test_only_a_name_for_a_run_gives_all_calls_one_place(start_listening: StartServer):
+    server = await start_listening(ToyPlan(lambda prompt: "ok"))
+
+    async def places(**name: Any) -> list[int]:
+        for number in range(2):
+            reply = await ask(server, "Be brief.", f"Question {number}", **name)
+        session = server.service.coordinator.session(SessionId(session_of(reply)))
+        return [n.session_order for n in session.graph.nodes.values() if isinstance(n, Request)]
+
+    assert len(set(await places(session="a run"))) == 1
+    assert len(set(await places(user="somebody"))) == 2
+    assert len(set(await places(session_id="something"))) == 2

@@ -15,7 +15,7 @@ from parrot_backend.core.events import CallSpec
 from parrot_backend.core.ids import SessionId
 from parrot_backend.core.prompt import Input
 from parrot_backend.errors import RequestError
-from parrot_backend.server.convert import SubmitContext, submit_to_event
+from parrot_backend.server.convert import SubmitContext, criteria_to_core, submit_to_event
 from parrot_backend.server.openai.base import NEUTRAL_ONLY, NO_EFFECT, parse_request
 from parrot_backend.server.openai.chat import ChatRequest, chat_to_calls
 from parrot_backend.server.openai.completions import (
@@ -302,12 +302,12 @@ HINTS: dict[str, tuple[dict[str, Any], dict[str, str], dict[str, Any]]] = {
     "empty names": (
         {"user": "", "session_id": "", "parrot": {"app": "", "session": "", "stage": ""}},
         {"x-parrot-session": "", "x-parrot-stage": ""},
-        {"app": "", "labels": {}, "kind": "latency"},
+        {"app": "", "labels": {}, "kind": "unstated"},
     ),
     "empty names of others": (
         {"user": "", "session_id": ""},
         {},
-        {"app": "", "labels": {}, "kind": "latency"},
+        {"app": "", "labels": {}, "kind": "unstated"},
     ),
     "OpenAI's user and vLLM's session": (
         {"user": "u", "session_id": "s"},
@@ -336,6 +336,12 @@ def test_hints_of_a_request(case: str):
     assert hints.user is None or hints.user
     assert placed.close
     assert placed.on_disconnect == "cancel"
+    has_urgency = "perf" in fields.get("parrot", {}) or "x-parrot-perf" in headers
+    assert criteria_to_core(hints.criteria, 0.0).is_bounded is (
+        has_urgency and hints.criteria.kind != "throughput"
+    )
+    told = [fields.get("parrot", {}).get("session"), headers.get("x-parrot-session")]
+    assert hints.is_run is any(told)
 
 
 def test_the_page_names_every_parameter():

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from parrot_backend.core.discovery.pieces import Fresh
-from parrot_backend.core.discovery.structure import FoundCall, RunStructure, StageShape
+from parrot_backend.core.discovery.stages import StageShape
+from parrot_backend.core.discovery.structure import FoundCall, RunStructure
 from parrot_backend.core.discovery.templates import template_of
 from parrot_backend.core.ids import NodeId, SessionId, VariableId
 
@@ -120,24 +121,30 @@ class RunBook:
             run.structure.end(call, variable, value)
             self._count(session, run)
 
-    def shape(self, session: SessionId) -> tuple[StageShape, ...]:
-        """Return the shapes of a session's stages so far."""
+    def shape(self, session: SessionId, number: int = 0) -> tuple[StageShape, ...]:
+        """Return the shapes of the stages so far of one of a session's runs."""
         run = self._runs[session]
         if run.first is not None:
             return (StageShape((run.first.call.template,), 1),)
-        return run.structure.shape()
+        return run.structure.shape(number)
 
-    def forget(self, session: SessionId) -> tuple[StageShape, ...]:
-        """Forget a session; return its shape, if it is known from beginning to end.
+    def forget(self, session: SessionId) -> list[tuple[StageShape, ...]]:
+        """Forget a session; return the shapes of its runs, if known from beginning to end.
 
-        It is empty where there is nothing to learn from: after a single call.
+        There is nothing to learn from runs of a single call; they are left out.
         """
         run = self._runs.pop(session, None)
         if run is None:
-            return ()
+            return []
         self._by_use.pop(session, None)
         self._num_chars -= run.num_chars
-        return run.structure.shape() if run.is_whole else ()
+        if not run.is_whole:
+            return []
+        return [
+            stages
+            for stages in run.structure.shapes()
+            if len(stages) > 1 or any(stage.width > 1 for stage in stages)
+        ]
 
     def _take_in(self, run: _Run, first: _First) -> None:
         run.first = None

@@ -1,21 +1,23 @@
 """What runs of the same application have in common: stages, their widths, and output lengths.
 
 Of each finished run it is kept which stage followed which stages: all before it, the last two, and
-the last one. A running session is compared in the same order, so that a loop of three rounds is
+the last one. A running one is compared in the same order, so that a loop of three rounds is
 told from one of four by a run that went the same way, and a new way by its last steps.
 """
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, deque
+import math
+from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
 from statistics import median_low
 from typing import NamedTuple
 
-from parrot_backend.core.discovery.structure import StageShape
+from parrot_backend.core.discovery.memory import Memory
+from parrot_backend.core.discovery.stages import StageShape
 
 #: What happened last counts: applications change.
 _MAX_SAMPLES = 32
@@ -23,32 +25,41 @@ _MAX_SAMPLES = 32
 #: Stages before the present one that are compared where no run went the same way from the start.
 _SHORT_HISTORIES = (2, 1)
 
+#: Stages of a run that are learnt; nobody looks further ahead.
+_MAX_STAGES = 72
+
+#: Stages with more kinds of calls than this are all alike: they are told by their neighbours.
+_MAX_KINDS = 16
+_MANY_KINDS = ("many kinds",)
+
+#: What an entry takes beside its samples; a sample; each kind it names. Measured, rounded up.
+_ENTRY_BYTES = 700
+_SAMPLE_BYTES = 200
+_KIND_BYTES = 80
+_LENGTH_BYTES = 40
+
 
 @dataclass(frozen=True, slots=True)
 class ShapeBookConfig:
-    """Limits of what is learnt.
+    """Limits of what is learnt of all applications together.
 
     Attributes:
-        max_apps: Applications; the least recently seen go first.
-        max_histories: Histories of each, likewise; about 500 bytes each.
-        max_templates: Call templates of each whose output lengths are kept, likewise.
+        max_entries: Ways that runs went, and as many kinds of calls whose output lengths are known.
+        max_bytes: Memory that either of these may take.
     """
 
-    max_apps: int = 1024
-    max_histories: int = 1024
-    max_templates: int = 1024
+    max_entries: int = 65_536
+    max_bytes: int = 2**25
 
 
 class OutputLength(NamedTuple):
     """How long outputs were.
 
     Attributes:
-        median_tokens: Half of them were no longer.
         high_tokens: Nine of ten were no longer.
         num_seen: How many are known.
     """
 
-    median_tokens: int
     high_tokens: int
     num_seen: int
 
@@ -77,59 +88,59 @@ class _Sample(NamedTuple):
     is_as_wide: bool
 
 
+#: An application, and how its runs went.
 _History = tuple[str, ...]
-
-
-@dataclass(slots=True)
-class _App:
-    lengths: OrderedDict[str, deque[int]] = field(default_factory=OrderedDict)
-    all_lengths: deque[int] = field(default_factory=lambda: deque(maxlen=8 * _MAX_SAMPLES))
-    followers: OrderedDict[_History, deque[_Sample]] = field(default_factory=OrderedDict)
 
 
 class ShapeBook:
     """Shapes of applications. Their names are the caller's; tenants belong into them."""
 
     def __init__(self, config: ShapeBookConfig | None = None) -> None:
-        self._config = config or ShapeBookConfig()
-        self._apps: OrderedDict[str, _App] = OrderedDict()
+        limits = config or ShapeBookConfig()
+        self._lengths: Memory[tuple[str, str], tuple[float, ...]] = Memory(
+            limits.max_entries, limits.max_bytes
+        )
+        self._followers: Memory[_History, tuple[_Sample, ...]] = Memory(
+            limits.max_entries, limits.max_bytes
+        )
 
-    def learn_length(self, app: str, template: str, output_tokens: int) -> None:
-        """Take in how long the output of a call was."""
-        known = self._app(app)
-        samples = known.lengths.setdefault(template, deque(maxlen=_MAX_SAMPLES))
-        samples.append(output_tokens)
-        known.lengths.move_to_end(template)
-        if len(known.lengths) > self._config.max_templates:
-            known.lengths.popitem(last=False)
-        known.all_lengths.append(output_tokens)
+    def __len__(self) -> int:
+        return len(self._lengths) + len(self._followers)
+
+    @property
+    def num_bytes(self) -> int:
+        """How much memory it takes."""
+        return self._lengths.num_bytes + self._followers.num_bytes
+
+    def learn_length(
+        self, app: str, template: str, output_tokens: int, *, is_cut: bool = False
+    ) -> None:
+        """Take in how long the output of a call was; one that was cut would have been longer."""
+        key = (_digest(app), template)
+        length = math.inf if is_cut else output_tokens
+        samples = (*(self._lengths.use(key) or ()), length)[-_MAX_SAMPLES:]
+        self._lengths.put(key, samples, _ENTRY_BYTES + len(samples) * _LENGTH_BYTES)
 
     def output_length(self, app: str, template: str) -> OutputLength | None:
-        """Return how long outputs of a template were, or those of the application if it is new."""
-        known = self._apps.get(app)
-        if known is None or not known.all_lengths:
+        """Return how long outputs of a template were; None if too many were cut to know."""
+        samples = self._lengths.use((_digest(app), template))
+        if not samples:
             return None
-        ranked = sorted(known.lengths.get(template) or known.all_lengths)
-        return OutputLength(median_low(ranked), ranked[len(ranked) * 9 // 10], len(ranked))
-
-    def num_outputs(self, app: str, template: str) -> int:
-        """Return how many outputs of a template itself are known."""
-        known = self._apps.get(app)
-        return 0 if known is None else len(known.lengths.get(template, ()))
+        high = sorted(samples)[len(samples) * 9 // 10]
+        return None if math.isinf(high) else OutputLength(int(high), len(samples))
 
     def learn_run(self, app: str, stages: Sequence[StageShape]) -> None:
         """Take in a finished run."""
-        known = self._app(app)
-        for index, histories in enumerate(_histories(stages)):
-            stage = stages[index] if index < len(stages) else None
-            before = stages[index - 1].width if index else None
+        shapes = [_plain(stage) for stage in stages]
+        for index, histories in enumerate(_histories(app, shapes)[:_MAX_STAGES]):
+            stage = shapes[index] if index < len(shapes) else None
+            before = shapes[index - 1].width if index else None
             sample = _Sample(stage, stage is not None and stage.width == before)
+            if stage is not None and not index:
+                histories = tuple(_beginning(app, kind) for kind in stage.templates)
             for history in histories:
-                samples = known.followers.setdefault(history, deque(maxlen=_MAX_SAMPLES))
-                samples.append(sample)
-                known.followers.move_to_end(history)
-        while len(known.followers) > self._config.max_histories:
-            known.followers.popitem(last=False)
+                samples = (*(self._followers.use(history) or ()), sample)[-_MAX_SAMPLES:]
+                self._followers.put(history, samples, _size_of(samples))
 
     def forecast(self, app: str, stages: Sequence[StageShape]) -> Forecast | None:
         """Return what is expected after the stages so far; None if nothing is known.
@@ -138,34 +149,63 @@ class ShapeBook:
             app: The application.
             stages: Stages of the running session, of which the last may still grow.
         """
-        known = self._apps.get(app)
-        if known is None or not stages:
+        if not stages:
             return None
-        present = stages[-1]
-        expected = _expected(known, stages[:-1], present.templates)
+        *before, present = (_plain(stage) for stage in stages)
+        width = present.width
+        expected = self._expected(app, before, present.templates)
         if expected is not None and expected.next_stage is not None:
-            width = max(present.width, expected.next_stage.width)
-            present = StageShape(expected.next_stage.templates, width)
-        after = _expected(known, [*stages[:-1], present])
-        num_to_come = present.width - stages[-1].width
-        return None if after is None else replace(after, num_to_come=num_to_come)
+            present = StageShape(
+                expected.next_stage.templates, max(width, expected.next_stage.width)
+            )
+        after = self._expected(app, [*before, present])
+        return None if after is None else replace(after, num_to_come=present.width - width)
 
-    def _app(self, app: str) -> _App:
-        known = self._apps.setdefault(app, _App())
-        self._apps.move_to_end(app)
-        if len(self._apps) > self._config.max_apps:
-            self._apps.popitem(last=False)
-        return known
+    def _expected(
+        self, app: str, stages: Sequence[StageShape], including: Sequence[str] = ()
+    ) -> Forecast | None:
+        """Return what follows these stages: the commonest, among those with some kinds if any."""
+        histories = _histories(app, stages)[-1] if stages else (_beginning(app, including[0]),)
+        for history in histories:
+            known = self._followers.use(history) or ()
+            samples = [s for s in known if not including or _includes(s.stage, including)]
+            if samples:
+                return _commonest(samples, stages)
+        return None
 
 
-def _histories(stages: Sequence[StageShape]) -> list[tuple[_History, ...]]:
+def _plain(stage: StageShape) -> StageShape:
+    """Return the shape of a stage as it is remembered."""
+    return stage if len(stage.templates) <= _MAX_KINDS else StageShape(_MANY_KINDS, stage.width)
+
+
+def _includes(stage: StageShape | None, kinds: Collection[str]) -> bool:
+    """Tell whether calls of some kinds may be of a stage."""
+    return stage is not None and (stage.templates == _MANY_KINDS or {*kinds} <= {*stage.templates})
+
+
+def _size_of(samples: Sequence[_Sample]) -> int:
+    kinds = sum(len(sample.stage.templates) for sample in samples if sample.stage)
+    return _ENTRY_BYTES + len(samples) * _SAMPLE_BYTES + kinds * _KIND_BYTES
+
+
+def _beginning(app: str, kind: str) -> _History:
+    """Return what runs have in common that begin with a kind of call.
+
+    Applications without a name are one: those that begin otherwise must not crowd each other out.
+    """
+    return (_digest(app), "begins with", kind)
+
+
+def _histories(app: str, stages: Sequence[StageShape]) -> list[tuple[_History, ...]]:
     """Return, before each stage and after the last one, the ways there, the most telling first."""
+    owner = _digest(app)
     names = [_digest(*stage.templates) for stage in stages]
     found: list[tuple[_History, ...]] = []
     whole = _digest()
     for index in range(len(names) + 1):
-        short = [tuple(names[index - num : index]) for num in _SHORT_HISTORIES if num <= index]
-        found.append((("from the start", whole), *short))
+        short = [(owner, *names[index - num : index]) for num in _SHORT_HISTORIES if num <= index]
+        found.append(((owner, "from the start", whole), *short))
         if index < len(names):
             whole = _digest(whole, names[index])
     return found
@@ -177,27 +217,16 @@ def _digest(*names: str) -> str:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
-def _expected(
-    app: _App, stages: Sequence[StageShape], including: Collection[str] = ()
-) -> Forecast | None:
-    """Return what follows these stages: the commonest, among those with some templates if any."""
-    for history in _histories(stages)[-1]:
-        samples = [
-            sample
-            for sample in app.followers.get(history, ())
-            if not including or (sample.stage and set(including) <= set(sample.stage.templates))
-        ]
-        if not samples:
-            continue
-        kinds = Counter(s.stage.templates if s.stage else None for s in reversed(samples))
-        templates, count = kinds.most_common(1)[0]
-        share = count / len(samples)
-        if templates is None:
-            return Forecast(0, None, share, len(samples))
-        alike = [s for s in samples if s.stage and s.stage.templates == templates]
-        if stages and 2 * sum(s.is_as_wide for s in alike) > len(alike):
-            width = stages[-1].width
-        else:
-            width = median_low([s.stage.width for s in alike if s.stage])
-        return Forecast(0, StageShape(templates, width), share, len(samples))
-    return None
+def _commonest(samples: Sequence[_Sample], stages: Sequence[StageShape]) -> Forecast:
+    """Return the forecast from what followed some stages, of equally common ones the latest."""
+    kinds = Counter(s.stage.templates if s.stage else None for s in reversed(samples))
+    templates, count = kinds.most_common(1)[0]
+    share = count / len(samples)
+    if templates is None:
+        return Forecast(0, None, share, len(samples))
+    alike = [s for s in samples if s.stage and s.stage.templates == templates]
+    if stages and 2 * sum(s.is_as_wide for s in alike) > len(alike):
+        width = stages[-1].width
+    else:
+        width = median_low([s.stage.width for s in alike if s.stage])
+    return Forecast(0, StageShape(templates, width), share, len(samples))

@@ -51,6 +51,7 @@ class Hints:
     Attributes:
         app: Name of the application.
         session: What belongs together, as the caller names it.
+        is_run: That name was given for Parrot, for one run of a program.
         stage: Which part of the program the calls are.
         user: OpenAI's field of that name.
         criteria: How urgent it is.
@@ -59,6 +60,7 @@ class Hints:
 
     app: str = ""
     session: str | None = None
+    is_run: bool = False
     stage: str | None = None
     user: str | None = None
     criteria: wire.WireCriteria = _UNSTATED
@@ -104,9 +106,11 @@ def hints_of(
     for name, value in told.items():
         if len(value) > (MAX_NAME_CHARS if name == "app" else _MAX_LABEL_CHARS):
             raise bad_field(_HEADER_PREFIX + name, f"the header {_HEADER_PREFIX}{name} is too long")
+    run = body.session or told.get("session")
     return Hints(
         app=body.app or told.get("app", ""),
-        session=body.session or told.get("session") or session_id or None,
+        session=run or session_id or None,
+        is_run=bool(run),
         stage=body.stage or told.get("stage") or None,
         user=user or None,
         criteria=_criteria(body.perf if body.perf is not None else told.get("perf")),

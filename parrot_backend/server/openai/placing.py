@@ -83,7 +83,11 @@ class CallPlacer:
         is_alone = key is None and conversation is None
         submit = submit_of(named, hints, stream=stream, session=into, close=is_alone)
         session = self._service.submit(
-            submit, inbox, discovers=self._discovers, ttl_s=self._open.config.ttl_s
+            submit,
+            inbox,
+            discovers=self._discovers,
+            is_run=hints.is_run,
+            ttl_s=self._open.config.ttl_s,
         )
         chars = sum(map(num_chars, calls))
         if stand is not None:

@@ -65,7 +65,7 @@ def test_a_session_that_is_forgotten_for_room_begins_anew_and_teaches_nothing() 
     assert book.num_chars <= 300
     assert say(book, _A, "5", f"Sum up: {_VALUE}", "x") == []
     say(book, _A, "6", "Go on.", "x")
-    assert book.forget(_A) == ()
+    assert book.forget(_A) == []
     book.forget(_B)
     assert (len(book), book.num_chars) == (0, 0)
 
@@ -97,5 +97,14 @@ def test_a_call_that_ends_after_its_session_was_forgotten_is_no_more() -> None:
 def test_a_single_call_teaches_nothing() -> None:
     book = RunBook(300)
     say(book, _A, "1", "Write.", _VALUE)
-    assert book.forget(_A) == ()
-    assert book.forget(_B) == ()
+    assert book.forget(_A) == []
+    assert book.forget(_B) == []
+
+
+def test_nothing_is_left_of_sessions_that_were_forgotten() -> None:
+    book = RunBook(10_000)
+    for session in (_A, _B):
+        say(book, session, f"{session}1", "Write.", _VALUE)
+        say(book, session, f"{session}2", f"Sum up: {_VALUE}", "x")
+        book.forget(session)
+    assert (len(book), book.num_chars, len(book._by_use)) == (0, 0, 0)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from parrot_backend.core.discovery.shape_book import Forecast, ShapeBook, ShapeBookConfig
-from parrot_backend.core.discovery.structure import FoundCall, RunStructure, StageShape
+from parrot_backend.core.discovery.stages import StageShape
+from parrot_backend.core.discovery.structure import FoundCall, RunStructure
 from parrot_backend.core.ids import VariableId
 from tests.helpers.agent_traffic import TrafficCall, metagpt_calls, round_robin_calls
 
@@ -70,25 +73,110 @@ def test_nothing_is_said_of_what_was_never_seen() -> None:
     assert book.forecast("other", _stages("a:1")) is None
 
 
-def test_output_lengths_are_those_of_the_template_else_of_the_application() -> None:
+def test_output_lengths_are_those_of_the_template() -> None:
     book = ShapeBook()
     for tokens in range(1, 11):
         book.learn_length("app", "a", tokens)
         book.learn_length("app", "b", 100 * tokens)
-    assert book.output_length("app", "a") == (5, 10, 10)
-    assert book.output_length("app", "b") == (500, 1000, 10)
-    assert book.output_length("app", "c") == (10, 900, 20)
+    assert book.output_length("app", "a") == (10, 10)
+    assert book.output_length("app", "b") == (1000, 10)
+    assert book.output_length("app", "c") is None
+    assert book.output_length("other", "a") is None
 
 
-def test_memory_is_bounded() -> None:
-    book = ShapeBook(ShapeBookConfig(max_apps=2, max_histories=8, max_templates=3))
-    for number in range(50):
-        app = f"app {number % 3}"
-        book.learn_run(app, _stages(" ".join(f"{number}.{i}:1" for i in range(20))))
-        book.learn_length(app, f"template {number}", 7)
-    assert len(book._apps) == 2
-    assert all(len(app.followers) <= 8 for app in book._apps.values())
-    assert all(len(app.lengths) <= 3 for app in book._apps.values())
+def test_only_the_last_outputs_count() -> None:
+    book = ShapeBook()
+    for tokens in range(100):
+        book.learn_length("app", "a", tokens)
+    assert book.output_length("app", "a") == (96, 32)
+
+
+def test_outputs_that_were_cut_count_as_longer_than_any() -> None:
+    book = ShapeBook()
+    for _ in range(20):
+        book.learn_length("app", "a", 5)
+    book.learn_length("app", "a", 7, is_cut=True)
+    assert book.output_length("app", "a") == (5, 21)
+    for _ in range(3):
+        book.learn_length("app", "a", 7, is_cut=True)
+    assert book.output_length("app", "a") is None
+
+
+def test_memory_is_bounded_over_all_applications() -> None:
+    limits = ShapeBookConfig(max_entries=64, max_bytes=40_000)
+    book = ShapeBook(limits)
+    for number in range(200):
+        book.learn_run(f"app {number}", _stages(" ".join(f"{number}.{i}:1" for i in range(20))))
+        book.learn_length(f"app {number}", "template", 7)
+        book.learn_length("app", f"template {number}", 7)
+        assert len(book) <= 2 * limits.max_entries
+        assert book.num_bytes <= 2 * limits.max_bytes
+    assert book.output_length("app", "template 199") is not None
+    assert book.output_length("app 199", "template") is not None
+    assert book.output_length("app", "template 9") is None
+    assert book.output_length("app 9", "template") is None
+
+
+def test_bytes_are_counted_no_smaller_than_they_are() -> None:
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        book = ShapeBook()
+        for number in range(20):
+            for stage in range(30):
+                for _ in range(9):
+                    book.learn_length(f"app {number}", f"{number:08x}{stage:08x}", 1000 + stage)
+            for run in range(3):
+                kinds = [f"{number:04x}{run:04x}{kind:08x}" for kind in range(12)]
+                stages = [StageShape(tuple(f"{at}{k}" for k in kinds), 12) for at in range(30)]
+                book.learn_run(f"app {number}", stages)
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert taken <= book.num_bytes <= 8 * taken
+
+
+def test_a_long_run_does_not_crowd_out_its_own_beginning() -> None:
+    book = ShapeBook(ShapeBookConfig(max_entries=1024))
+    book.learn_run("app", _stages(" ".join(f"{i}:1" for i in range(1000))))
+    found = book.forecast("app", _stages("0:1 1:1"))
+    assert found is not None
+    assert found.next_stage == _stages("2:1")[0]
+
+
+def test_chats_do_not_crowd_out_what_runs_have_taught() -> None:
+    book = ShapeBook(ShapeBookConfig(max_entries=256))
+    for _ in range(2):
+        book.learn_run("", _stages("plan:1 write+draw:4 join:1"))
+    book.learn_length("", "plan", 9)
+    book.learn_length("", "plan", 9)
+    for chat in range(100):
+        turns = [f"{chat}.{turn}" for turn in range(10)]
+        book.learn_run("", _stages(" ".join(f"{turn}:1" for turn in turns)))
+        for turn in turns:
+            book.learn_length("", turn, 100)
+    for so_far, to_come, after in (
+        ("plan:1", 0, "draw+write:4"),
+        ("plan:1 write:1", 3, "join:1"),
+        ("plan:1 write+draw:4", 0, "join:1"),
+    ):
+        found = book.forecast("", _stages(so_far))
+        assert found is not None
+        assert (found.num_to_come, found.next_stage) == (to_come, _stages(after)[0])
+    assert book.output_length("", "plan") == (9, 2)
+
+
+def test_stages_of_very_many_kinds_are_alike() -> None:
+    kinds = "+".join(f"k{number}" for number in range(40))
+    book = ShapeBook()
+    book.learn_run("app", _stages(f"a:1 {kinds}:40 b:1"))
+    found = book.forecast("app", _stages("a:1 k7:1"))
+    assert found is not None
+    assert (found.num_to_come, found.next_stage) == (39, _stages("b:1")[0])
+    others = "+".join(f"other{number}" for number in range(20))
+    after = book.forecast("app", _stages(f"a:1 {others}:20"))
+    assert after is not None
+    assert after.next_stage == _stages("b:1")[0]
 
 
 def _run(book: ShapeBook, calls: list[TrafficCall]) -> tuple[int, int]:
@@ -102,7 +190,7 @@ def _run(book: ShapeBook, calls: list[TrafficCall]) -> tuple[int, int]:
             run.end(found, VariableId(before.name), before.reply)
         if call.waits > ended and (forecast := book.forecast("app", run.shape())):
             width = forecast.next_stage.width if forecast.next_stage else 0
-            forecasts.append((len(run.stages), width))
+            forecasts.append((len(run.shape()), width))
         ended = call.waits
         begun.append(run.begin(call.texts))
     shape = run.shape()

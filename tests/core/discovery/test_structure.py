@@ -84,12 +84,11 @@ def test_stages_of_the_coding_task() -> None:
     calls = list(metagpt_calls(4))
     run = RunStructure()
     found = play(calls, run)
-    assert [stage.width for stage in run.stages] == [1, 4, 4, 4, 4, 4, 4, 4]
-    assert all(len(stage.widths) == 1 for stage in run.stages)
+    assert [stage.width for stage in run.shape()] == [1, 4, 4, 4, 4, 4, 4, 4]
+    assert all(len(stage.templates) == 1 for stage in run.shape())
     by_step = {(call.step, f.template) for call, f in zip(calls, found, strict=True)}
     assert len(by_step) == 4
     assert [f.num_siblings for f in found[:9]] == [0, 0, 1, 2, 3, 0, 1, 2, 3]
-    assert [stage.num_running for stage in run.stages] == [0] * 7 + [4]
 
 
 def test_agents_that_speak_in_turn() -> None:
@@ -98,7 +97,7 @@ def test_agents_that_speak_in_turn() -> None:
     found = play(calls, run)
     assert [frozenset(f.reads) for f in found] == [c.reads for c in calls]
     assert sum(len(f.reads) for f in found) == 36
-    assert [stage.width for stage in run.stages] == [1] * 9
+    assert [stage.width for stage in run.shape()] == [1] * 9
     # The first one reads nothing that was said.
     assert len({f.template for f in found[1:]}) == 3
 
@@ -107,9 +106,8 @@ def test_a_call_that_failed_is_read_by_none() -> None:
     run = RunStructure()
     first = run.begin(["Outline the files."])
     run.end(first)
-    assert run.stages[0].num_running == 0
     assert run.begin(["Outline the files."]).reads == ()
-    assert run.stages[0].width == 2
+    assert [stages[0].width for stages in run.shapes()] == [1, 1]
 
 
 def _chain(call: TrafficCall, found: FoundCall, seed: str = "m") -> list[bytes]:
