@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from parrot_backend.core.discovery.anchors import AnchorIndex
+from parrot_backend.core.discovery.budget import Budget
 from parrot_backend.core.discovery.matching import MIN_CHARS, Match, find_matches, num_equal
 from parrot_backend.core.discovery.pieces import (
     Fresh,
@@ -84,18 +85,28 @@ class TextBook:
             known.variable = None
         self._known.move_to_end(number)
 
-    def read(self, prompt: str) -> Pieces:
+    def read(self, prompt: str, budget: Budget | None = None) -> Pieces:
         """Return what a text of a prompt is made of, and remember what is fresh in it.
 
         The pieces put together give the prompt, character by character.
+
+        Args:
+            prompt: The text.
+            budget: What is left for its call; None if it is all of the call. What cannot be paid
+                for counts as fresh, and is not remembered.
         """
+        budget = Budget.of([prompt]) if budget is None else budget
+        if not budget.may_look(len(prompt)):
+            return (Fresh(0, len(prompt)),) if prompt else ()
         number = self._number_of.get(prompt)
         if number is not None:
             self._known.move_to_end(number)
             return (self._piece(0, len(prompt), number, 0),)
         begun = self._begun(prompt)
         start = begun[-1].end if begun else 0
-        matches = find_matches(prompt, self._texts, self._index, start)
+        if not budget.may_read(len(prompt) - start):
+            return (*begun, Fresh(start, len(prompt))) if prompt else ()
+        matches = find_matches(prompt, self._texts, self._index, budget, start)
         passages = select_passages(prompt, matches, self._claim_of, start)
         pieces = (*begun, *self._pieces(start, len(prompt), passages))
         self._remember(prompt, pieces)
