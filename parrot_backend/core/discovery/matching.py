@@ -13,7 +13,7 @@ from parrot_backend.core.discovery.anchors import (
     PROMPT_STEP,
     AnchorIndex,
 )
-from parrot_backend.core.discovery.budget import COMPARISON_COST, Budget
+from parrot_backend.core.discovery.budget import COMPARISON_COST, TEST_COST, Budget
 
 #: Shorter passages do not count: they are as well boilerplate that two texts have by chance. The
 #: index finds all passages of this length.
@@ -22,9 +22,6 @@ MIN_CHARS = 48
 #: How far before the end of a passage the search goes on, so that one that begins inside it and
 #: ends after it is seen with all its rivals.
 _STEP_BACK = PERIOD + ANCHOR_CHARS + 3 * PROMPT_STEP
-
-#: What telling costs that a comparison is not worth it, in characters (measured: 0.3 us).
-_TEST_COST = 512
 
 #: Periods that are looked through for one that tells whether a match has rivals.
 _MAX_PERIODS = 64
@@ -131,7 +128,7 @@ class _Search:
             return False
         passage = self._prompt[match.start : match.end]
         for begin in range(match.start, last - PERIOD + 1, PERIOD)[:_MAX_PERIODS]:
-            self._budget.work_left -= _TEST_COST
+            self._budget.work_left -= TEST_COST
             if self._is_crowded(begin, begin + PERIOD):
                 continue
             return any(
@@ -156,7 +153,7 @@ class _Search:
         start, end = self._furthest.start, self._furthest.end
         if place >= end:
             return False
-        self._budget.work_left -= _TEST_COST + end - start
+        self._budget.work_left -= TEST_COST + end - start
         prompt, text = self._prompt, self._texts[number]
         if end < len(prompt) and text.startswith(prompt[place : end + 1], offset):
             return False

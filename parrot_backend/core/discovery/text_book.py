@@ -17,6 +17,7 @@ from parrot_backend.core.discovery.pieces import (
     Repeated,
     TextId,
 )
+from parrot_backend.core.discovery.rivals import has_rival
 from parrot_backend.core.discovery.selection import Claim, Passage, select_passages
 from parrot_backend.core.ids import VariableId
 
@@ -106,7 +107,8 @@ class TextBook:
         start = begun[-1].end if begun else 0
         if not budget.may_read(len(prompt) - start):
             return (*begun, Fresh(start, len(prompt))) if prompt else ()
-        matches = find_matches(prompt, self._texts, self._index, budget, start)
+        found = find_matches(prompt, self._texts, self._index, budget, start)
+        matches = [self._settled(prompt, match, budget) for match in found]
         passages = select_passages(prompt, matches, self._claim_of, start)
         pieces = (*begun, *self._pieces(start, len(prompt), passages))
         self._remember(prompt, pieces)
@@ -120,6 +122,17 @@ class TextBook:
         """
         text = self._texts[piece.text]
         return text[piece.offset : piece.offset + piece.end - piece.start]
+
+    def _settled(self, prompt: str, match: Match, budget: Budget) -> Match:
+        """Look for rivals of a whole value that may have some, unseen."""
+        if not match.may_have_rivals or self._claim_of(match) is not Claim.WHOLE_VALUE:
+            return match
+        others = (
+            (known.text, known.variable is not None)
+            for number, known in self._known.items()
+            if number != match.number
+        )
+        return match._replace(may_have_rivals=has_rival(prompt, match, others, budget))
 
     def _claim_of(self, match: Match) -> Claim:
         known = self._known[match.number]

@@ -240,7 +240,9 @@ def _agrees_with_comparing_everything(prompt: str, texts: dict[int, str]) -> Non
             return Claim.WHOLE_VALUE
         return kinds[match.number % 2]
 
-    found = select_passages(prompt, find_matches(prompt, texts, index, Budget.of([prompt])), claim_of)
+    found = select_passages(
+        prompt, find_matches(prompt, texts, index, Budget.of([prompt])), claim_of
+    )
     wanted = select_passages(prompt, _all_matches(prompt, texts), claim_of)
     shape = [(p.start, p.end, p.claim, p.is_ambiguous) for p in found]
     assert shape == [(p.start, p.end, p.claim, p.is_ambiguous) for p in wanted]
