@@ -50,17 +50,15 @@ class AnchorIndex:
     def add(self, number: int, text: str) -> None:
         """Index a text under a number above those of all before."""
         positions = self.positions
-        new: dict[str, int] = {}
-        num_anchors = 0
         for anchors, packed in _indexed(number, text):
-            num_anchors += len(anchors)
-            new.update(zip(anchors, packed, strict=True))
-        if len(new) == num_anchors and positions.keys().isdisjoint(new):
+            new = dict(zip(anchors, packed, strict=True))
+            if len(new) < len(anchors):
+                for anchor, position in zip(anchors, packed, strict=True):
+                    self._add(anchor, position)
+                continue
+            for anchor in positions.keys() & new.keys():
+                self._add(anchor, new.pop(anchor))
             positions.update(new)
-            return
-        for anchors, packed in _indexed(number, text):
-            for anchor, position in zip(anchors, packed, strict=True):
-                self._add(anchor, position)
 
     def _add(self, anchor: str, position: int) -> None:
         found = self.positions.get(anchor)
