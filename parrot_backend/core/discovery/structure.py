@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from parrot_backend.core.discovery.budget import Budget
 from parrot_backend.core.discovery.pieces import Pieces, Reference
 from parrot_backend.core.discovery.templates import template_of
 from parrot_backend.core.discovery.text_book import MAX_SESSION_CHARS, TextBook
@@ -112,8 +111,7 @@ class RunStructure:
         Args:
             texts: The texts of its messages.
         """
-        budget = Budget.of(texts)
-        pieces = tuple(self._texts.read(text, budget) for text in texts)
+        pieces = self._texts.read_call(texts)
         found = (p.variable for text in pieces for p in text if isinstance(p, Reference))
         reads = tuple(dict.fromkeys(found))
         before = max((self._stage_of.get(variable, -1) for variable in reads), default=-1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from parrot_backend.core.discovery.anchors import AnchorIndex
@@ -63,6 +63,7 @@ class TextBook:
         self._number_of: dict[str, int] = {}
         self._index = AnchorIndex()
         self._recent: deque[tuple[str, Pieces]] = deque(maxlen=_NUM_RECENT)
+        self._last: tuple[tuple[str, ...], tuple[Pieces, ...]] | None = None
 
     @property
     def num_chars(self) -> int:
@@ -77,6 +78,7 @@ class TextBook:
         """
         # It may be a newer version of what a text that was read lately begins with.
         self._recent.clear()
+        self._last = None
         number = self._number_of.get(value)
         if number is None:
             self._add(value, variable)
@@ -85,6 +87,18 @@ class TextBook:
         if known.variable != variable:
             known.variable = None
         self._known.move_to_end(number)
+
+    def read_call(self, texts: Sequence[str]) -> tuple[Pieces, ...]:
+        """Return what each text of a call is made of; see :meth:`read`.
+
+        The same call again, as where several choices are wanted, is not read again unless a value
+        came between.
+        """
+        key = tuple(texts)
+        if self._last is None or self._last[0] != key:
+            budget = Budget.of(texts)
+            self._last = key, tuple(self.read(text, budget) for text in texts)
+        return self._last[1]
 
     def read(self, prompt: str, budget: Budget | None = None) -> Pieces:
         """Return what a text of a prompt is made of, and remember what is fresh in it.
