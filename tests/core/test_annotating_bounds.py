@@ -1,4 +1,4 @@
-"""What annotating keeps within bounds: beginnings told, work for choices, what is left at the end."""
+"""What annotating keeps within bounds: beginnings told, work for choices, what is left."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from parrot_backend.core.discovery import text_book
+from parrot_backend.core.discovery import matching, text_book
 from parrot_backend.core.discovery.run_book import RunBook
 from parrot_backend.core.events import Wanted
 from parrot_backend.core.ids import NodeId, SessionId, VariableId
@@ -36,7 +36,7 @@ def test_of_many_beginnings_the_longest_are_told() -> None:
 
 def test_choices_of_one_prompt_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[str] = []
-    real = text_book.find_matches
+    real = matching.find_matches
 
     def find_matches(prompt: str, *rest: object) -> object:
         looked.append(prompt)

@@ -139,9 +139,6 @@ def test_a_call_is_read_once_for_all_its_choices() -> None:
     assert book.read_call(texts) is not reads[0]
 
 
-def test_comparing_ends_with_the_budget() -> None:
-    budget = Budget(COMPARISON_COST)
-    assert not budget.is_spent
-    budget.work_left -= COMPARISON_COST
-    assert budget.is_spent
-    assert not budget.may_read(1)
+def test_nothing_is_read_once_all_comparisons_are_spent() -> None:
+    assert Budget(COMPARISON_COST).may_read(1)
+    assert not Budget(0).may_read(1)

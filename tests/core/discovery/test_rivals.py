@@ -21,8 +21,8 @@ def _words(seed: int, num_chars: int) -> str:
 
 
 BASE = _words(0, 300)
-#: As many others with all of the text as make its anchors crowded.
-CROWD = [f"{_words(n, 60)} {BASE} {_words(n + 50, 60)}" for n in range(1, 20)]
+#: As many others with all of the text as make its anchors crowded: in the same 32 characters.
+CROWD = [f"{_words(n, 63)} {BASE} {_words(n + 50, 60)}" for n in range(1, 20)]
 
 
 def _reads(values: list[str], prompt: str) -> list[int]:

@@ -100,6 +100,14 @@ def test_a_newer_version_is_seen_after_a_text_was_read() -> None:
     assert _edges(book.read(long_a + B + "!")) == []
 
 
+def test_a_newer_version_of_what_others_follow_is_seen_too() -> None:
+    long_a = "".join(_passage(seed, 400) for seed in range(10, 14))
+    book = _book(old="1 " + long_a + "old", b=B)
+    assert _edges(book.read(long_a + B + "one?")) == [("old", False), ("b", True)]
+    book.add_value(VariableId("new"), "2 " + long_a + "new")
+    assert _edges(book.read(long_a + B + "two!")) == [("b", True)]
+
+
 def test_lines_of_an_escaped_value_are_found() -> None:
     value = "\n".join((A, B, C))
     pieces = _book(v=value).read("As JSON: " + json.dumps(value))
