@@ -88,7 +88,7 @@ class SessionGraph:
         for spec in submission.nodes:
             check_outputs(spec)
         # Before they are built, which takes as much time.
-        _check_references(sum(map(segments_held, calls_of(submission.nodes))))
+        check_references(sum(map(segments_held, calls_of(submission.nodes))))
         nodes = self._build(submission)
         self._check_size(nodes, max_nodes)
         variables = self._new_variables(submission, nodes)
@@ -244,7 +244,7 @@ class SessionGraph:
             message = f"{what}; {max_nodes} are allowed"
             raise RequestError("graph_too_large", message, limit=max_nodes)
         references = sum(node.num_references for node in nodes)
-        _check_references(references + sum(plan.num_references for plan in plans))
+        check_references(references + sum(plan.num_references for plan in plans))
 
     def _new_variables(
         self, submission: GraphSubmitted, nodes: list[Node]
@@ -289,7 +289,12 @@ class SessionGraph:
                 )
 
 
-def _check_references(number: int) -> None:
+def check_references(number: int) -> None:
+    """Check that a submit may have so many segments and edges.
+
+    Raises:
+        RequestError: ``graph_too_large``.
+    """
     if number > MAX_REFERENCES_PER_SUBMIT:
         raise RequestError(
             "graph_too_large",

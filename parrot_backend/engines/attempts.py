@@ -35,8 +35,13 @@ def fit_output(
     if room_tokens > 0:
         limit_tokens = request.sampling.max_tokens
         return room_tokens if limit_tokens is None else min(limit_tokens, room_tokens)
+    return prompt_too_long(str(prompt_tokens), request, max_model_len)
+
+
+def prompt_too_long(tokens: str, request: EngineRequest, max_model_len: int) -> RequestFailed:
+    """Return the failure of a prompt that leaves no room; ``tokens`` says how many it has."""
     message = (
-        f"the prompt has {prompt_tokens} tokens and the model's context {max_model_len}; "
+        f"the prompt has {tokens} tokens and the model's context {max_model_len}; "
         "shorten the prompt"
     )
     return RequestFailed(request.attempt, "prompt_too_long", message)

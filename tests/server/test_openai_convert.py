@@ -344,6 +344,12 @@ def test_hints_of_a_request(case: str):
     assert hints.is_run is any(told)
 
 
+def test_too_many_messages_for_so_many_choices_are_refused_before_they_are_made():
+    with pytest.raises(RequestError, match="100000 are allowed") as caught:
+        chat(messages=[USER] * 1000, n=101)
+    assert caught.value.code == "graph_too_large"
+
+
 def test_the_page_names_every_parameter():
     page = (Path(__file__).parent.parent.parent / "docs" / "openai.md").read_text()
     models = (ChatRequest, CompletionRequest, ResponseRequest)

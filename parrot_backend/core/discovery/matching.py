@@ -13,6 +13,7 @@ from parrot_backend.core.discovery.anchors import (
     PROMPT_STEP,
     AnchorIndex,
 )
+from parrot_backend.core.discovery.budget import COMPARISON_COST, TEST_COST, Budget
 
 #: Shorter passages do not count: they are as well boilerplate that two texts have by chance. The
 #: index finds all passages of this length.
@@ -21,15 +22,6 @@ MIN_CHARS = 48
 #: How far before the end of a passage the search goes on, so that one that begins inside it and
 #: ends after it is seen with all its rivals.
 _STEP_BACK = PERIOD + ANCHOR_CHARS + 3 * PROMPT_STEP
-
-#: What comparing costs beside the characters compared, and what telling costs that a comparison
-#: is not worth it, in characters (measured: 2.5 us, 0.3 us, and 0.5 ns for each character).
-_COMPARISON_COST, _TEST_COST = 4096, 512
-
-#: Comparisons for any prompt, and one more for so many characters. Real prompts need up
-#: to half (16 agents, 70,000 characters); one that is made to cost time is left as plain text from
-#: where they are spent.
-_FREE_COMPARISONS, _CHARS_PER_COMPARISON = 256, 32
 
 #: Periods that are looked through for one that tells whether a match has rivals.
 _MAX_PERIODS = 64
@@ -54,7 +46,7 @@ class Match(NamedTuple):
 
 
 def find_matches(
-    prompt: str, texts: Mapping[int, str], index: AnchorIndex, start: int = 0
+    prompt: str, texts: Mapping[int, str], index: AnchorIndex, budget: Budget, start: int = 0
 ) -> list[Match]:
     """Return the passages of ``MIN_CHARS`` and more that lie in known texts.
 
@@ -64,18 +56,20 @@ def find_matches(
         prompt: What is looked at.
         texts: Known texts by number.
         index: Anchors of these texts.
+        budget: What it may cost.
         start: Where to begin; what is found may reach back before that.
     """
-    return _Search(prompt, texts, index).run(start)
+    return _Search(prompt, texts, index, budget).run(start)
 
 
 class _Search:
-    def __init__(self, prompt: str, texts: Mapping[int, str], index: AnchorIndex) -> None:
+    def __init__(
+        self, prompt: str, texts: Mapping[int, str], index: AnchorIndex, budget: Budget
+    ) -> None:
         self._prompt = prompt
         self._texts = texts
         self._index = index
-        comparisons = _FREE_COMPARISONS + len(prompt) // _CHARS_PER_COMPARISON
-        self._work_left = comparisons * _COMPARISON_COST
+        self._budget = budget
         # (text, where it would begin in the prompt) -> up to where the two were compared.
         self._compared: dict[tuple[int, int], int] = {}
         self._found: list[Match] = []
@@ -83,7 +77,7 @@ class _Search:
 
     def run(self, start: int) -> list[Match]:
         position = start - start % PROMPT_STEP
-        while (position := self._next_hit(position)) >= 0:
+        while (position := self._index.next_known(self._prompt, position)) >= 0:
             num_complete = len(self._found)
             # All rivals of a match have an anchor in the period after the place it was found at.
             after = position + PERIOD
@@ -91,20 +85,12 @@ class _Search:
                 if self._compare_at(position):
                     after = position + PERIOD
                 position += PROMPT_STEP
-            if self._work_left <= 0:
+            if self._budget.is_spent:
                 del self._found[num_complete:]  # their rivals may be unseen
                 break
             back = self._furthest.end - _STEP_BACK
             position = max(position, back - back % PROMPT_STEP)
         return self._found
-
-    def _next_hit(self, position: int) -> int:
-        """Return the next place with an anchor that is known, or -1."""
-        prompt, known = self._prompt, self._index.positions
-        for place in range(position, len(prompt) - ANCHOR_CHARS + 1, PROMPT_STEP):
-            if prompt[place : place + ANCHOR_CHARS] in known:
-                return place
-        return -1
 
     def _compare_at(self, place: int) -> bool:
         """Compare with all texts that have the anchor here; tell whether one matches."""
@@ -115,7 +101,7 @@ class _Search:
             diagonal = (number, place - offset)
             if self._compared.get(diagonal, -1) >= place:
                 continue
-            if self._work_left <= 0:
+            if self._budget.is_spent:
                 break
             if self._is_inside(place, number, offset):
                 self._compared[diagonal] = place + PERIOD - 1
@@ -142,7 +128,7 @@ class _Search:
             return False
         passage = self._prompt[match.start : match.end]
         for begin in range(match.start, last - PERIOD + 1, PERIOD)[:_MAX_PERIODS]:
-            self._work_left -= _TEST_COST
+            self._budget.work_left -= TEST_COST
             if self._is_crowded(begin, begin + PERIOD):
                 continue
             return any(
@@ -167,7 +153,7 @@ class _Search:
         start, end = self._furthest.start, self._furthest.end
         if place >= end:
             return False
-        self._work_left -= _TEST_COST + end - start
+        self._budget.work_left -= TEST_COST + end - start
         prompt, text = self._prompt, self._texts[number]
         if end < len(prompt) and text.startswith(prompt[place : end + 1], offset):
             return False
@@ -180,14 +166,14 @@ class _Search:
 
     def _extend(self, place: int, number: int, offset: int) -> Match:
         prompt, text = self._prompt, self._texts[number]
-        self._work_left -= _COMPARISON_COST
+        self._budget.work_left -= COMPARISON_COST
         if place >= offset and prompt.startswith(text, place - offset):
-            self._work_left -= len(text)
+            self._budget.work_left -= len(text)
             return Match(place - offset, place - offset + len(text), number, 0)
         begin, end = place + ANCHOR_CHARS, offset + ANCHOR_CHARS
         ahead = num_equal(prompt, begin, text, end)
         behind = num_equal(prompt, place, text, offset, behind=True)
-        self._work_left -= ahead + behind
+        self._budget.work_left -= ahead + behind
         return Match(place - behind, begin + ahead, number, offset - behind)
 
 

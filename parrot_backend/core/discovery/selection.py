@@ -101,7 +101,7 @@ def _without_equals(
         end = match.start + len(passage.rstrip())
         start = match.end - len(passage.lstrip())
         bonus = 0 if claim is Claim.PART_OF_VALUE else MIN_CHARS
-        is_doubtful = claim is Claim.PART_OF_VALUE and match.may_have_rivals
+        is_doubtful = claim is not Claim.EARLIER_PROMPT and match.may_have_rivals
         rival = _Rival(match, claim, end - start + bonus, is_doubtful)
         before = best.get((start, end))
         if before is None or claim < before.claim:

@@ -76,7 +76,7 @@ class RunStructure:
             texts: The texts of its messages.
             declared: Which part of the program the client says this is.
         """
-        pieces = tuple(self._texts.read(text) for text in texts)
+        pieces = self._texts.read_call(texts)
         found = (p.variable for text in pieces for p in text if isinstance(p, Reference))
         reads = tuple(dict.fromkeys(found))
         template = template_of(texts, pieces, declared)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from parrot_backend.core.discovery.anchors import AnchorIndex
+from parrot_backend.core.discovery.budget import Budget
 from parrot_backend.core.discovery.matching import MIN_CHARS, Match, find_matches, num_equal
 from parrot_backend.core.discovery.pieces import (
     Fresh,
@@ -16,6 +17,7 @@ from parrot_backend.core.discovery.pieces import (
     Repeated,
     TextId,
 )
+from parrot_backend.core.discovery.rivals import has_rival
 from parrot_backend.core.discovery.selection import Claim, Passage, select_passages
 from parrot_backend.core.ids import VariableId
 
@@ -61,6 +63,7 @@ class TextBook:
         self._number_of: dict[str, int] = {}
         self._index = AnchorIndex()
         self._recent: deque[tuple[str, Pieces]] = deque(maxlen=_NUM_RECENT)
+        self._last: tuple[tuple[str, ...], tuple[Pieces, ...]] | None = None
 
     @property
     def num_chars(self) -> int:
@@ -75,6 +78,7 @@ class TextBook:
         """
         # It may be a newer version of what a text that was read lately begins with.
         self._recent.clear()
+        self._last = None
         number = self._number_of.get(value)
         if number is None:
             self._add(value, variable)
@@ -84,18 +88,41 @@ class TextBook:
             known.variable = None
         self._known.move_to_end(number)
 
-    def read(self, prompt: str) -> Pieces:
+    def read_call(self, texts: Sequence[str]) -> tuple[Pieces, ...]:
+        """Return what each text of a call is made of; see :meth:`read`.
+
+        The same call again, as where several choices are wanted, is not read again unless a value
+        came between.
+        """
+        key = tuple(texts)
+        if self._last is None or self._last[0] != key:
+            budget = Budget.of(texts)
+            self._last = key, tuple(self.read(text, budget) for text in texts)
+        return self._last[1]
+
+    def read(self, prompt: str, budget: Budget | None = None) -> Pieces:
         """Return what a text of a prompt is made of, and remember what is fresh in it.
 
         The pieces put together give the prompt, character by character.
+
+        Args:
+            prompt: The text.
+            budget: What is left for its call; None if it is all of the call. What cannot be paid
+                for counts as fresh, and is not remembered.
         """
+        budget = Budget.of([prompt]) if budget is None else budget
+        if not budget.may_look(len(prompt)):
+            return (Fresh(0, len(prompt)),) if prompt else ()
         number = self._number_of.get(prompt)
         if number is not None:
             self._known.move_to_end(number)
             return (self._piece(0, len(prompt), number, 0),)
         begun = self._begun(prompt)
         start = begun[-1].end if begun else 0
-        matches = find_matches(prompt, self._texts, self._index, start)
+        if not budget.may_read(len(prompt) - start):
+            return (*begun, Fresh(start, len(prompt))) if prompt else ()
+        found = find_matches(prompt, self._texts, self._index, budget, start)
+        matches = [self._settled(prompt, match, budget) for match in found]
         passages = select_passages(prompt, matches, self._claim_of, start)
         pieces = (*begun, *self._pieces(start, len(prompt), passages))
         self._remember(prompt, pieces)
@@ -109,6 +136,17 @@ class TextBook:
         """
         text = self._texts[piece.text]
         return text[piece.offset : piece.offset + piece.end - piece.start]
+
+    def _settled(self, prompt: str, match: Match, budget: Budget) -> Match:
+        """Look for rivals of a whole value that may have some, unseen."""
+        if not match.may_have_rivals or self._claim_of(match) is not Claim.WHOLE_VALUE:
+            return match
+        others = (
+            (known.text, known.variable is not None)
+            for number, known in self._known.items()
+            if number != match.number
+        )
+        return match._replace(may_have_rivals=has_rival(prompt, match, others, budget))
 
     def _claim_of(self, match: Match) -> Claim:
         known = self._known[match.number]

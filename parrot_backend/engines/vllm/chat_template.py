@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,6 +24,9 @@ Render = Callable[[list[dict[str, Any]], bool, dict[str, Any]], str]
 
 #: White space that no template writes itself: if contents are trimmed, the result lacks it.
 _PADDING = "\u2003"
+
+#: Layouts of longer chats are not kept: a conversation that goes on has a new one each time.
+_MAX_KEPT_MESSAGES = 512
 
 
 class PromptError(ValueError):
@@ -77,11 +81,14 @@ class ChatTemplate:
         )
         self._special_texts = sorted(special_texts, key=len, reverse=True)
         # Nothing in it can be escaped: a description is quoted in all sorts of ways.
-        self._stand_in = f"ParrotSpecial{nonce}N{{}}E"
-        self._stand_ins = re.compile(self._stand_in.format("([0-9]+)"))
-        self.layout = lru_cache(maxsize=256)(self._layout)
+        stand_in = f"ParrotSpecial{nonce}N{{}}E"
+        self._disarmings = [
+            (special, stand_in.format(number)) for number, special in enumerate(self._special_texts)
+        ]
+        self._stand_ins = re.compile(stand_in.format("([0-9]+)"))
+        self._kept_layout = lru_cache(maxsize=256)(self._layout)
 
-    def _layout(self, frame: ChatFrame, continues_last: bool) -> Layout:
+    def layout(self, frame: ChatFrame, continues_last: bool) -> Layout:
         """Return the template's texts and the places of the contents, in order.
 
         Args:
@@ -92,6 +99,11 @@ class ChatTemplate:
             PromptError: The template refuses this chat, or does more to contents than place, trim
                 and quote them.
         """
+        if len(frame.messages) > _MAX_KEPT_MESSAGES:
+            return self._layout(frame, continues_last)
+        return self._kept_layout(frame, continues_last)
+
+    def _layout(self, frame: ChatFrame, continues_last: bool) -> Layout:
         messages = self._disarmed(frame.template_messages(self._marked))
         options = self._disarmed(frame.template_options())
         cut = self._pattern.split(self._render(messages, not continues_last, options))
@@ -103,7 +115,7 @@ class ChatTemplate:
                 cut[1::5], cut[2::5], found, cut[4::5], strict=True
             )
         ]
-        if any(slot.is_json and _as_ascii(_PADDING) in "".join(texts) for slot in slots):
+        if any(slot.is_json for slot in slots) and _as_ascii(_PADDING) in "".join(texts):
             raise PromptError("the chat template escapes what is not ASCII; send a raw prompt")
         pieces: list[str | Slot] = [texts[0]]
         for slot, text in zip(slots, texts[1:], strict=True):
@@ -118,8 +130,8 @@ class ChatTemplate:
     def _disarmed(self, content: Any) -> Any:
         """Return messages or options with stand-ins for special tokens in the client's texts."""
         if isinstance(content, str):
-            for number, special in enumerate(self._special_texts):
-                content = content.replace(special, self._stand_in.format(number))
+            for special, stand_in in self._disarmings:
+                content = content.replace(special, stand_in)
             return content
         if isinstance(content, dict):
             return {self._disarmed(k): self._disarmed(v) for k, v in content.items()}
@@ -155,8 +167,9 @@ def _open_slot(slots: Sequence[Slot], last: int) -> Slot:
 
 
 def _check(frame: ChatFrame, found: Sequence[int]) -> None:
+    times_found = Counter(found)
     for index, message in enumerate(frame.messages):
-        times = found.count(index)
+        times = times_found[index]
         # What is said beside a call of a tool is left out by some templates, on purpose.
         may_lack = bool(message.head.tool_calls)
         if times == 1 or (times == 0 and may_lack):

@@ -12,7 +12,7 @@ from typing import Any
 from parrot_backend.core.criteria import Objective
 from parrot_backend.core.events import RequestFailed, RequestFinished, TokensGenerated
 from parrot_backend.core.ids import AttemptId
-from parrot_backend.engines.attempts import fit_output
+from parrot_backend.engines.attempts import fit_output, prompt_too_long
 from parrot_backend.engines.base import AttemptOutput, EngineRequest
 from parrot_backend.engines.chat_history import is_chat, open_messages, tool_choice_of, tools_of
 from parrot_backend.engines.output_stream import OutputStream
@@ -27,8 +27,8 @@ from parrot_backend.vllm_compat.records import Constraint, Rejected, Step
 from parrot_backend.vllm_compat.sampling import structured_outputs
 
 #: Longer prompts are tokenised in a thread, because the event loop would stand still meanwhile:
-#: about 3 ms for so many characters.
-_LONG_PROMPT_CHARS = 10_000
+#: about 3 ms for so many characters, and as much for so many parts.
+_LONG_PROMPT_CHARS, _MANY_PARTS = 10_000, 200
 
 
 class Generation:
@@ -130,7 +130,10 @@ class Generation:
                     self._say(request, output)
 
     def _refusal(self, request: EngineRequest) -> RequestFailed | None:
-        """Return why a request cannot be served here, for what is asked of its tools."""
+        """Return why a request cannot be served here, as far as is known without its tokens."""
+        least = self._encoder.least_tokens(request.parts[: request.fill_parts])
+        if least >= self._max_model_len and request.after is None:
+            return prompt_too_long(f"at least {least}", request, self._max_model_len)
         chat = request.chat
         if not chat.may_call or chat.must_call or self._parsers.finds_tool_calls:
             return None
@@ -172,7 +175,7 @@ class Generation:
     async def _encode(self, request: EngineRequest) -> tuple[list[int], list[int]]:
         num_chars = sum(part.num_chars for part in request.parts) + len(request.chat.prompt_text)
         encode = partial(self._encoder.encode_with_ends, request.parts, request.chat)
-        if num_chars > _LONG_PROMPT_CHARS:
+        if num_chars > _LONG_PROMPT_CHARS or len(request.parts) > _MANY_PARTS:
             return await asyncio.to_thread(encode)
         return encode()
 

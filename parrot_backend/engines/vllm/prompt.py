@@ -31,6 +31,7 @@ from parrot_backend.engines.vllm.chat_template import (
     Render,
     Slot,
 )
+from parrot_backend.engines.vllm.prompt_bounds import PromptBounds
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -73,6 +74,7 @@ class PromptEncoder:
             one.no_padding()
             one.no_truncation()
         self._literal.encode_special_tokens = True
+        self._bounds = PromptBounds(serialised)
         self._leading_ids = _leading_ids(self._special)
         self._anchor = "" if _joins_cleanly(self._special) else "\n"
         self._num_anchor_ids = len(self._special.encode(self._anchor, add_special_tokens=False))
@@ -109,6 +111,10 @@ class PromptEncoder:
                 ends[origin] = len(ids)
         return ids, _all_ends(parts, ends)
 
+    def least_tokens(self, parts: Sequence[PromptPart]) -> int:
+        """Return so many tokens that a prompt has not fewer, without looking at its text."""
+        return self._bounds.least_tokens(parts)
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of ids, without special tokens."""
         return str(self._special.decode(list(token_ids), skip_special_tokens=True))
@@ -125,9 +131,8 @@ class PromptEncoder:
     def _ids_of_text(self, text: str, is_first: bool, has_special: bool) -> Sequence[int]:
         tokenizer = self._special if has_special else self._literal
         if is_first or not self._anchor:
-            return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
-        ids = tokenizer.encode(self._anchor + text, add_special_tokens=False).ids
-        return tuple(ids[self._num_anchor_ids :])
+            return tuple(_ids(tokenizer, text))
+        return tuple(_ids(tokenizer, self._anchor + text)[self._num_anchor_ids :])
 
     def _chat_pieces(self, parts: Sequence[PromptPart], chat: ChatOptions) -> list[_Placed]:
         frame, contents, continues_last = take_apart(parts, chat)
@@ -159,6 +164,14 @@ def _renderer(tokenizer: ChatTokenizer) -> Render:
         return str(text)
 
     return render
+
+
+def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Return the ids of a text by itself.
+
+    Unlike ``encode``, a batch lets other threads run meanwhile; without offsets it is faster, too.
+    """
+    return list(tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids)
 
 
 def _leading_ids(tokenizer: Tokenizer) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from parrot_backend import protocol as wire
+from parrot_backend.core.graph import check_references
 from parrot_backend.server.openai.base import bad_field
 from parrot_backend.server.openai.messages import (
     ChatMessage,
@@ -47,7 +48,8 @@ def chat_to_calls(request: ChatRequest) -> tuple[wire.CallNode, ...]:
     """Return one call for each choice; each generates the variable of its own name.
 
     Raises:
-        RequestError: ``invalid_request``, ``unknown_tool`` or ``duplicate_tool``.
+        RequestError: ``invalid_request``, ``unknown_tool``, ``duplicate_tool`` or
+            ``graph_too_large``.
     """
     max_tokens = request.max_completion_tokens or request.max_tokens
     sampling = sampling_of(request, request.response_format, max_tokens, _num_top(request))
@@ -60,6 +62,8 @@ def chat_to_calls(request: ChatRequest) -> tuple[wire.CallNode, ...]:
         raise bad_field("add_generation_prompt", "a chat must be continued in one of two ways")
     wire_tools, choice = tools_to_wire(tools), choice_to_wire(request.tool_choice, tools)
     names = [f"choice{number}" for number in range(request.n or 1)]
+    # The core would say so, too, after as many records were made.
+    check_references(len(names) * len(request.messages))
     first = wire.CallNode(
         name=names[0],
         messages=messages_to_wire(request.messages, names[0], continues_last=continues_last),

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parrot_backend.core.discovery.anchors import AnchorIndex
-from parrot_backend.core.discovery.matching import MIN_CHARS, Match, _Search, find_matches
+from parrot_backend.core.discovery.budget import Budget
+from parrot_backend.core.discovery.matching import MIN_CHARS, Match, find_matches
 from parrot_backend.core.discovery.pieces import Fresh, Piece, Reference, Repeated
 from parrot_backend.core.discovery.selection import Claim, select_passages
 from parrot_backend.core.discovery.text_book import TextBook
@@ -99,6 +100,14 @@ def test_a_newer_version_is_seen_after_a_text_was_read() -> None:
     assert _edges(book.read(long_a + B + "!")) == []
 
 
+def test_a_newer_version_of_what_others_follow_is_seen_too() -> None:
+    long_a = "".join(_passage(seed, 400) for seed in range(10, 14))
+    book = _book(old="1 " + long_a + "old", b=B)
+    assert _edges(book.read(long_a + B + "one?")) == [("old", False), ("b", True)]
+    book.add_value(VariableId("new"), "2 " + long_a + "new")
+    assert _edges(book.read(long_a + B + "two!")) == [("b", True)]
+
+
 def test_lines_of_an_escaped_value_are_found() -> None:
     value = "\n".join((A, B, C))
     pieces = _book(v=value).read("As JSON: " + json.dumps(value))
@@ -175,9 +184,7 @@ def test_a_passage_is_found_wherever_it_lies(offset: int, place: int) -> None:
 def test_matches_whose_rivals_may_be_unseen_for_lack_of_time_do_not_count() -> None:
     index = AnchorIndex()
     index.add(0, A)
-    search = _Search(A, {0: A}, index)
-    search._work_left = 1
-    assert search.run(0) == []
+    assert find_matches(A, {0: A}, index, Budget(work_left=1)) == []
 
 
 def test_what_was_not_used_for_the_longest_is_forgotten() -> None:
@@ -241,7 +248,9 @@ def _agrees_with_comparing_everything(prompt: str, texts: dict[int, str]) -> Non
             return Claim.WHOLE_VALUE
         return kinds[match.number % 2]
 
-    found = select_passages(prompt, find_matches(prompt, texts, index), claim_of)
+    found = select_passages(
+        prompt, find_matches(prompt, texts, index, Budget.of([prompt])), claim_of
+    )
     wanted = select_passages(prompt, _all_matches(prompt, texts), claim_of)
     shape = [(p.start, p.end, p.claim, p.is_ambiguous) for p in found]
     assert shape == [(p.start, p.end, p.claim, p.is_ambiguous) for p in wanted]
@@ -326,7 +335,7 @@ def test_texts_made_to_cost_time_are_compared_a_bounded_number_of_times(text: st
     index = AnchorIndex()
     for number, known in texts.items():
         index.add(number, known)
-    search = _Search(text, texts, index)
-    search.run(0)
-    assert search._work_left > -2 * len(text) - 10_000
-    assert len(search._found) <= 2 * len(text)
+    budget = Budget.of([text])
+    found = find_matches(text, texts, index, budget)
+    assert budget.work_left > -2 * len(text) - 10_000
+    assert len(found) <= 2 * len(text)
