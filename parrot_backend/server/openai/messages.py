@@ -27,7 +27,7 @@ class TextPart(OpenAIModel):
     prompt_cache_breakpoint: Any = None
 
 
-_Content = str | tuple[TextPart, ...]
+_Content = str | wire.Many[TextPart]
 _Speaker = Annotated[str, Field(min_length=1, max_length=_MAX_SPEAKER_CHARS)]
 
 
@@ -70,7 +70,7 @@ class AssistantMessage(_Message):
 
     role: Literal["assistant"]
     content: _Content | None = None
-    tool_calls: tuple[MessageToolCall, ...] | None = Field(default=None, max_length=128)
+    tool_calls: wire.Many[MessageToolCall] | None = Field(default=None, max_length=128)
     refusal: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None

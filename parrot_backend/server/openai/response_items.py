@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
+from parrot_backend import protocol as wire
 from parrot_backend.server.openai.base import OpenAIModel, bad_field
 from parrot_backend.server.openai.messages import (
     AssistantMessage,
@@ -36,7 +37,7 @@ class RefusalPart(OpenAIModel):
 
 
 _Part = Annotated[TextItemPart | RefusalPart, Field(discriminator="type")]
-_Content = str | tuple[_Part, ...]
+_Content = str | wire.Many[_Part]
 
 
 class MessageItem(OpenAIModel):

@@ -68,7 +68,7 @@ class StructuredOutputs(OpenAIModel):
     json_: dict[str, Any] | str | None = Field(default=None, alias="json")
     json_object: bool | None = None
     regex: str | None = Field(default=None, min_length=1)
-    choice: tuple[_StopString, ...] | None = Field(default=None, min_length=1)
+    choice: wire.Many[_StopString] | None = Field(default=None, min_length=1)
     grammar: str | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
@@ -85,7 +85,7 @@ class SamplingFields(RequestModel):
     model: str | None = None
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
-    stop: _StopString | tuple[_StopString, ...] | None = None
+    stop: _StopString | wire.Many[_StopString] | None = None
     seed: int | None = Field(default=None, ge=-_MAX_SEED, lt=_MAX_SEED)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
