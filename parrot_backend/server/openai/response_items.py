@@ -14,6 +14,7 @@ from parrot_backend.server.openai.messages import (
     CalledFunction,
     ChatMessage,
     MessageToolCall,
+    RefusalPart,
     SystemMessage,
     ToolMessage,
     UserMessage,
@@ -27,13 +28,8 @@ class TextItemPart(OpenAIModel):
     text: str
     annotations: Any = None
     logprobs: Any = None
-
-
-class RefusalPart(OpenAIModel):
-    """What a model said when it refused."""
-
-    type: Literal["refusal"]
-    refusal: str
+    # The SDK puts its own reading of the text beside it.
+    parsed: Any = None
 
 
 _Part = Annotated[TextItemPart | RefusalPart, Field(discriminator="type")]
@@ -58,6 +54,7 @@ class FunctionCallItem(OpenAIModel):
     call_id: str
     name: str
     arguments: str
+    parsed_arguments: Any = None
     id: str | None = None
     status: str | None = None
 
