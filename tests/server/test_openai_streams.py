@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+import openai
 import pytest
 
 from parrot_backend.core.chat import OutputDetails, TokenLogprob, ToolCall
@@ -265,6 +266,56 @@ async def test_thoughts_of_a_response_are_an_item(start_listening: StartServer, 
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     assert [item["type"] for item in events[-1]["response"]["output"]] == ["reasoning", "message"]
     assert events[-1]["type"] == "response.completed"
+
+
+async def test_a_response_that_fails_before_its_first_word_was_announced(
+    start_listening: StartServer, plan: ToyPlan
+):
+    server = await start_listening(plan, stream_ping_s=0.02, max_wait_s=0.2)
+    body = {"input": "x", "stream": True}
+
+    async with server.client.stream("POST", "/v1/responses", json=body) as response:
+        told = [event for event in await Events(response).rest() if event != ": ping"]
+
+    kinds = ["response.created", "response.in_progress", "response.failed"]
+    assert [event["type"] for event in told] == kinds
+    assert [event["sequence_number"] for event in told] == [0, 1, 2]
+    with openai_client(server) as client:
+        assert await asyncio.to_thread(_kinds_of_response, client) == kinds
+
+
+def openai_client(server: RunningServer) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{server.client.base_url}/v1", api_key="none", max_retries=0)
+
+
+def _kinds_of_response(client: openai.OpenAI) -> list[str]:
+    with client.responses.stream(model="toy", input="x") as stream:
+        return [event.type for event in stream]
+
+
+@pytest.mark.parametrize("thinks_last", [False, True])
+async def test_log_probabilities_of_a_response_come_with_its_text(
+    start_listening: StartServer, plan: ToyPlan, thinks_last: bool
+):
+    server = await start_listening(plan)
+    one, two, three, four = (TokenLogprob(t, -1.0) for t in ("one", " two", "hm", " three"))
+    fields = {"input": "x", "include": ["message.output_text.logprobs"]}
+
+    async with streaming(server, plan, "responses", **fields) as events:
+        plan.engine.say(" two", logprobs=(one, two))
+        if thinks_last:
+            plan.engine.say("hm", is_reasoning=True, logprobs=(three,))
+        every = (one, two, three) if thinks_last else (one, two, four)
+        text = "one two" if thinks_last else "one two three"
+        plan.engine.finish(text, details=OutputDetails(logprobs=every))
+        told = await events.rest()
+
+    deltas = [e["logprobs"] for e in told if e["type"] == "response.output_text.delta"]
+    (done,) = (e["logprobs"] for e in told if e["type"] == "response.output_text.done")
+    (item,) = (i for i in told[-1]["response"]["output"] if i["type"] == "message")
+    assert [[one["token"] for one in listed] for listed in deltas] == [[], ["one", " two"]]
+    assert [one["token"] for one in done] == ["one", " two", *([] if thinks_last else [" three"])]
+    assert item["content"][0]["logprobs"] == done
 
 
 async def test_a_client_that_takes_nothing_is_dropped(start: StartServer, plan: ToyPlan):
