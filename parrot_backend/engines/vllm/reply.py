@@ -51,6 +51,7 @@ class Reply:
     ) -> None:
         self._attempt = request.attempt
         self._sampling = request.sampling
+        self._has_form = request.sampling.response_format is not None or request.chat.must_call
         self._prompt_tokens = prompt_tokens
         self._decode = decode
         self._parser = parser
@@ -71,13 +72,13 @@ class Reply:
     def add(self, step: Step) -> list[AttemptOutput]:
         """Return what there is to say after a step."""
         self._token_ids += step.token_ids
+        if step.finish_reason in ("abort", "error"):
+            return [self._failed(step.finish_reason)]
         self._logprobs += step.logprobs
         # The last token may be one that only ended the output; it is not told.
         is_last = step.finish_reason is not None
         said = self._say(self._pieces(step), len(step.token_ids), tells_logprobs=not is_last)
-        if step.finish_reason in ("abort", "error"):
-            said.append(self._failed(step.finish_reason))
-        elif step.finish_reason is not None:
+        if step.finish_reason is not None:
             said += self._finished(step, step.finish_reason)
         return said
 
@@ -109,8 +110,9 @@ class Reply:
         return untold
 
     def _failed(self, reason: str) -> RequestFailed:
-        if reason == "error" and self._sampling.response_format and not self._token_ids:
-            message = "vLLM cannot make a grammar of the form that the output shall have"
+        # One token is the one that the grammar refused: it leads nowhere, at any time.
+        if reason == "error" and self._has_form and len(self._token_ids) <= 1:
+            message = "vLLM cannot write anything in the form that the output shall have"
             return RequestFailed(self._attempt, "invalid_format", message)
         message = f"vLLM ended the request itself: {reason}"
         return RequestFailed(self._attempt, "engine_failed", message, is_retryable=True)
