@@ -220,6 +220,29 @@ async def test_text_that_was_sent_cannot_be_taken_back(start_listening: StartSer
     await until(lambda: server.service.coordinator.num_unfinished_calls == 0)
 
 
+@pytest.mark.parametrize("path", ["chat/completions", "completions", "responses"])
+async def test_a_shutdown_says_so(start_listening: StartServer, plan: ToyPlan, path: str):
+    server = await start_listening(plan)
+    fields = {"chat/completions": {}, "completions": {"prompt": "x"}, "responses": {"input": "x"}}
+    body = {**(CHAT if path == "chat/completions" else {}), **fields[path], "stream": False}
+
+    async with streaming(server, plan, path, **fields[path]) as events:
+        whole = asyncio.create_task(server.client.post(f"/v1/{path}", json=body))
+        await until(lambda: len(plan.engine.running) == 2)
+        await server.service.drain()
+        told = [one for one in await events.rest() if one != "[DONE]"]
+        reply = await whole
+
+    message = "the server is shutting down"
+    assert (reply.status_code, reply.headers["Retry-After"]) == (503, "5")
+    assert reply.json()["error"]["message"] == message
+    if path == "responses":
+        assert told[-1]["response"]["error"]["message"] == message
+    else:
+        error = told[-1]["error"]
+        assert (error["code"], error["message"]) == ("shutting_down", message)
+
+
 async def test_one_that_dies_before_the_first_word_is_not_noticed(
     start_listening: StartServer, plan: ToyPlan
 ):

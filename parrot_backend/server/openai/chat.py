@@ -8,6 +8,7 @@ from pydantic import Field
 
 from parrot_backend import protocol as wire
 from parrot_backend.server.openai.base import bad_field
+from parrot_backend.server.openai.errors import TOOLS_FIELD, FormField
 from parrot_backend.server.openai.messages import (
     ChatMessage,
     Tool,
@@ -36,6 +37,13 @@ class ChatRequest(ChoiceFields):
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     echo: Literal[False] | None = None
+
+    @property
+    def form_field(self) -> FormField | None:
+        """What binds the output to a form, None if nothing does."""
+        is_forced = self.tool_choice not in (None, "none", "auto")
+        form = super().form_field
+        return TOOLS_FIELD if self.tools and (is_forced or form is None) else form
 
     @property
     def names_tool(self) -> bool:

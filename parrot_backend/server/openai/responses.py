@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from parrot_backend import protocol as wire
 from parrot_backend.protocol.chat import ToolName
 from parrot_backend.server.openai.base import OpenAIModel, bad_field
+from parrot_backend.server.openai.errors import TOOLS_FIELD, FormField
 from parrot_backend.server.openai.messages import (
     ChosenFunction,
     ChosenTool,
@@ -113,6 +114,15 @@ class ResponseRequest(SamplingFields):
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     metadata: _Metadata | None = None
     chat_template_kwargs: wire.Labels | None = Field(default=None, max_length=14)
+
+    @property
+    def form_field(self) -> FormField | None:
+        """What binds the output to a form, None if nothing does."""
+        is_forced = self.tool_choice not in (None, "none", "auto")
+        wanted = None if self.text is None else self.text.format
+        has_form = wanted is not None and not isinstance(wanted, TextFormat)
+        form = FormField("text.format") if has_form else super().form_field
+        return TOOLS_FIELD if self.tools and (is_forced or form is None) else form
 
 
 def response_to_call(request: ResponseRequest) -> wire.CallNode:
