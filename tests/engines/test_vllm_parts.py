@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from parrot_backend.core.chat import ChatOptions, ResponseFormat, Tool
+from parrot_backend.core.chat import ChatOptions, ResponseFormat, TokenLogprob, Tool
 from parrot_backend.core.criteria import UNANNOTATED
 from parrot_backend.core.events import RequestFailed, RequestFinished, TokensGenerated
 from parrot_backend.core.ids import AttemptId, EngineId, SessionId
@@ -167,6 +167,20 @@ class TestReply:
         assert isinstance(finished, RequestFinished)
         assert finished.token_ids == kept
         assert finished.usage.completion_tokens == len(ids)
+
+    @pytest.mark.parametrize("reason", ["stop", "length"])
+    def test_log_probabilities_come_with_the_last_text_too(self, reason):
+        one, two, three = (TokenLogprob(token, -1.0) for token in ("aa", "bb", "cc"))
+        reply = Reply(make_request(logprobs=0), 7, decode)
+        (first,) = reply.add(step("aa", (1,), logprobs=(one,)))
+        text = "bb" if reason == "stop" else "bbcc"
+        last, finished = reply.add(step(text, (2, 3), finish_reason=reason, logprobs=(two, three)))
+        rest = (two,) if reason == "stop" else (two, three)
+        assert isinstance(first, TokensGenerated)
+        assert isinstance(last, TokensGenerated)
+        assert isinstance(finished, RequestFinished)
+        assert (first.logprobs, last.logprobs) == ((one,), rest)
+        assert finished.details.logprobs == (one, *rest)
 
     @pytest.mark.parametrize("ids", [(), (5,)])
     @pytest.mark.parametrize("asks", ["form", "tool"])
