@@ -82,8 +82,9 @@ async def test_five_hundred_at_once_lose_nothing(start_listening: StartServer):
             ends = "response.completed" if number % 4 == 2 else "data: [DONE]\n\n"
             assert stream.count(ends) >= 1
             assert "error" not in stream.replace('"error":null', "")
-    given_up = sum(num_calls(number) for number in range(NUM_REQUESTS) if leaves(number))
-    await until(lambda: len(plan.engine.aborted) == given_up, timeout_s=30)
     await until(lambda: server.service.coordinator.num_unfinished_calls == 0, timeout_s=30)
     assert server.service.runtime.num_waiters == 0
     assert plan.engine.running == {}
+    # A second choice may have waited still, and never have come to the engine.
+    leavers = [number for number in range(NUM_REQUESTS) if leaves(number)]
+    assert len(leavers) <= len(plan.engine.aborted) <= sum(map(num_calls, leavers))
