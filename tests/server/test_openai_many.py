@@ -85,6 +85,6 @@ async def test_five_hundred_at_once_lose_nothing(start_listening: StartServer):
     await until(lambda: server.service.coordinator.num_unfinished_calls == 0, timeout_s=30)
     assert server.service.runtime.num_waiters == 0
     assert plan.engine.running == {}
-    # A second choice may have waited still, and never have come to the engine.
+    # What still waited when its client left has never come to the engine.
     leavers = [number for number in range(NUM_REQUESTS) if leaves(number)]
-    assert len(leavers) <= len(plan.engine.aborted) <= sum(map(num_calls, leavers))
+    assert 0 < len(plan.engine.aborted) <= sum(map(num_calls, leavers))
