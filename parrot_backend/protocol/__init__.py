@@ -9,6 +9,8 @@ must not be read as a template goes into a list of segments instead. All duratio
 
 from parrot_backend.protocol.base import (
     MAX_NAME_CHARS,
+    Labels,
+    Many,
     Name,
     Reference,
     Scalar,
@@ -118,8 +120,10 @@ __all__ = [
     "JsonListTransform",
     "JsonObjectFormat",
     "JsonSchemaFormat",
+    "Labels",
     "LoopNode",
     "LoopVariable",
+    "Many",
     "MapNode",
     "Message",
     "ModelList",

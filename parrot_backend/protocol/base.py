@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import math
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+)
 
 #: Longest name of a variable or call, in characters.
 MAX_NAME_CHARS = 128
@@ -18,6 +25,26 @@ Reference = Annotated[
 ]
 
 Scalar = str | int | float | bool | None
+
+_ItemT = TypeVar("_ItemT")
+
+#: A list that is checked up to its first wrong item: errors cost far more than items.
+Many = Annotated[tuple[_ItemT, ...], Field(fail_fast=True)]
+
+_SCALARS = (str, int, float, bool, type(None))
+
+
+def _up_to_wrong(labels: Any) -> Any:
+    if isinstance(labels, dict):
+        for name, value in labels.items():
+            is_finite = not isinstance(value, float) or math.isfinite(value)
+            if not (isinstance(value, _SCALARS) and is_finite):
+                return {name: value}
+    return labels
+
+
+#: Names with values, checked up to the first wrong one.
+Labels = Annotated[dict[str, Scalar], BeforeValidator(_up_to_wrong)]
 
 
 class WireModel(BaseModel):

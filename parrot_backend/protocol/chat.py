@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from parrot_backend.protocol.base import WireModel
+from parrot_backend.protocol.base import Many, WireModel
 
 #: Names of tools as OpenAI's API has them.
 ToolName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_\-\.]{1,128}$")]
@@ -69,7 +69,7 @@ class ChoiceFormat(WireModel):
     """The output is one of these texts."""
 
     type: Literal["choice"] = "choice"
-    choices: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
+    choices: Many[Annotated[str, Field(min_length=1)]] = Field(min_length=1)
 
 
 class GrammarFormat(WireModel):
@@ -98,4 +98,4 @@ class TokenLogprob(WireModel):
 
     token: str
     logprob: float
-    top: tuple[TopLogprob, ...] = ()
+    top: Many[TopLogprob] = ()

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from parrot_backend.protocol.base import Name, Scalar, WireModel
+from parrot_backend.protocol.base import Labels, Many, Name, WireModel
 from parrot_backend.protocol.chat import Tool, ToolChoice
 from parrot_backend.protocol.prompts import InputSegment, Message, PromptContent, Sampling
 from parrot_backend.protocol.transforms import WireTransform
@@ -34,13 +34,13 @@ class CallNode(WireModel):
     kind: Literal["call"] = "call"
     name: Name
     prompt: PromptContent | None = None
-    messages: tuple[Message, ...] | None = Field(default=None, min_length=1)
+    messages: Many[Message] | None = Field(default=None, min_length=1)
     sampling: Sampling = Sampling()
     model: str | None = None
-    tools: tuple[Tool, ...] = Field(default=(), max_length=128)
+    tools: Many[Tool] = Field(default=(), max_length=128)
     tool_choice: ToolChoice = "auto"
     parallel_tool_calls: bool = True
-    chat_template_kwargs: dict[str, Scalar] = Field(default_factory=dict, max_length=16)
+    chat_template_kwargs: Labels = Field(default_factory=dict, max_length=16)
     stage: str | None = Field(default=None, min_length=1, max_length=1024)
 
     @model_validator(mode="after")
@@ -58,7 +58,7 @@ class TransformNode(WireModel):
     kind: Literal["transform"] = "transform"
     name: Name
     content: PromptContent
-    transforms: tuple[WireTransform, ...] = ()
+    transforms: Many[WireTransform] = ()
     output: Name
 
 
@@ -81,7 +81,7 @@ class Condition(WireModel):
 class Body(WireModel):
     """A sub-graph; ``result`` is one of its variables, or one of the surrounding graph."""
 
-    nodes: tuple[WireNode, ...] = ()
+    nodes: Many[WireNode] = ()
     result: Name
 
 
@@ -119,7 +119,7 @@ class BranchNode(WireModel):
 
     kind: Literal["branch"] = "branch"
     name: Name
-    cases: tuple[Case, ...] = Field(min_length=1, max_length=32)
+    cases: Many[Case] = Field(min_length=1, max_length=32)
     otherwise: Body
     output: Name
 
@@ -149,7 +149,7 @@ class LoopNode(WireModel):
 
     kind: Literal["loop"] = "loop"
     name: Name
-    variables: tuple[LoopVariable, ...] = Field(default=(), max_length=32)
+    variables: Many[LoopVariable] = Field(default=(), max_length=32)
     body: Body
     until: Condition
     max_rounds: int = Field(ge=1, le=64)

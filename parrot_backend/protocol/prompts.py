@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from parrot_backend.protocol.base import Name, Reference, WireModel
+from parrot_backend.protocol.base import Many, Name, Reference, WireModel
 from parrot_backend.protocol.chat import ResponseFormat, ToolCall
 from parrot_backend.protocol.transforms import WireTransform
 
@@ -27,7 +27,7 @@ class Sampling(WireModel):
     top_k: int = Field(default=0, ge=0, description="0 means all")
     min_p: float = Field(default=0.0, ge=0, le=1)
     seed: int | None = Field(default=None, ge=0, lt=2**63)
-    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=(), max_length=16)
+    stop: Many[Annotated[str, Field(min_length=1)]] = Field(default=(), max_length=16)
     min_tokens: int = Field(default=0, ge=0)
     presence_penalty: float = Field(default=0.0, ge=-2, le=2)
     frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
@@ -55,7 +55,7 @@ class InputSegment(WireModel):
 
     type: Literal["input"] = "input"
     variable: Reference
-    transforms: tuple[WireTransform, ...] = ()
+    transforms: Many[WireTransform] = ()
 
 
 class OutputSegment(WireModel):
@@ -69,7 +69,7 @@ class OutputSegment(WireModel):
 WireSegment = Annotated[TextSegment | InputSegment | OutputSegment, Field(discriminator="type")]
 
 #: A template string, or segments.
-PromptContent = str | tuple[WireSegment, ...]
+PromptContent = str | Many[WireSegment]
 
 
 class Message(WireModel):
@@ -84,7 +84,7 @@ class Message(WireModel):
     role: Literal["system", "user", "assistant", "tool"]
     content: PromptContent
     name: str | None = Field(default=None, min_length=1, max_length=256)
-    tool_calls: tuple[ToolCall, ...] = Field(default=(), max_length=128)
+    tool_calls: Many[ToolCall] = Field(default=(), max_length=128)
     tool_call_id: str | None = None
 
     @model_validator(mode="after")

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
-from parrot_backend.protocol.base import MAX_NAME_CHARS, Name, Reference, Scalar, WireModel
+from parrot_backend.protocol.base import (
+    MAX_NAME_CHARS,
+    Labels,
+    Many,
+    Name,
+    Reference,
+    WireModel,
+)
 from parrot_backend.protocol.nodes import WireNode
+
+#: With more errors than these, only the first unknown field of each object is told.
+_MAX_ERRORS = 100
+
+
+class RequestBody(WireModel):
+    """A whole body; what is wrong with it is told at a cost that its size bounds."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _few_errors(cls, body: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(body)
+        except ValidationError as exc:
+            if exc.error_count() > _MAX_ERRORS:
+                handler(_with_one_unknown_field(body, _names_of_fields()))
+            raise
 
 
 class WireCriteria(WireModel):
@@ -46,7 +70,7 @@ class WantedOutput(WireModel):
     instances: bool = False
 
 
-class SubmitRequest(WireModel):
+class SubmitRequest(RequestBody):
     """A whole program graph, or more calls for a live session.
 
     Attributes:
@@ -67,11 +91,11 @@ class SubmitRequest(WireModel):
 
     session_id: str | None = None
     app: str = Field(default="", max_length=MAX_NAME_CHARS)
-    metadata: dict[str, Scalar] = Field(default_factory=dict, max_length=64)
+    metadata: Labels = Field(default_factory=dict, max_length=64)
     idempotency_key: str | None = Field(default=None, min_length=1, max_length=MAX_NAME_CHARS)
-    variables: tuple[VariableDeclaration, ...] = ()
-    nodes: tuple[WireNode, ...] = ()
-    outputs: tuple[WantedOutput, ...] = ()
+    variables: Many[VariableDeclaration] = ()
+    nodes: Many[WireNode] = ()
+    outputs: Many[WantedOutput] = ()
     wait: bool = True
     stream: bool = False
     timeout_s: float | None = Field(default=None, gt=0)
@@ -85,13 +109,32 @@ class SubmitRequest(WireModel):
         return self
 
 
-class SetVariableRequest(WireModel):
+class SetVariableRequest(RequestBody):
     """Body of ``PUT /v1/variables/{id}``."""
 
     value: str
 
 
-class CancelRequest(WireModel):
+class CancelRequest(RequestBody):
     """Body of ``POST /v1/sessions/{id}/cancel``; None cancels everything unfinished."""
 
-    variables: tuple[Reference, ...] | None = None
+    variables: Many[Reference] | None = None
+
+
+def _names_of_fields() -> frozenset[str]:
+    models = (*WireModel.__subclasses__(), *RequestBody.__subclasses__())
+    return frozenset(name for model in models for name in model.model_fields)
+
+
+def _with_one_unknown_field(content: Any, known: frozenset[str]) -> Any:
+    """Return content without most of its fields that no model has."""
+    if isinstance(content, list):
+        return [_with_one_unknown_field(item, known) for item in content]
+    if not isinstance(content, dict):
+        return content
+    unknown = next((name for name in content if name not in known), None)
+    return {
+        name: _with_one_unknown_field(value, known)
+        for name, value in content.items()
+        if name in known or name == unknown
+    }

@@ -49,8 +49,9 @@ class BodyLimit:
             await self._refuse(scope, receive, send)
         elif (message := await self._read(receive)) is None:
             await self._refuse(scope, receive, send)
-        else:
+        elif message["type"] == "http.request":
             await self._app(scope, _replay(message, receive), send)
+        # Else the client has left before the end of the body: nobody reads an answer.
 
     def _is_announced_too_long(self, scope: Scope) -> bool:
         for name, value in scope["headers"]:
@@ -61,7 +62,10 @@ class BodyLimit:
         return False
 
     async def _read(self, receive: Receive) -> Message | None:
-        """Return the request's messages as one, or None when the body is too long."""
+        """Return the request's messages as one, or None when the body is too long.
+
+        A client that leaves before the end of the body gives the message that says so.
+        """
         chunks: list[bytes] = []
         num_bytes = 0
         while True:

@@ -125,12 +125,18 @@ def test_a_tool_is_called(client: openai.OpenAI):
     assert final.choices[0].message.role == "assistant"
 
 
+# The SDK's own, of a message that holds what it has parsed.
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning")
 def test_outputs_have_the_form_that_was_asked_for(client: openai.OpenAI):
     chat = client.chat.completions.parse(model=MODEL, messages=HELLO, response_format=City)
     response = client.responses.parse(model=MODEL, input="Which city?", text_format=City)
 
     assert isinstance(chat.choices[0].message.parsed, City)
     assert isinstance(response.output_parsed, City)
+    said: list[Any] = [*HELLO, chat.choices[0].message, *HELLO]
+    assert client.chat.completions.create(model=MODEL, messages=said, max_tokens=4).choices
+    items: list[Any] = [*HELLO, *response.output, *HELLO]
+    assert client.responses.create(model=MODEL, input=items, max_output_tokens=4).output
 
 
 def test_a_form_that_cannot_be_met_is_refused(client: openai.OpenAI):

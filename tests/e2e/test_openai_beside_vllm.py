@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
-from collections.abc import AsyncIterator
+import json
+import re
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -172,3 +176,102 @@ async def test_a_bad_chat(info: HostInfo, case: str):
 
     assert parrot[0] == vllm[0]
     assert set(vllm[1]["error"]) <= set(parrot[1]["error"])
+
+
+#: What takes long, and how many requests of the engine it is.
+LEAVING: dict[str, tuple[str, dict[str, Any], int]] = {
+    "a chat": ("chat/completions", {"messages": [USER], "max_tokens": 4000}, 1),
+    "choices": ("chat/completions", {"messages": [USER], "max_tokens": 500, "n": 4}, 4),
+    "prompts": ("completions", {"prompt": ["a b", "c d"], "max_tokens": 500}, 2),
+    "a response": ("responses", {"input": "Go on.", "max_output_tokens": 4000}, 1),
+}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("case", LEAVING)
+async def test_the_engine_stops_when_the_client_leaves(
+    info: HostInfo, case: str, stream: bool, record_property: Callable[[str, object], None]
+):
+    path, fields, num_requests = LEAVING[case]
+    body = {"model": info.model, "ignore_eos": True, "stream": stream, **fields}
+    await _until_running(info, 0)
+
+    async with httpx.AsyncClient(timeout=60) as client:
+        asking = asyncio.create_task(client.post(f"{info.parrot_url}/v1/{path}", json=body))
+        await _until_running(info, num_requests)
+        asking.cancel()
+        await asyncio.wait({asking})
+        left_s = time.monotonic()
+    await _until_running(info, 0)
+
+    # How long it takes is told, not asserted: machines that run tests are busy.
+    record_property("stopped_after_s", round(time.monotonic() - left_s, 3))
+    print(f"{case}: the engine had nothing to do {time.monotonic() - left_s:.3f} s later")
+
+
+async def _until_running(info: HostInfo, num_requests: int) -> None:
+    """Return when vLLM itself says that it has so many requests, running or waiting."""
+    pattern = r"^vllm:num_requests_(?:running|waiting)\{[^}]*\} (\S+)$"
+    async with asyncio.timeout(20), httpx.AsyncClient() as client:
+        while True:
+            metrics = (await client.get(f"{info.vllm_url}/metrics")).text
+            if sum(map(float, re.findall(pattern, metrics, re.M))) == num_requests:
+                return
+            await asyncio.sleep(0.01)
+
+
+#: Forms that a grammar can be made of, and nothing be written in.
+ENDLESS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "schema": (
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "x", "schema": {"$ref": "#"}},
+            }
+        },
+        "response_format",
+        "invalid_json_schema",
+    ),
+    "grammar": (
+        {"structured_outputs": {"grammar": 'root ::= root "a"'}},
+        "structured_outputs.grammar",
+        "invalid_format",
+    ),
+}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("case", ENDLESS)
+async def test_a_form_that_leads_nowhere_is_refused(info: HostInfo, case: str, stream: bool):
+    fields, param, code = ENDLESS[case]
+    body = {"model": info.model, "messages": [USER], "max_tokens": 8, "stream": stream, **fields}
+
+    async with httpx.AsyncClient(timeout=60) as client:
+        reply = await client.post(f"{info.parrot_url}/v1/chat/completions", json=body)
+
+    error = reply.json()["error"]
+    assert (reply.status_code, error["param"], error["code"]) == (400, param, code)
+
+
+async def test_log_probabilities_come_with_the_deltas_of_a_response(info: HostInfo):
+    body = {
+        "model": info.model,
+        "input": "Tell me about the harbour.",
+        "temperature": 0,
+        "max_output_tokens": 12,
+        "stream": True,
+        "include": ["message.output_text.logprobs"],
+        "top_logprobs": 2,
+        "ignore_eos": True,
+    }
+    async with httpx.AsyncClient(timeout=60) as client:
+        for url in (info.vllm_url, info.parrot_url):
+            reply = await client.post(f"{url}/v1/responses", json=body)
+            lines = (line for line in reply.text.splitlines() if line.startswith("data: {"))
+            events = [json.loads(line.removeprefix("data: ")) for line in lines]
+            deltas = [one for one in events if one["type"] == "response.output_text.delta"]
+
+            assert len([place for one in deltas for place in one["logprobs"]]) == 12
+            assert all(one["logprobs"] for one in deltas)
+            for place in deltas[0]["logprobs"]:
+                assert len(place["top_logprobs"]) == 2

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from parrot_backend.core.chat import ChatOptions, ResponseFormat, TokenLogprob, Tool
 from parrot_backend.core.criteria import UNANNOTATED
 from parrot_backend.core.events import RequestFailed, RequestFinished, TokensGenerated
 from parrot_backend.core.ids import AttemptId, EngineId, SessionId
@@ -165,6 +167,39 @@ class TestReply:
         assert isinstance(finished, RequestFinished)
         assert finished.token_ids == kept
         assert finished.usage.completion_tokens == len(ids)
+
+    @pytest.mark.parametrize("reason", ["stop", "length"])
+    def test_log_probabilities_come_with_the_last_text_too(self, reason):
+        one, two, three = (TokenLogprob(token, -1.0) for token in ("aa", "bb", "cc"))
+        reply = Reply(make_request(logprobs=0), 7, decode)
+        (first,) = reply.add(step("aa", (1,), logprobs=(one,)))
+        text = "bb" if reason == "stop" else "bbcc"
+        last, finished = reply.add(step(text, (2, 3), finish_reason=reason, logprobs=(two, three)))
+        rest = (two,) if reason == "stop" else (two, three)
+        assert isinstance(first, TokensGenerated)
+        assert isinstance(last, TokensGenerated)
+        assert isinstance(finished, RequestFinished)
+        assert (first.logprobs, last.logprobs) == ((one,), rest)
+        assert finished.details.logprobs == (one, *rest)
+
+    @pytest.mark.parametrize("ids", [(), (5,)])
+    @pytest.mark.parametrize("asks", ["form", "tool"])
+    def test_a_form_that_leads_nowhere_is_not_tried_again(self, asks, ids):
+        form = ResponseFormat("grammar", 'root ::= root "a"') if asks == "form" else None
+        chat = ChatOptions((Tool("f", "", "{}"),), "required" if asks == "tool" else "none")
+        request = replace(make_request(response_format=form), chat=chat)
+        (failed,) = Reply(request, 7, decode).add(step("ee", ids, finish_reason="error"))
+        assert isinstance(failed, RequestFailed)
+        assert failed.code == "invalid_format"
+        assert not failed.is_retryable
+
+    def test_a_form_that_failed_after_some_text_can_be_tried_again(self):
+        form = ResponseFormat("regex", "a+")
+        reply = Reply(make_request(response_format=form), 7, decode)
+        reply.add(step("aa", (1,)))
+        (failed,) = reply.add(step("bb", (2,), finish_reason="error"))
+        assert isinstance(failed, RequestFailed)
+        assert failed.is_retryable
 
     @pytest.mark.parametrize("reason", ["abort", "error"])
     def test_what_vllm_gives_up_can_be_tried_again(self, reason):

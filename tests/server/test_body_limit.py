@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
+
+import pytest
 
 from tests.server.conftest import StartServer
 from tests.server.programs import one_call
@@ -75,3 +78,25 @@ async def test_an_absurd_length_is_refused(start: StartServer):
     )
 
     assert reply.status_code == 413
+
+
+@pytest.mark.parametrize("path", ["/v1/submit", "/v1/chat/completions"])
+async def test_a_client_that_leaves_before_the_end_of_its_body_is_no_error(
+    start_listening: StartServer, path: str, caplog: pytest.LogCaptureFixture
+):
+    server = await start_listening()
+    url = server.client.base_url
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    writer.write(f"{head}Content-Length: 1000\r\n\r\n{{".encode())
+    await writer.drain()
+    await asyncio.sleep(0.05)
+    writer.close()
+    assert await reader.read() == b""
+    # What follows on the same loop has been served when the other request is over.
+    await server.client.get("/health")
+    await asyncio.sleep(0.05)
+
+    metrics = (await server.client.get("/metrics")).text
+    assert 'code="internal"' not in metrics
+    assert [one for one in caplog.records if one.levelno >= logging.WARNING] == []

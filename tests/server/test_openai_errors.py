@@ -200,6 +200,67 @@ async def test_a_bad_completion_or_response_is_refused(start: StartServer, case:
     assert_nothing_is_left(server)
 
 
+#: Bodies that are no JSON to the letter.
+NUMBERS = {
+    "in a schema": '{"structured_outputs": {"json": {"enum": [NaN]}}, %s}',
+    "in the parameters of a tool": (
+        '{"tools": [{"type": "function", "function": {"name": "f",'
+        ' "parameters": {"a": -Infinity}}}], %s}'
+    ),
+    "in what has no effect": '{"metadata": {"a": Infinity}, %s}',
+    "as a parameter": '{"temperature": NaN, %s}',
+}
+
+
+@pytest.mark.parametrize("case", NUMBERS)
+async def test_numbers_that_are_none_are_refused(start: StartServer, case: str):
+    server = await start()
+    body = NUMBERS[case] % '"messages": [{"role": "user", "content": "x"}]'
+
+    reply = await server.client.post("/v1/chat/completions", content=body)
+
+    assert reply.status_code == 400
+    if case != "as a parameter":
+        assert reply.json()["error"]["code"] == "malformed_json"
+
+
+async def test_texts_may_speak_of_infinity(start: StartServer):
+    server = await start()
+
+    reply = await post(server, messages=[{"role": "user", "content": "NaN or -Infinity?"}])
+
+    assert reply.status_code == 200
+
+
+LONG = "x" * 100_000
+
+#: Requests with a long text that their errors repeat.
+REPEATED: dict[str, dict[str, Any]] = {
+    "model": {"model": LONG},
+    "role": {"messages": [{"role": LONG, "content": "x"}]},
+    "parameter": {LONG: 1},
+    "field": {"messages": [{**USER, LONG: 1}]},
+    "tool": {
+        "tools": [FUNCTION],
+        "tool_choice": {"type": "function", "function": {"name": LONG}},
+    },
+    "call": {"messages": [USER, {"role": "tool", "content": "4", "tool_call_id": LONG}]},
+    "label": {"chat_template_kwargs": {LONG: []}},
+}
+
+
+@pytest.mark.parametrize("case", REPEATED)
+async def test_errors_repeat_only_a_part_of_a_long_text(start: StartServer, case: str):
+    server = await start()
+
+    reply = await post(server, **{"messages": [USER], **REPEATED[case]})
+
+    error = reply.json()["error"]
+    assert reply.status_code in (400, 404)
+    assert len(error["message"]) < 1000
+    assert len(error["param"]) < 1000
+
+
 BODIES = {"not JSON": b"{", "a list": b"[]", "nothing": b"", "too deep": b"[" * 100_000}
 
 

@@ -240,3 +240,87 @@ def test_a_chat_without_a_limit_may_fill_the_context():
     assert reply.choices[0].finish_reason == "length"
     assert reply.usage is not None
     assert reply.usage.total_tokens == 600
+
+
+def ask_for_a_tool(client: openai.OpenAI, how: str) -> Any:
+    options: Any = {
+        "model": MODEL,
+        "messages": HELLO,
+        "tools": [openai.pydantic_function_tool(City)],
+        "tool_choice": "required",
+    }
+    if how == "create":
+        return client.chat.completions.create(**options).choices[0].message
+    if how == "parse":
+        return client.chat.completions.parse(**options).choices[0].message
+    with client.chat.completions.stream(**options) as stream:
+        return stream.get_final_completion().choices[0].message
+
+
+@pytest.mark.parametrize("how", ["create", "parse", "stream"])
+def test_messages_with_calls_can_be_sent_back(client: openai.OpenAI, how: str):
+    message = ask_for_a_tool(client, how)
+
+    answer = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "4"}
+    for said in (message, message.model_dump()):
+        messages: list[Any] = [*HELLO, said, answer]
+        final = client.chat.completions.create(model=MODEL, messages=messages)
+        assert final.choices[0].message.content
+
+
+# The SDK's own, of a message that holds what it has parsed.
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning")
+@pytest.mark.parametrize("form", [None, City])
+def test_messages_of_parse_and_stream_can_be_sent_back(client: openai.OpenAI, form: Any):
+    options: Any = {
+        "model": MODEL,
+        "messages": HELLO,
+        **({"response_format": form} if form else {}),
+    }
+    with client.chat.completions.stream(**options) as stream:
+        streamed = stream.get_final_completion().choices[0].message
+    parsed = client.chat.completions.parse(**options).choices[0].message
+
+    for message in (streamed, parsed, parsed.model_dump()):
+        messages: list[Any] = [*HELLO, message, HELLO[1]]
+        reply = client.chat.completions.create(model=MODEL, messages=messages)
+        assert reply.choices[0].message.content
+
+
+@pytest.mark.parametrize("tools", [False, True])
+def test_responses_of_parse_and_stream_can_be_sent_back(client: openai.OpenAI, tools: bool):
+    tool: Any = openai.pydantic_function_tool(City)["function"]
+    options: Any = {"text_format": City}
+    if tools:
+        options = {"tools": [{"type": "function", **tool}], "tool_choice": "required"}
+    parsed = client.responses.parse(model=MODEL, input=HELLO, **options)
+    with client.responses.stream(model=MODEL, input=HELLO, **options) as stream:
+        streamed = stream.get_final_response()
+
+    for response in (parsed, streamed):
+        said: list[Any] = list(response.output)
+        for item in response.output:
+            if item.type == "function_call":
+                said.append(
+                    {"type": "function_call_output", "call_id": item.call_id, "output": "4"}
+                )
+        final = client.responses.create(model=MODEL, input=[*HELLO, *said, HELLO[1]])
+        assert final.output_text
+
+
+SENT_BACK: dict[str, dict[str, Any]] = {
+    "a refusal": {"content": [{"type": "refusal", "refusal": "No."}]},
+    "a refusal beside text": {
+        "content": [{"type": "text", "text": "Well."}, {"type": "refusal", "refusal": "No."}]
+    },
+    "thoughts of other servers": {"content": "x", "reasoning_details": [{"type": "x"}]},
+}
+
+
+@pytest.mark.parametrize("case", SENT_BACK)
+def test_messages_of_other_servers_can_be_sent_back(client: openai.OpenAI, case: str):
+    said: Any = {"role": "assistant", **SENT_BACK[case]}
+
+    reply = client.chat.completions.create(model=MODEL, messages=[*HELLO, said, HELLO[1]])
+
+    assert reply.choices[0].message.content

@@ -39,6 +39,8 @@ class ToyPlan:
         answer: The words of an output, from the prompt.
         is_held: Requests start, and say nothing until ``ToyEngine.say`` and ``finish``.
         delay_s: An answer takes so long.
+        word_s: Its words come one by one, so far apart; None says them at once.
+        ends: Whether an answer ends after its words.
         open_failures: So many openings fail.
         opens: Whether ``open`` ever returns.
         hangs_in_close: ``close`` never returns.
@@ -47,6 +49,8 @@ class ToyPlan:
     answer: Callable[[str], str] = lambda prompt: f"<{prompt}>"
     is_held: bool = False
     delay_s: float = 0.0
+    word_s: float | None = None
+    ends: Callable[[str], bool] = lambda prompt: True
     open_failures: int = 0
     opens: bool = True
     hangs_in_close: bool = False
@@ -112,8 +116,20 @@ class ToyEngine(UnhintedEngine):
             self._answer(text, request.attempt)
 
     def _answer(self, text: str, attempt: AttemptId) -> None:
-        if attempt in self.running:
+        if self.plan.word_s is not None:
+            self._say_words(text, text.split(" "), attempt)
+        elif attempt in self.running:
             self.say(text, attempt)
+            self.finish(text, attempt)
+
+    def _say_words(self, text: str, words: list[str], attempt: AttemptId) -> None:
+        if attempt not in self.running:
+            return
+        if words:
+            self.say(words[0] if text.startswith(words[0]) else f" {words[0]}", attempt)
+            later = (text, words[1:], attempt)
+            asyncio.get_running_loop().call_later(self.plan.word_s or 0.0, self._say_words, *later)
+        elif self.plan.ends(text):
             self.finish(text, attempt)
 
     def say(

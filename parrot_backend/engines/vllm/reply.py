@@ -51,6 +51,7 @@ class Reply:
     ) -> None:
         self._attempt = request.attempt
         self._sampling = request.sampling
+        self._has_form = request.sampling.response_format is not None or request.chat.must_call
         self._prompt_tokens = prompt_tokens
         self._decode = decode
         self._parser = parser
@@ -58,6 +59,7 @@ class Reply:
         self._token_ids: list[int] = []
         self._logprobs: list[TokenLogprob] = []
         self._num_told_logprobs = 0
+        self._num_tellable_logprobs = 0
 
     @property
     def has_begun(self) -> bool:
@@ -71,13 +73,12 @@ class Reply:
     def add(self, step: Step) -> list[AttemptOutput]:
         """Return what there is to say after a step."""
         self._token_ids += step.token_ids
-        self._logprobs += step.logprobs
-        # The last token may be one that only ended the output; it is not told.
-        is_last = step.finish_reason is not None
-        said = self._say(self._pieces(step), len(step.token_ids), tells_logprobs=not is_last)
         if step.finish_reason in ("abort", "error"):
-            said.append(self._failed(step.finish_reason))
-        elif step.finish_reason is not None:
+            return [self._failed(step.finish_reason)]
+        self._logprobs += step.logprobs
+        self._num_tellable_logprobs = self._num_logprobs_of_value(step)
+        said = self._say(self._pieces(step), len(step.token_ids))
+        if step.finish_reason is not None:
             said += self._finished(step, step.finish_reason)
         return said
 
@@ -89,28 +90,27 @@ class Reply:
         # A call of a tool gives no text for long: say that the engine lives.
         return pieces or [Piece("")]
 
-    def _say(
-        self, pieces: Sequence[Piece], num_tokens: int, *, tells_logprobs: bool = False
-    ) -> list[AttemptOutput]:
+    def _say(self, pieces: Sequence[Piece], num_tokens: int) -> list[AttemptOutput]:
         said: list[AttemptOutput] = []
         for piece in pieces:
             if not piece.is_reasoning:
                 self._texts.append(piece.text)
             count = 0 if said else num_tokens
-            logprobs = self._untold_logprobs() if tells_logprobs and piece.text else ()
+            logprobs = self._untold_logprobs() if piece.text else ()
             said.append(
                 TokensGenerated(self._attempt, piece.text, count, piece.is_reasoning, logprobs)
             )
         return said
 
     def _untold_logprobs(self) -> tuple[TokenLogprob, ...]:
-        untold = tuple(self._logprobs[self._num_told_logprobs :])
-        self._num_told_logprobs = len(self._logprobs)
+        untold = tuple(self._logprobs[self._num_told_logprobs : self._num_tellable_logprobs])
+        self._num_told_logprobs = self._num_tellable_logprobs
         return untold
 
     def _failed(self, reason: str) -> RequestFailed:
-        if reason == "error" and self._sampling.response_format and not self._token_ids:
-            message = "vLLM cannot make a grammar of the form that the output shall have"
+        # One token is the one that the grammar refused: it leads nowhere, at any time.
+        if reason == "error" and self._has_form and len(self._token_ids) <= 1:
+            message = "vLLM cannot write anything in the form that the output shall have"
             return RequestFailed(self._attempt, "invalid_format", message)
         message = f"vLLM ended the request itself: {reason}"
         return RequestFailed(self._attempt, "engine_failed", message, is_retryable=True)
@@ -137,15 +137,19 @@ class Reply:
             token_ids=None if ids is None else tuple(ids),
             finish_reason="tool_calls" if has_calls else finish_reason,
             usage=usage,
-            details=replace(details, logprobs=self._told_logprobs(step, finish_reason)),
+            details=replace(details, logprobs=self._logprobs_of_value()),
         )
         return [*said, finished]
 
-    def _told_logprobs(self, step: Step, finish_reason: str) -> tuple[TokenLogprob, ...] | None:
+    def _num_logprobs_of_value(self, step: Step) -> int:
+        # The last token may be one that only ended the output; it is not told.
+        has_end = step.finish_reason == "stop" and not isinstance(step.stop_reason, str)
+        return max(0, len(self._logprobs) - has_end)
+
+    def _logprobs_of_value(self) -> tuple[TokenLogprob, ...] | None:
         if self._sampling.logprobs is None:
             return None
-        has_end = finish_reason == "stop" and not isinstance(step.stop_reason, str)
-        return tuple(self._logprobs[:-1] if has_end else self._logprobs)
+        return tuple(self._logprobs[: self._num_tellable_logprobs])
 
     def _ids_of_value(self, text: str, step: Step, finish_reason: str) -> Sequence[int] | None:
         if self._parser is not None:

@@ -8,10 +8,10 @@ ask for nothing. Everything else is an error that names the field.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import from_json
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError, from_json
 
 from parrot_backend.errors import RequestError
 
@@ -80,16 +80,23 @@ _REMOVED = {
 }
 
 
-class OpenAIModel(BaseModel):
-    """Base of what stands in a request; unknown fields are errors."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class RequestModel(OpenAIModel):
+class RequestModel(BaseModel):
     """Base of a whole request; see the module for fields that it does not declare."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True, allow_inf_nan=False)
+
+
+class OpenAIModel(BaseModel):
+    """Base of what stands in a request; unknown fields are errors, of which the first is told."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _knows_all_fields(self) -> Self:
+        if self.model_extra:
+            unknown = {"field": next(iter(self.model_extra))}
+            raise PydanticCustomError("unknown_field", "Extra inputs are not permitted", unknown)
+        return self
 
 
 RequestT = TypeVar("RequestT", bound=RequestModel)
@@ -105,6 +112,8 @@ def parse_request(model: type[RequestT], body: bytes) -> RequestT:
         request = model.model_validate_json(body)
     except ValidationError as exc:
         raise _error_of(exc, body) from exc
+    if b"NaN" in body or b"Infinity" in body:
+        _check_numbers(body)
     if request.model_extra:
         _check_extra(request.model_extra)
     return request
@@ -113,6 +122,18 @@ def parse_request(model: type[RequestT], body: bytes) -> RequestT:
 def bad_field(field: str, message: str, code: str = "invalid_request") -> RequestError:
     """Return the error of a field with a wrong value."""
     return RequestError(code, message, field=field)
+
+
+def _check_numbers(body: bytes) -> None:
+    """Check that a body has no numbers that only look like JSON.
+
+    Raises:
+        RequestError: ``malformed_json``.
+    """
+    try:
+        from_json(body, allow_inf_nan=False)
+    except ValueError as exc:
+        raise RequestError("malformed_json", f"the body is not JSON: {exc}") from exc
 
 
 def _check_extra(extra: Mapping[str, Any]) -> None:
@@ -145,6 +166,8 @@ def _error_of(exc: ValidationError, body: bytes) -> RequestError:
         steps = [*steps, problem["loc"][-1]]
     elif problem["type"].startswith("union_tag"):
         steps = [*steps, problem["ctx"]["discriminator"].strip("'")]
+    elif problem["type"] == "unknown_field":
+        steps = [*steps, problem["ctx"]["field"]]
     field = _field(steps)
     message = problem["msg"].removeprefix("Value error, ")
     return bad_field(field, f"{field}: {message}" if field else message)

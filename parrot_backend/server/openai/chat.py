@@ -9,6 +9,7 @@ from pydantic import Field
 from parrot_backend import protocol as wire
 from parrot_backend.core.graph import check_references
 from parrot_backend.server.openai.base import bad_field
+from parrot_backend.server.openai.errors import TOOLS_FIELD, FormField
 from parrot_backend.server.openai.messages import (
     ChatMessage,
     Tool,
@@ -23,20 +24,27 @@ from parrot_backend.server.openai.sampling import ChoiceFields, sampling_of, see
 class ChatRequest(ChoiceFields):
     """Body of the request; fields without an effect are in ``base``."""
 
-    messages: tuple[ChatMessage, ...] = Field(min_length=1)
+    messages: wire.Many[ChatMessage] = Field(min_length=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
-    tools: tuple[Tool, ...] | None = Field(default=None, min_length=1, max_length=128)
+    tools: wire.Many[Tool] | None = Field(default=None, min_length=1, max_length=128)
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = None
     # vLLM's own.
-    chat_template_kwargs: dict[str, wire.Scalar] | None = Field(default=None, max_length=14)
+    chat_template_kwargs: wire.Labels | None = Field(default=None, max_length=14)
     include_reasoning: bool | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     echo: Literal[False] | None = None
+
+    @property
+    def form_field(self) -> FormField | None:
+        """What binds the output to a form, None if nothing does."""
+        is_forced = self.tool_choice not in (None, "none", "auto")
+        form = super().form_field
+        return TOOLS_FIELD if self.tools and (is_forced or form is None) else form
 
     @property
     def names_tool(self) -> bool:

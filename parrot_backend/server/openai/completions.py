@@ -20,7 +20,7 @@ _MAX_CHOICES = 2048
 class CompletionRequest(ChoiceFields):
     """Body of the request; fields without an effect are in ``base``."""
 
-    prompt: str | tuple[str | int | tuple[int, ...], ...]
+    prompt: str | wire.Many[str | int | wire.Many[int]]
     echo: bool | None = None
     logprobs: int | None = Field(default=None, ge=0, le=20)
 

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from parrot_backend.core.commands import AnswerWaiter, ResetStream
 from parrot_backend.errors import EngineError, ParrotError
 from parrot_backend.server.http_io import watch_client
-from parrot_backend.server.openai.errors import body_of, raise_failure
+from parrot_backend.server.openai.errors import Fields, body_of, raise_failure
 from parrot_backend.server.openai.pulse import Pulse
 from parrot_backend.server.openai.reply import Writer
 from parrot_backend.server.service import Service
@@ -37,7 +37,7 @@ class EventStream(Response):
         inbox: What to stream.
         names: The variables, one for each choice.
         writer: Writes the events.
-        prompt_field: The field of the request that the prompt stands in.
+        fields: The fields of the request that may be named in errors.
         headers: Headers of the reply.
         end: Called when the stream is over.
     """
@@ -50,7 +50,7 @@ class EventStream(Response):
         inbox: Inbox,
         names: Sequence[str],
         writer: Writer,
-        prompt_field: str,
+        fields: Fields,
         headers: Mapping[str, str],
         end: Callable[[], None],
     ) -> None:
@@ -62,7 +62,7 @@ class EventStream(Response):
         self._names = names
         self._choice_of = {name: number for number, name in enumerate(names)}
         self._writer = writer
-        self._prompt_field = prompt_field
+        self._fields = fields
         settings = service.settings
         self._pulse = Pulse(
             inbox.wake,
@@ -130,7 +130,7 @@ class EventStream(Response):
                 raise EngineError("engine_lost", "the engine was lost in the middle of the output")
             return ""
         if isinstance(message, AnswerWaiter):
-            raise_failure(message, self._prompt_field)
+            raise_failure(message, self._fields, is_stopping=self._service.is_draining)
         begin = "" if self._has_told else self._writer.begin()
         self._has_told = True
         choice = self._choice_of[name]

@@ -41,7 +41,7 @@ class ParrotHints(OpenAIModel):
     session: str | None = Field(default=None, max_length=_MAX_LABEL_CHARS)
     stage: str | None = Field(default=None, max_length=_MAX_LABEL_CHARS)
     perf: PerfWord | Targets | None = None
-    metadata: dict[str, wire.Scalar] = Field(default_factory=dict, max_length=60)
+    metadata: wire.Labels = Field(default_factory=dict, max_length=60)
 
 
 @dataclass(frozen=True, slots=True)

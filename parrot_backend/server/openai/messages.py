@@ -27,7 +27,16 @@ class TextPart(OpenAIModel):
     prompt_cache_breakpoint: Any = None
 
 
-_Content = str | tuple[TextPart, ...]
+class RefusalPart(OpenAIModel):
+    """What a model said when it refused."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+
+_Content = str | wire.Many[TextPart]
+_SaidPart = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
+_Said = str | wire.Many[_SaidPart]
 _Speaker = Annotated[str, Field(min_length=1, max_length=_MAX_SPEAKER_CHARS)]
 
 
@@ -54,6 +63,8 @@ class CalledFunction(OpenAIModel):
 
     name: str
     arguments: str
+    # The SDK puts its own reading of the arguments beside them.
+    parsed_arguments: Any = None
 
 
 class MessageToolCall(OpenAIModel):
@@ -69,11 +80,13 @@ class AssistantMessage(_Message):
     """What the model said; what replies hold beside text may be sent back and has no effect."""
 
     role: Literal["assistant"]
-    content: _Content | None = None
-    tool_calls: tuple[MessageToolCall, ...] | None = Field(default=None, max_length=128)
+    content: _Said | None = None
+    tool_calls: wire.Many[MessageToolCall] | None = Field(default=None, max_length=128)
     refusal: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
+    reasoning_details: Any = None
+    parsed: Any = None
     audio: None = None
     annotations: Any = None
     function_call: None = None
@@ -226,8 +239,10 @@ def _message(message: ChatMessage) -> wire.Message:
             return wire.Message(role="system", content=content, name=message.name)
 
 
-def _text(content: str | tuple[TextPart, ...] | None) -> str:
+def _text(content: _Said | None) -> str:
     """Return a content as one text; parts are lines, as vLLM joins them."""
     if content is None or isinstance(content, str):
         return content or ""
-    return "\n".join(part.text for part in content)
+    return "\n".join(
+        part.refusal if isinstance(part, RefusalPart) else part.text for part in content
+    )

@@ -7,12 +7,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
+from parrot_backend import protocol as wire
 from parrot_backend.server.openai.base import OpenAIModel, bad_field
 from parrot_backend.server.openai.messages import (
     AssistantMessage,
     CalledFunction,
     ChatMessage,
     MessageToolCall,
+    RefusalPart,
     SystemMessage,
     ToolMessage,
     UserMessage,
@@ -26,17 +28,12 @@ class TextItemPart(OpenAIModel):
     text: str
     annotations: Any = None
     logprobs: Any = None
-
-
-class RefusalPart(OpenAIModel):
-    """What a model said when it refused."""
-
-    type: Literal["refusal"]
-    refusal: str
+    # The SDK puts its own reading of the text beside it.
+    parsed: Any = None
 
 
 _Part = Annotated[TextItemPart | RefusalPart, Field(discriminator="type")]
-_Content = str | tuple[_Part, ...]
+_Content = str | wire.Many[_Part]
 
 
 class MessageItem(OpenAIModel):
@@ -57,6 +54,7 @@ class FunctionCallItem(OpenAIModel):
     call_id: str
     name: str
     arguments: str
+    parsed_arguments: Any = None
     id: str | None = None
     status: str | None = None
 

@@ -8,20 +8,23 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from parrot_backend.core.chat import TokenLogprob
 from parrot_backend.core.commands import AnswerWaiter, StreamText
+from parrot_backend.server.openai.reply import LogprobCounter
 from parrot_backend.server.openai.response_reply import (
     ResponseHead,
-    logprobs_of,
     status_of,
     text_part,
 )
+from parrot_backend.server.openai.usage import chat_logprobs
 
 
 class ResponseReply:
     """Writes the reply to one request, whole or as events.
 
     A response is a list of items. Thoughts and text are one item each; which one is open shows in
-    ``_open``, and its text so far in ``_texts``.
+    ``_open``, and its text so far in ``_texts``. ``_logprobs`` are those that no item has yet:
+    thoughts have no place for theirs, so these come with the text after them.
 
     Args:
         head: What every state of the response tells.
@@ -33,6 +36,8 @@ class ResponseReply:
         self._done: list[dict[str, Any]] = []
         self._open: dict[str, Any] | None = None
         self._texts: list[str] = []
+        self._counter = LogprobCounter()
+        self._logprobs: list[Any] = []
         self._status = "completed"
 
     def whole(self, answers: Sequence[AnswerWaiter]) -> dict[str, Any]:
@@ -47,21 +52,22 @@ class ResponseReply:
 
     def text(self, choice: int, message: StreamText) -> str:
         """Return more text or reasoning."""
-        del choice  # there is only one
         events = ""
         kind = "reasoning" if message.is_reasoning else "message"
         if self._open is None or self._open["type"] != kind:
             events = self._close() + self._begin_item(kind)
         self._texts.append(message.text)
+        told = _told(self._counter.with_text(choice, message))
+        self._logprobs += told
         if kind == "reasoning":
             return events + self._part_event("response.reasoning_text.delta", delta=message.text)
         return events + self._part_event(
-            "response.output_text.delta", delta=message.text, logprobs=[]
+            "response.output_text.delta", delta=message.text, logprobs=told
         )
 
     def answer(self, choice: int, answer: AnswerWaiter) -> str:
         """Return the rest of the items."""
-        del choice
+        self._logprobs += _told(self._counter.rest(choice, answer))
         self._status = status_of(answer)
         calls = self._head.calls(answer)
         has_text = any(
@@ -70,7 +76,7 @@ class ResponseReply:
         events = ""
         if not has_text and not calls:
             events = self._close() + self._begin_item("message")
-        events += self._close(logprobs_of(answer))
+        events += self._close(has_logprobs=answer.details.logprobs is not None)
         return events + "".join(map(self._call, calls))
 
     def end(self, answers: Sequence[AnswerWaiter]) -> str:
@@ -79,11 +85,12 @@ class ResponseReply:
         return self._event(f"response.{self._status}", response=response)
 
     def error(self, body: bytes) -> str:
-        """Return the events of a response that failed."""
+        """Return the events of a response that failed; clients know it from its first events."""
+        begin = "" if self._num_events else self.begin()
         error = from_json(body)["error"]
         told = {"code": "server_error", "message": error["message"]}
         failed = self._head.body("failed", self._done, error=told)
-        return self._event("response.failed", response=failed)
+        return begin + self._event("response.failed", response=failed)
 
     def _begin_item(self, kind: str) -> str:
         head = self._head
@@ -93,8 +100,12 @@ class ResponseReply:
         added = self._event("response.output_item.added", output_index=len(self._done), item=item)
         return added + self._part_event("response.content_part.added", part=part)
 
-    def _close(self, logprobs: list[Any] | None = None) -> str:
-        """Return the end of the open item, if there is one."""
+    def _close(self, *, has_logprobs: bool = False) -> str:
+        """Return the end of the open item, if there is one.
+
+        Args:
+            has_logprobs: They were asked for, even if there are none.
+        """
         if self._open is None:
             return ""
         text = "".join(self._texts)
@@ -102,10 +113,10 @@ class ResponseReply:
             item = self._head.reasoning(text, "completed")
             events = self._part_event("response.reasoning_text.done", text=text)
         else:
-            item = self._head.message(text, self._status, logprobs)
-            events = self._part_event(
-                "response.output_text.done", text=text, logprobs=logprobs or []
-            )
+            logprobs, self._logprobs = self._logprobs, []
+            told = logprobs if logprobs or has_logprobs else None
+            item = self._head.message(text, self._status, told)
+            events = self._part_event("response.output_text.done", text=text, logprobs=logprobs)
         events += self._part_event("response.content_part.done", part=item["content"][0])
         return events + self._end_item(item)
 
@@ -136,3 +147,8 @@ class ResponseReply:
         content = {"type": kind, "sequence_number": self._num_events, **fields}
         self._num_events += 1
         return f"event: {kind}\ndata: {json.dumps(content, separators=(',', ':'))}\n\n"
+
+
+def _told(places: tuple[TokenLogprob, ...] | None) -> list[Any]:
+    told = chat_logprobs(places)
+    return [] if told is None else told["content"]

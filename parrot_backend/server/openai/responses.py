@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from parrot_backend import protocol as wire
 from parrot_backend.protocol.chat import ToolName
 from parrot_backend.server.openai.base import OpenAIModel, bad_field
+from parrot_backend.server.openai.errors import TOOLS_FIELD, FormField
 from parrot_backend.server.openai.messages import (
     ChosenFunction,
     ChosenTool,
@@ -38,6 +39,18 @@ OUTPUT = "choice0"
 
 #: What may be included; of these only log probabilities have an effect.
 _INCLUDED = Literal["message.output_text.logprobs", "reasoning.encrypted_content"]
+
+
+def _up_to_wrong(metadata: Any) -> Any:
+    """Return metadata up to the first that is no text: to tell of all would cost too much."""
+    if isinstance(metadata, dict):
+        for name, value in metadata.items():
+            if not isinstance(value, str):
+                return {name: value}
+    return metadata
+
+
+_Metadata = Annotated[dict[str, str], BeforeValidator(_up_to_wrong)]
 
 
 class FlatFunction(OpenAIModel):
@@ -89,18 +102,27 @@ class ReasoningOptions(OpenAIModel):
 class ResponseRequest(SamplingFields):
     """Body of the request; fields without an effect are in ``base``."""
 
-    input: str | tuple[Item, ...]
+    input: str | wire.Many[Item]
     instructions: str | None = None
     max_output_tokens: int | None = Field(default=None, ge=1)
-    tools: tuple[FlatFunction, ...] | None = Field(default=None, max_length=128)
+    tools: wire.Many[FlatFunction] | None = Field(default=None, max_length=128)
     tool_choice: Literal["none", "auto", "required"] | FlatChoice | None = None
     parallel_tool_calls: bool | None = None
     text: TextOptions | None = None
     reasoning: ReasoningOptions | None = None
-    include: tuple[_INCLUDED, ...] | None = None
+    include: wire.Many[_INCLUDED] | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
-    metadata: dict[str, str] | None = None
-    chat_template_kwargs: dict[str, wire.Scalar] | None = Field(default=None, max_length=14)
+    metadata: _Metadata | None = None
+    chat_template_kwargs: wire.Labels | None = Field(default=None, max_length=14)
+
+    @property
+    def form_field(self) -> FormField | None:
+        """What binds the output to a form, None if nothing does."""
+        is_forced = self.tool_choice not in (None, "none", "auto")
+        wanted = None if self.text is None else self.text.format
+        has_form = wanted is not None and not isinstance(wanted, TextFormat)
+        form = FormField("text.format") if has_form else super().form_field
+        return TOOLS_FIELD if self.tools and (is_forced or form is None) else form
 
 
 def response_to_call(request: ResponseRequest) -> wire.CallNode:

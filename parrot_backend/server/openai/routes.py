@@ -27,7 +27,7 @@ from parrot_backend.server.openai.completions import (
     completions_to_calls,
     prompts_of,
 )
-from parrot_backend.server.openai.errors import raise_failure, timed_out
+from parrot_backend.server.openai.errors import Fields, raise_failure, timed_out
 from parrot_backend.server.openai.event_stream import EventStream
 from parrot_backend.server.openai.hints import hints_of
 from parrot_backend.server.openai.placing import CallPlacer
@@ -142,7 +142,12 @@ async def _answer(
     hints = hints_of(body.parrot, request.headers, user=body.user, session_id=body.session_id)
     inbox = Inbox()
     placer: CallPlacer = request.app.state.placer
-    placed = placer.submit(calls, hints, inbox, stream=bool(body.stream))
+    fields = Fields(prompt_field, body.form_field)
+    try:
+        placed = placer.submit(calls, hints, inbox, stream=bool(body.stream))
+    except RequestError as exc:
+        fields.name_form(exc)
+        raise
     names = placed.names
     reply = reply_of(_head(service, body.model, prefix, placed.session, names[0]))
     headers = {"x-parrot-session-id": placed.session}
@@ -151,14 +156,17 @@ async def _answer(
         placer.end(placed, inbox.answers.values())
 
     if body.stream:
-        return EventStream(service, inbox, names, reply, prompt_field, headers, end)
+        return EventStream(service, inbox, names, reply, fields, headers, end)
     try:
         await _answered(service, inbox, request)
     finally:
         end()
     if inbox.has_client_left:
         return Response(status_code=_NOBODY_READS)
-    content = to_json(reply.whole(_answers(inbox, names, prompt_field)))
+    answers = [inbox.answers[name] for name in names]
+    for answer in answers:
+        raise_failure(answer, fields, is_stopping=service.is_draining)
+    content = to_json(reply.whole(answers))
     return Response(content, media_type="application/json", headers=headers)
 
 
@@ -177,18 +185,6 @@ async def _answered(service: Service, inbox: Inbox, request: Request) -> None:
     finally:
         watcher.cancel()
         service.runtime.leave(inbox, cancel=True)
-
-
-def _answers(inbox: Inbox, names: Sequence[str], prompt_field: str) -> list[AnswerWaiter]:
-    """Return the answers, one for each choice.
-
-    Raises:
-        ParrotError: A call failed.
-    """
-    answers = [inbox.answers[name] for name in names]
-    for answer in answers:
-        raise_failure(answer, prompt_field)
-    return answers
 
 
 def _head(service: Service, model: str | None, prefix: str, session: SessionId, name: str) -> Head:

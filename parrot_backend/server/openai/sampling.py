@@ -12,6 +12,7 @@ from pydantic_core import from_json
 
 from parrot_backend import protocol as wire
 from parrot_backend.server.openai.base import OpenAIModel, RequestModel, bad_field
+from parrot_backend.server.openai.errors import FormField
 from parrot_backend.server.openai.hints import ParrotHints
 
 _StopString = Annotated[str, Field(min_length=1)]
@@ -68,7 +69,7 @@ class StructuredOutputs(OpenAIModel):
     json_: dict[str, Any] | str | None = Field(default=None, alias="json")
     json_object: bool | None = None
     regex: str | None = Field(default=None, min_length=1)
-    choice: tuple[_StopString, ...] | None = Field(default=None, min_length=1)
+    choice: wire.Many[_StopString] | None = Field(default=None, min_length=1)
     grammar: str | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
@@ -78,6 +79,18 @@ class StructuredOutputs(OpenAIModel):
             raise ValueError("give exactly one of json, json_object, regex, choice and grammar")
         return self
 
+    @property
+    def kind(self) -> str:
+        """Which form it is."""
+        kinds = {"json": self.json_, "regex": self.regex, "choice": self.choice}
+        kinds["grammar"] = self.grammar
+        return next((kind for kind, form in kinds.items() if form is not None), "json_object")
+
+    @property
+    def code(self) -> str:
+        """What it is told as if it cannot be followed."""
+        return "invalid_format" if self.json_ is None else "invalid_json_schema"
+
 
 class SamplingFields(RequestModel):
     """Fields of all requests."""
@@ -85,7 +98,7 @@ class SamplingFields(RequestModel):
     model: str | None = None
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
-    stop: _StopString | tuple[_StopString, ...] | None = None
+    stop: _StopString | wire.Many[_StopString] | None = None
     seed: int | None = Field(default=None, ge=-_MAX_SEED, lt=_MAX_SEED)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
@@ -108,6 +121,12 @@ class SamplingFields(RequestModel):
         """Whether a stream ends with what it took."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
+    @property
+    def form_field(self) -> FormField | None:
+        """What binds the output to a form, None if nothing does."""
+        given = self.structured_outputs
+        return None if given is None else FormField(f"structured_outputs.{given.kind}", given.code)
+
 
 class ChoiceFields(SamplingFields):
     """Fields of requests to chats and completions, which have choices."""
@@ -115,6 +134,13 @@ class ChoiceFields(SamplingFields):
     n: int | None = Field(default=None, ge=1, le=128)
     max_tokens: int | None = Field(default=None, ge=1)
     response_format: ResponseFormat | None = None
+
+    @property
+    def form_field(self) -> FormField | None:
+        """What binds the output to a form, None if nothing does."""
+        if self.response_format is None or isinstance(self.response_format, TextFormat):
+            return super().form_field
+        return FormField("response_format")
 
 
 def sampling_of(
