@@ -101,9 +101,7 @@ class ParrotLLM(OpenAILLM):  # type: ignore[misc] # MetaGPT is not typed
         with framework_errors():
             if not stream:
                 return await self._whole(call, terms)
-            # As with OpenAI's client: a stream may take long, as long as it gets on.
-            events = self._events(call, replace(terms, timeout_s=None))
-            async with aclosing(unless_silent(events, terms.timeout_s)) as heard:
+            async with aclosing(self._events(call, terms)) as heard:
                 async for event in heard:
                     if not isinstance(event, ReplyText):
                         log_llm_stream("\n")
@@ -120,11 +118,15 @@ class ParrotLLM(OpenAILLM):  # type: ignore[misc] # MetaGPT is not typed
         return await reply.aresult()
 
     def _events(self, call: ModelCall, terms: Terms) -> AsyncGenerator[ReplyEvent, None]:
+        # As with OpenAI's client: a stream may take long, as long as it gets on.
+        silence_s, terms = terms.timeout_s, replace(terms, timeout_s=None)
         run = current_run()
         if run is not None:
-            return run.session(self._connection).stream(call, name_of_call(), terms)
-        (reply,) = replies_to([call], self._connection, terms)
-        return reply.aevents()
+            events = run.session(self._connection).stream(call, name_of_call(), terms)
+        else:
+            (reply,) = replies_to([call], self._connection, terms)
+            events = reply.aevents()
+        return events if silence_s is None else unless_silent(events, silence_s)
 
     # --- MetaGPT's own way: OpenAI's API on the same server -----------------------------------
 
@@ -133,13 +135,17 @@ class ParrotLLM(OpenAILLM):  # type: ignore[misc] # MetaGPT is not typed
     ) -> ChatCompletion:
         """Return the reply to a chat as OpenAI's API words it."""
         with _counted():
-            return await super().acompletion(messages, timeout)
+            reply: ChatCompletion = await super().acompletion(messages, timeout)
+        return reply
 
     async def _achat_completion_function(
         self, messages: list[dict[str, Any]], timeout: int = USE_CONFIG_TIMEOUT, **given: Any
     ) -> ChatCompletion:
         with _counted():
-            return await super()._achat_completion_function(messages, timeout, **given)
+            reply: ChatCompletion = await super()._achat_completion_function(
+                messages, timeout, **given
+            )
+        return reply
 
     async def _beside(self) -> Mapping[str, Any]:
         """Return what goes beside a call's own parameters, as the OpenAI endpoint takes it."""

@@ -186,7 +186,7 @@ async def test_a_call_that_takes_too_long(fake: FakeParrot, llm: ParrotLLM, stre
         with pytest.raises(P.WaitTimeout) as caught:
             await llm.aask("hello", stream=stream, timeout=0.02)
     # As OpenAI's client says it, so MetaGPT tries again: six times, with names of their own.
-    assert isinstance(caught.value, APITimeoutError)
+    assert APITimeoutError in type(caught.value).__mro__
     assert "0.02 s" in str(caught.value)
     assert [request.nodes[0].name for request in fake.submits[1:]] == [
         "call" if number == 1 else f"call-{number}" for number in range(1, 7)
