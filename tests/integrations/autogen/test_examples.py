@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.documents import run_snippet, snippet
 from tests.helpers.scripted_server import ScriptedServer
 
 ROOT = Path(__file__).parents[3]
@@ -42,3 +43,10 @@ def test_the_team_of_poets(server: ScriptedServer) -> None:
     said = [line for line in done.stdout.splitlines() if line.startswith("---")]
     assert [line.split()[1] for line in said[:4]] == ["user", "poet", "critic", "counter"]
     assert "generated" in said[-1]
+
+
+def test_the_documented_team(server: ScriptedServer) -> None:
+    code = snippet("docs/agents.md", "ParrotChatCompletionClient(")
+    server.requests.clear()
+    assert "A poem about rain." in run_snippet(code, server.url)
+    assert server.num_submits == 4

@@ -29,6 +29,7 @@ from pydantic import BaseModel
 import parrot_integrations as P
 from parrot_backend.engines import scripted
 from parrot_backend.engines.scripted import ScriptedConfig
+from parrot_backend.engines.scripted_chat import make_chat_reply
 from parrot_backend.engines.scripted_reply import Reply, render
 from parrot_integrations.autogen import ParrotChatCompletionClient
 from tests.helpers.scripted_server import ScriptedServer, scripted_server
@@ -110,14 +111,13 @@ async def test_streaming_teams_say_the_same(client: ParrotChatCompletionClient) 
 def chosen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names that the scripted model answers with, in order, when it is asked who is next."""
     names: list[str] = []
-    made = scripted.make_chat_reply
 
-    def make_chat_reply(parts: Any, *rest: Any) -> Reply:
+    def choose(parts: Any, *rest: Any) -> Reply:
         if "select the next role" in render(parts):
             return Reply((names.pop(0),), "stop")
-        return made(parts, *rest)
+        return make_chat_reply(parts, *rest)
 
-    monkeypatch.setattr(scripted, "make_chat_reply", make_chat_reply)
+    monkeypatch.setattr(scripted, "make_chat_reply", choose)
     return names
 
 
