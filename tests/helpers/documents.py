@@ -28,10 +28,13 @@ if inspect.iscoroutine(found):
 
 def snippet(document: str, holds: str) -> str:
     """Return the one block of Python in a document that holds a text."""
-    blocks = _BLOCK.findall((ROOT / document).read_text(encoding="utf-8"))
-    (found,) = (block for block in blocks if holds in block)
-    assert isinstance(found, str)
+    (found,) = (block for block in snippets(document) if holds in block)
     return found
+
+
+def snippets(document: str) -> list[str]:
+    """Return all blocks of Python in a document."""
+    return _BLOCK.findall((ROOT / document).read_text(encoding="utf-8"))
 
 
 def run_snippet(code: str, url: str, environment: Mapping[str, str] | None = None) -> str:
