@@ -1,4 +1,4 @@
-"""All Python in the document compiles; each framework's tests run what is theirs."""
+"""All Python in the document of agents compiles; each framework's tests run what is theirs."""
 
 from __future__ import annotations
 
