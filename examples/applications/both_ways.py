@@ -8,6 +8,7 @@ The server is that of PARROT_BASE_URL, or else the one on this machine.
 
 import argparse
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -56,10 +57,13 @@ def main(native: Front, langchain: Front) -> None:
     arguments = parser.parse_args()
     submits = Submits()
     network = BlockingDelayingTransport(arguments.round_trip_ms / 1000, submits)
-    with closing(P.ParrotClient(arguments.base_url, transport=network)) as client:
-        front = native if arguments.front == "native" else langchain
-        compare(front(client), submits)
-        background().settle()
+    try:
+        with closing(P.ParrotClient(arguments.base_url, transport=network)) as client:
+            front = native if arguments.front == "native" else langchain
+            compare(front(client), submits)
+            background().settle()
+    except P.ParrotError as exc:
+        sys.exit(f"failed: {exc}")
 
 
 def compare(ways: Ways, submits: "Submits") -> None:

@@ -6,10 +6,14 @@ PARROT_BASE_URL=http://127.0.0.1:8642 python examples/autogen/team.py
 
 import argparse
 import asyncio
+import logging
+import sys
 
 from autogen_agentchat.agents import AssistantAgent
 from autogen_agentchat.teams import RoundRobinGroupChat
+from autogen_core import ROOT_LOGGER_NAME
 
+from parrot_integrations import ParrotError
 from parrot_integrations.autogen import ParrotChatCompletionClient
 
 
@@ -18,13 +22,23 @@ async def word_count(text: str) -> int:
     return len(text.split())
 
 
-async def main() -> None:
-    """Run the team and print what each agent says."""
+def main() -> None:
+    """Run the team, and end with status 1 if it cannot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--base-url", help="address of the server, else PARROT_BASE_URL")
     parser.add_argument("--tokens", type=int, default=48, help="longest reply")
     parser.add_argument("--turns", type=int, default=6)
-    given = parser.parse_args()
+    # AutoGen logs an error with its traceback for each agent that hears of it.
+    logging.getLogger(ROOT_LOGGER_NAME).setLevel(logging.CRITICAL)
+    try:
+        asyncio.run(run(parser.parse_args()))
+    except (ParrotError, RuntimeError) as exc:
+        # A team raises what it has made of an error: its name and message, then where it was.
+        sys.exit(f"failed: {str(exc).splitlines()[0]}")
+
+
+async def run(given: argparse.Namespace) -> None:
+    """Run the team and print what each agent says."""
     client = ParrotChatCompletionClient(
         base_url=given.base_url, app="poets", max_tokens=given.tokens, temperature=0
     )
@@ -42,4 +56,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

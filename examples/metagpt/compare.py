@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import shutil
 import sys
 from pathlib import Path
 
+from examples.metagpt.own_files import FolderTaken, own_files
 from examples.metagpt.records import RunResult, read_result
 from examples.metagpt.report import print_table, write_report
 from examples.metagpt.runner import ROOT, TEAM_PYTHON, RunFailed, run_team, ways_to
@@ -40,25 +40,30 @@ def main() -> int:
         "--same-role", action="store_true", help="all roles have the same system message"
     )
     parser.add_argument("--team-python", type=Path, default=TEAM_PYTHON)
-    parser.add_argument("--out", type=Path, default=ROOT / "parrot-demo" / "metagpt")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=ROOT / "parrot-demo" / "metagpt",
+        help="folder for all results: a new one, an empty one, or an earlier comparison's",
+    )
     given = parser.parse_args()
     if not given.team_python.exists():
         print(f"{given.team_python} is missing: run `make setup`", file=sys.stderr)
         return 1
     try:
-        results = asyncio.run(_compare(given))
-    except (HostFailed, RunFailed) as exc:
+        with own_files(given.out):
+            results = asyncio.run(_compare(given))
+            print_table(results)
+            written = write_report(given.out, results)
+    except (FolderTaken, HostFailed, RunFailed) as exc:
         print(f"failed: {exc}", file=sys.stderr)
         return 1
-    print_table(results)
-    for path in write_report(given.out, results):
+    for path in written:
         print(f"wrote {path}")
     return 0
 
 
 async def _compare(given: argparse.Namespace) -> list[RunResult]:
-    shutil.rmtree(given.out, ignore_errors=True)
-    given.out.mkdir(parents=True)
     print("starting the engine (its log is in engine.log)", flush=True)
     arguments = [] if given.model is None else ["--model", given.model]
     async with start_host(arguments, given.out / "engine.log") as host:

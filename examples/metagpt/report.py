@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from examples.metagpt.records import RunResult, edges_of, to_record
+from examples.metagpt.runner import RunFailed
 from parrot_backend.demo.bound import bound_s
 from parrot_backend.demo.gantt import Chart, gantt_page
 from parrot_backend.protocol import SessionView
@@ -21,14 +22,21 @@ _INTRO = (
 )
 
 
-def planned(results: Sequence[RunResult]) -> SessionView:
-    """Return the session of the run that told Parrot of the program."""
-    return next(result.session for result in results if result.session is not None)
+def planned(results: Sequence[RunResult]) -> tuple[RunResult, SessionView]:
+    """Return the run that told Parrot of the program, and its session.
+
+    Raises:
+        RunFailed: There is none.
+    """
+    for result in results:
+        if result.session is not None:
+            return result, result.session
+    raise RunFailed("no run has a session: the server did not show it at the run's end")
 
 
 def print_table(results: Sequence[RunResult]) -> None:
     """Print a line for each way."""
-    session = planned(results)
+    _, session = planned(results)
     bound = bound_of(results)
     print(
         f"\n{'':18}{'time':>9}{'faster':>9}{'/ bound':>9}{'calls':>7}   prompt tokens new + reused"
@@ -51,13 +59,13 @@ def print_table(results: Sequence[RunResult]) -> None:
 
 def bound_of(results: Sequence[RunResult]) -> float:
     """Return the shortest possible time of the run that told Parrot of the program."""
-    result = next(result for result in results if result.session is not None)
-    return bound_s(to_record(result, planned(results)).calls, round_trip_s=0.0)
+    result, session = planned(results)
+    return bound_s(to_record(result, session).calls, round_trip_s=0.0)
 
 
 def write_report(folder: Path, results: Sequence[RunResult]) -> list[Path]:
     """Write the graph and the Gantt page beside the files of the runs; return all paths."""
-    session = planned(results)
+    _, session = planned(results)
     graph, page = folder / "graph.md", folder / "gantt.html"
     graph.write_text(f"```mermaid\n{to_mermaid(session)}\n```\n", encoding="utf-8")
     first, last = results[0], results[-1]

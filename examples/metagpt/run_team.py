@@ -6,7 +6,7 @@ Ways: ``openai`` takes MetaGPT's own provider for OpenAI's API, against any serv
 (vLLM's, or Parrot's own endpoint); ``parrot`` takes Parrot's provider. Nothing else differs.
 
 MetaGPT logs what fails and returns as if nothing had happened, so the calls and the files are
-counted here: the exit status is 1 if any is missing.
+counted here: the exit status is 1 if any is missing, or the session that Parrot should have seen.
 """
 
 from __future__ import annotations
@@ -47,10 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif extra:
         _send_in_body(extra)
     record(LLM_REGISTRY.get_provider(LLMType.OPENAI))
-    files, notes, view = asyncio.run(_run(given))
+    files, notes, views = asyncio.run(_run(given))
     missing = _missing(files, notes, given.files, given.rounds)
+    if given.way == "parrot" and len(views) != 1:
+        missing.append(f"the server showed {len(views)} sessions of the run, not one")
     if given.out is not None:
-        _write(given.out, files, notes, view)
+        _write(given.out, files, notes, views[0] if views else None)
     for line in missing:
         print(f"failed: {line}", file=sys.stderr)
     if not missing:
@@ -58,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return bool(missing)
 
 
-async def _run(given: argparse.Namespace) -> tuple[dict[str, str], RunNotes, SessionView | None]:
+async def _run(given: argparse.Namespace) -> tuple[dict[str, str], RunNotes, list[SessionView]]:
     config = Config.from_llm_config(
         {
             "api_type": "openai",
@@ -81,8 +83,7 @@ async def _run(given: argparse.Namespace) -> tuple[dict[str, str], RunNotes, Ses
         except Exception as exc:  # noqa: BLE001 - MetaGPT returned None, and the team has no files
             print(f"failed: {type(exc).__name__}: {exc}", file=sys.stderr)
             files = {}
-    views = [view for run in runs for view in run.views]
-    return files, notes, views[0] if views else None
+    return files, notes, [view for run in runs for view in run.views]
 
 
 def _missing(files: Mapping[str, str], notes: RunNotes, num_files: int, rounds: int) -> list[str]:

@@ -21,7 +21,14 @@ from pydantic import BaseModel
 from parrot_backend.protocol import VariableView
 from parrot_integrations.async_client import AsyncParrotClient
 from parrot_integrations.autogen.cancelling import stream_unless_cancelled, unless_cancelled
-from parrot_integrations.autogen.config import ParrotClientConfig, default_model_info
+from parrot_integrations.autogen.config import (
+    ParrotClientConfig,
+    as_data,
+    default_model_info,
+    public_address,
+    whole_address,
+)
+from parrot_integrations.autogen.events import tell_call, tell_stream_end, tell_stream_start
 from parrot_integrations.autogen.messages import to_messages
 from parrot_integrations.autogen.options import CallSpec, Choice, read_arguments
 from parrot_integrations.autogen.results import to_result
@@ -52,8 +59,8 @@ class ParrotChatCompletionClient(ChatCompletionClient, Component[ParrotClientCon
     Args:
         model: Name of the model; None is the server's default.
         base_url: Address of the server, else ``PARROT_BASE_URL``.
-        api_key: Sent as a bearer token, else ``PARROT_API_KEY``. It is not part of the config that
-            ``dump_component`` writes.
+        api_key: Sent as a bearer token, else ``PARROT_API_KEY``. Neither it nor a secret in the
+            address is part of the config that ``dump_component`` writes.
         app: Name of the application, for people and for metrics.
         session: What belongs together; else the team's id.
         stage: Which part of the program this is; else the agent's name.
@@ -100,7 +107,7 @@ class ParrotChatCompletionClient(ChatCompletionClient, Component[ParrotClientCon
         to_criteria(perf)
         self._config = ParrotClientConfig(
             model=model,
-            base_url=self._connection.settings.base_url,
+            base_url=public_address(self._connection.settings),
             app=app,
             session=session,
             stage=stage,
@@ -108,7 +115,7 @@ class ParrotChatCompletionClient(ChatCompletionClient, Component[ParrotClientCon
             timeout_s=timeout_s,
             context_tokens=context_tokens,
             info=None if model_info is None else dict(model_info),
-            create_args=create_args,
+            create_args=as_data(create_args),
         )
         self._tokens = TokenEstimate()
         self._last_usage = RequestUsage(0, 0)
@@ -130,7 +137,9 @@ class ParrotChatCompletionClient(ChatCompletionClient, Component[ParrotClientCon
         spec = self._spec(extra_create_args, tools, tool_choice, json_output)
         call, reply = self._reply(messages, spec)
         view = await unless_cancelled(reply.aresult(), cancellation_token)
-        return self._result(call, view)
+        result = self._result(call, view)
+        tell_call(call, result)
+        return result
 
     async def create_stream(
         self,
@@ -146,10 +155,13 @@ class ParrotChatCompletionClient(ChatCompletionClient, Component[ParrotClientCon
         spec = self._spec(extra_create_args, tools, tool_choice, json_output)
         call, reply = self._reply(messages, spec)
         events = stream_unless_cancelled(reply.aevents(), cancellation_token)
+        tell_stream_start(call)
         async with aclosing(events):
             async for event in events:
                 if not isinstance(event, ReplyText):
-                    yield self._result(call, event)
+                    result = self._result(call, event)
+                    tell_stream_end(result)
+                    yield result
                 elif event.kind == "text":
                     yield event.text
 
@@ -200,6 +212,7 @@ class ParrotChatCompletionClient(ChatCompletionClient, Component[ParrotClientCon
     def _from_config(cls, config: ParrotClientConfig) -> Self:
         given = {name: getattr(config, name) for name in type(config).model_fields}
         info, create_args = given.pop("info"), given.pop("create_args")
+        given["base_url"] = whole_address(config.base_url)
         return cls(**given, model_info=info, **create_args)
 
     # ------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 # Not `metagpt.provider` first: it and `metagpt.roles` import each other.
@@ -43,37 +44,75 @@ def install(
             that the prompts of several roles have in common then comes first, and is computed once.
             This changes the prompts, and so the replies.
 
+    Several times, the last of a key is in force, and MetaGPT is wrapped once.
+
     Returns:
-        What takes all of it back.
+        What takes all of it back, in any order with others; to call it again does nothing.
 
     Raises:
         ValueError: ``extra`` has a wrong value.
     """
     to_sampling(extra or {})
-    provider = type(
-        "ParrotLLM", (ParrotLLM,), {"extra": dict(extra or {}), "shares_first": shares_first}
-    )
-    before = LLM_REGISTRY.providers.get(key)
-    register_provider(key)(provider)
-    undo = [
-        _wrap(Team, "run", _in_a_run),
-        _wrap(Team, "run_project", _with_the_idea),
-        _wrap(metagpt.roles.Role, "run", _as_the_role),
-        _wrap(CodeParser, "parse_code", _noting_the_part),
-    ]
+    settings = {"extra": dict(extra or {}), "shares_first": shares_first}
+    installed = _Installed(key, type("ParrotLLM", (ParrotLLM,), settings))
+    if not _in_order:
+        _wrap_all()
+    _in_order.append(installed)
+    _register(key)
 
     def uninstall() -> None:
-        LLM_REGISTRY.register(key, before)
-        for step in undo:
-            step()
+        if installed in _in_order:
+            _in_order.remove(installed)
+            _register(key)
+            if not _in_order:
+                _unwrap_all()
 
     return uninstall
 
 
-def _wrap(owner: type, name: str, around: Callable[[Any], Any]) -> Callable[[], None]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Installed:
+    """One call of ``install`` that has not been taken back."""
+
+    key: LLMType
+    provider: type[ParrotLLM]
+
+
+#: The last one of a key is in force.
+_in_order: list[_Installed] = []
+#: What MetaGPT had in the places of what is registered and wrapped; None if nothing.
+_providers_before: dict[LLMType, Any] = {}
+_wrapped_before: list[tuple[type, str, Any]] = []
+
+
+def _register(key: LLMType) -> None:
+    providers = [installed.provider for installed in _in_order if installed.key == key]
+    before = _providers_before.setdefault(key, LLM_REGISTRY.providers.get(key))
+    provider = providers[-1] if providers else before
+    if provider is None:
+        del LLM_REGISTRY.providers[key]
+    else:
+        register_provider(key)(provider)
+    if not providers:
+        del _providers_before[key]
+
+
+def _wrap_all() -> None:
+    _wrap(Team, "run", _in_a_run)
+    _wrap(Team, "run_project", _with_the_idea)
+    _wrap(metagpt.roles.Role, "run", _as_the_role)
+    _wrap(CodeParser, "parse_code", _noting_the_part)
+
+
+def _wrap(owner: type, name: str, around: Callable[[Any], Any]) -> None:
     original = owner.__dict__[name]
+    _wrapped_before.append((owner, name, original))
     setattr(owner, name, around(original))
-    return lambda: setattr(owner, name, original)
+
+
+def _unwrap_all() -> None:
+    while _wrapped_before:
+        setattr(*_wrapped_before.pop())
 
 
 def _in_a_run(run: Any) -> Any:

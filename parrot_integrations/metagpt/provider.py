@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AbstractContextManager, aclosing, nullcontext
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -15,23 +16,29 @@ from metagpt.logs import log_llm_stream
 from metagpt.provider.openai_api import OpenAILLM
 from openai import AsyncOpenAI
 from openai.types import CompletionUsage
+from openai.types.chat import ChatCompletion
 from openai.types.completion_usage import PromptTokensDetails
 
 from parrot_backend.protocol import VariableView
+from parrot_integrations.criteria import Criteria
+from parrot_integrations.metagpt.endpoint import DEFAULT_MODEL, EndpointClient
 from parrot_integrations.metagpt.errors import framework_errors
 from parrot_integrations.metagpt.ordering import shared_first
 from parrot_integrations.metagpt.runs import current_run, name_of_call
+from parrot_integrations.metagpt.silence import unless_silent
 from parrot_integrations.planning.annotations import annotated, default_perf, to_criteria
 from parrot_integrations.planning.calls import CallOptions, ChatMessage, ModelCall
 from parrot_integrations.planning.clients import Connection
 from parrot_integrations.planning.direct import replies_to
 from parrot_integrations.planning.options import to_sampling
-from parrot_integrations.planning.reply import ReplyText
+from parrot_integrations.planning.reply import ReplyEvent, ReplyText
 from parrot_integrations.planning.submits import Terms
 from parrot_integrations.settings import ClientSettings, resolve_settings
 
-#: Stands for the server's own default model, where a name must be given.
-DEFAULT_MODEL = "default"
+_APP = "metagpt"
+_ROLES = frozenset({"system", "user", "assistant"})
+#: The endpoint takes so many further labels.
+_MAX_METADATA = 60
 #: As often as OpenAI's client tries by itself; MetaGPT's own, slower retry comes on top.
 _MAX_ATTEMPTS = 3
 
@@ -40,8 +47,8 @@ class ParrotLLM(OpenAILLM):  # type: ignore[misc] # MetaGPT is not typed
     """A provider for a Parrot server, made from the same section of the configuration as OpenAI's.
 
     Calls of a team that runs go into one session of the server, with references to what earlier
-    calls generated. Others, and what is not text (images, functions), go as OpenAI's provider sends
-    them.
+    calls generated; others are sent by themselves. What is more than texts of the common roles
+    (images, functions, names) goes as OpenAI's provider sends it, into the same session.
 
     Attributes:
         extra: Parameters of every call that MetaGPT has no setting for, in OpenAI's words.
@@ -65,7 +72,7 @@ class ParrotLLM(OpenAILLM):  # type: ignore[misc] # MetaGPT is not typed
     @cached_property
     def aclient(self) -> AsyncOpenAI:
         """Return OpenAI's client, for what the provider does not do itself."""
-        return AsyncOpenAI(**self._make_client_kwargs())
+        return EndpointClient(self._beside, **self._make_client_kwargs())
 
     async def acompletion_text(
         self,
@@ -74,22 +81,15 @@ class ParrotLLM(OpenAILLM):  # type: ignore[misc] # MetaGPT is not typed
         timeout: int = USE_CONFIG_TIMEOUT,
     ) -> str:
         """Return the reply to a chat; MetaGPT's own policy tries again when a connection fails."""
-        if not all(isinstance(message.get("content"), str) for message in messages):
-            text: str = await super().acompletion_text(messages, stream=stream, timeout=timeout)
-            return text
-        given = {**self._cons_kwargs(messages, timeout=timeout), **self.extra}
-        call = ModelCall(_to_options(given), messages=self._ordered(messages))
-        terms = _to_terms(given["timeout"])
-        policy = OpenAILLM.acompletion_text.retry.copy()
-        run = current_run()
-        try:
+        with _counted():
+            if not _is_plain(messages):
+                text: str = await super().acompletion_text(messages, stream, timeout)
+                return text
+            given = {**self._cons_kwargs(messages, timeout=timeout), **self.extra}
+            call = ModelCall(_to_options(given), messages=self._ordered(messages))
+            policy = OpenAILLM.acompletion_text.retry.copy()
+            terms = _to_terms(given["timeout"])
             view: VariableView = await policy(self._reply, call, terms, stream)
-        except BaseException:
-            if run is not None:
-                run.num_failed += 1
-            raise
-        if run is not None:
-            run.num_calls += 1
         self._note_usage(view)
         return view.value or ""
 
@@ -98,26 +98,70 @@ class ParrotLLM(OpenAILLM):  # type: ignore[misc] # MetaGPT is not typed
         return shared_first(chat) if self.shares_first else chat
 
     async def _reply(self, call: ModelCall, terms: Terms, stream: bool) -> VariableView:
-        run = current_run()
         with framework_errors():
-            if run is None:
-                (direct,) = replies_to([call], self._connection, terms)
-                if not stream:
-                    return await direct.aresult()
-                events = direct.aevents()
-            else:
-                session = run.session(self._connection)
-                if not stream:
-                    return await session.generate(call, name_of_call(), terms)
-                events = session.stream(call, name_of_call(), terms)
-            async with aclosing(events):
-                async for event in events:
+            if not stream:
+                return await self._whole(call, terms)
+            async with aclosing(self._events(call, terms)) as heard:
+                async for event in heard:
                     if not isinstance(event, ReplyText):
                         log_llm_stream("\n")
                         return event
                     if event.kind == "text":
                         log_llm_stream(event.text)
         raise AssertionError("a stream ends with its variable")
+
+    async def _whole(self, call: ModelCall, terms: Terms) -> VariableView:
+        run = current_run()
+        if run is not None:
+            return await run.session(self._connection).generate(call, name_of_call(), terms)
+        (reply,) = replies_to([call], self._connection, terms)
+        return await reply.aresult()
+
+    def _events(self, call: ModelCall, terms: Terms) -> AsyncGenerator[ReplyEvent, None]:
+        # As with OpenAI's client: a stream may take long, as long as it gets on.
+        silence_s, terms = terms.timeout_s, replace(terms, timeout_s=None)
+        run = current_run()
+        if run is not None:
+            events = run.session(self._connection).stream(call, name_of_call(), terms)
+        else:
+            (reply,) = replies_to([call], self._connection, terms)
+            events = reply.aevents()
+        return events if silence_s is None else unless_silent(events, silence_s)
+
+    # --- MetaGPT's own way: OpenAI's API on the same server -----------------------------------
+
+    async def acompletion(
+        self, messages: list[dict[str, Any]], timeout: int = USE_CONFIG_TIMEOUT
+    ) -> ChatCompletion:
+        """Return the reply to a chat as OpenAI's API words it."""
+        with _counted():
+            reply: ChatCompletion = await super().acompletion(messages, timeout)
+        return reply
+
+    async def _achat_completion_function(
+        self, messages: list[dict[str, Any]], timeout: int = USE_CONFIG_TIMEOUT, **given: Any
+    ) -> ChatCompletion:
+        with _counted():
+            reply: ChatCompletion = await super()._achat_completion_function(
+                messages, timeout, **given
+            )
+        return reply
+
+    async def _beside(self) -> Mapping[str, Any]:
+        """Return what goes beside a call's own parameters, as the OpenAI endpoint takes it."""
+        said, run = annotated(), current_run()
+        hints: dict[str, Any] = {
+            "app": said.app or _APP,
+            "session": said.session,
+            "stage": said.stage,
+            "perf": _to_words(to_criteria(said.perf or default_perf())),
+            "metadata": dict(list(said.metadata.items())[:_MAX_METADATA]),
+        }
+        if run is not None:
+            with framework_errors():
+                terms = _to_terms(self.get_timeout(USE_CONFIG_TIMEOUT))
+                hints["session"] = await run.session(self._connection).open_id(terms)
+        return {**self.extra, "parrot": hints}
 
     def _note_usage(self, view: VariableView) -> None:
         if view.usage is not None:
@@ -134,15 +178,34 @@ class ParrotLLM(OpenAILLM):  # type: ignore[misc] # MetaGPT is not typed
             )
 
 
+def _is_plain(messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell whether a chat is nothing but texts of the common roles."""
+    return bool(messages) and all(
+        message.keys() == {"role", "content"}
+        and message["role"] in _ROLES
+        and isinstance(message["content"], str)
+        for message in messages
+    )
+
+
+def _counted() -> AbstractContextManager[None]:
+    run = current_run()
+    return nullcontext() if run is None else run.counting()
+
+
 def _to_options(given: Mapping[str, Any]) -> CallOptions:
     model = given["model"]
     return CallOptions(None if model == DEFAULT_MODEL else model, to_sampling(given))
 
 
+def _to_words(criteria: Criteria) -> object:
+    return criteria.model_dump(exclude={"kind"}, exclude_none=True) or criteria.kind
+
+
 def _to_terms(timeout_s: float) -> Terms:
     said = annotated()
     return Terms(
-        app=said.app or "metagpt",
+        app=said.app or _APP,
         metadata=said.labels(),
         stage=said.call_stage,
         criteria=to_criteria(said.perf or default_perf()),

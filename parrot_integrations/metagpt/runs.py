@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 from parrot_backend.protocol import SessionView
-from parrot_integrations.errors import ParrotError
 from parrot_integrations.metagpt.session import PartFinder, TeamSession
 from parrot_integrations.planning.annotations import label
 from parrot_integrations.planning.clients import Connection
 from parrot_integrations.settings import ClientSettings
-
-_logger = logging.getLogger(__name__)
 
 
 class TeamRun:
@@ -53,14 +49,19 @@ class TeamRun:
         for session in self._sessions.values():
             session.add_part(text, part, find)
 
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count the call in a block, by whether it ends well."""
+        try:
+            yield
+        except BaseException:
+            self.num_failed += 1
+            raise
+        self.num_calls += 1
+
     async def _look(self) -> None:
         for session in self._sessions.values():
-            try:
-                view = await session.view()
-            except ParrotError as exc:
-                _logger.debug("a session could not be looked at: %s", exc)
-            else:
-                self.views += [] if view is None else [view]
+            self.views += await session.views()
 
     async def _close(self) -> None:
         for session in self._sessions.values():
@@ -120,4 +121,9 @@ def name_of_call() -> str:
     if role is None:
         return "call"
     action = getattr(role.rc.todo, "name", None) or "think"
-    return label(f"{action}-{role.name or role.profile}") or "call"
+    return label(f"{_in_ascii(action)}-{_in_ascii(role.name or role.profile)}") or "call"
+
+
+def _in_ascii(name: str) -> str:
+    """Return a name as the server takes them; others in Punycode, so that they stay apart."""
+    return name if name.isascii() else name.encode("punycode").decode("ascii")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from parrot_backend.protocol import (
     WireTransform,
 )
 from parrot_integrations._replies import is_settled
-from parrot_integrations.errors import ParrotError, RequestRejected, WaitTimeout, value_error
+from parrot_integrations.errors import ParrotError, RequestRejected, value_error
 from parrot_integrations.graph import NameBook
 from parrot_integrations.metagpt.texts import KnownTexts, Source
 from parrot_integrations.planning.calls import ModelCall
@@ -25,11 +26,14 @@ from parrot_integrations.planning.following import StreamFollower
 from parrot_integrations.planning.reply import ReplyEvent
 from parrot_integrations.planning.submits import Terms, timed_out
 
+_logger = logging.getLogger(__name__)
+
 #: Returns the transform that takes a part out of a text, if the server has one.
 PartFinder = Callable[[str, str], WireTransform | None]
 
 #: Refusals after which a session takes nothing any more; a new one does.
-_IS_OVER = frozenset({"unknown_session", "session_closed", "session_too_large", "graph_too_large"})
+_IS_FULL = frozenset({"session_too_large", "graph_too_large"})
+_IS_GONE = frozenset({"unknown_session", "session_closed"})
 
 
 @dataclass
@@ -60,6 +64,8 @@ class TeamSession:
         self._connection = connection
         self._lock = asyncio.Lock()
         self._open: _Open | None = None
+        #: Those that took no more; calls may still run in them.
+        self._full: list[_Open] = []
         self._constants: dict[str, str] = {}
 
     def add_constant(self, hint: str, text: str) -> None:
@@ -105,15 +111,14 @@ class TeamSession:
     async def stream(
         self, call: ModelCall, hint: str, terms: Terms
     ) -> AsyncGenerator[ReplyEvent, None]:
-        """Run a call and yield its text as it is generated, then its variable."""
+        """Run a call and yield its text as it is generated, then its variable; no timeout."""
         client = await self._connection.async_client()
         follower = StreamFollower()
         while not follower.is_over:
             opened = await self._opened(terms)
             request = _request(opened, call, hint, terms)
             try:
-                timed = request.model_copy(update={"timeout_s": terms.timeout_s})
-                async with aclosing(client.submit_stream(timed)) as events:
+                async with aclosing(client.submit_stream(request)) as events:
                     async for event in events:
                         for found in follower.take(event):
                             if isinstance(found, VariableView):
@@ -121,24 +126,32 @@ class TeamSession:
                             yield found
             except RequestRejected as exc:
                 self._leave_or_raise(opened, exc)
-            except WaitTimeout as exc:
-                await self._give_up(opened, request)
-                raise timed_out(terms) from exc
 
-    async def view(self) -> SessionView | None:
-        """Return the session as the server shows it; None if there is none."""
-        if self._open is None:
-            return None
+    async def open_id(self, terms: Terms) -> str:
+        """Return the id of the session that takes calls."""
+        return (await self._opened(terms)).id
+
+    async def views(self) -> list[SessionView]:
+        """Return the sessions as the server shows them, in order; but for those it has lost."""
         client = await self._connection.async_client()
-        return await client.get_session(self._open.id)
+        views = []
+        for held in self._held():
+            try:
+                views.append(await client.get_session(held.id))
+            except ParrotError as exc:
+                _logger.debug("session %s could not be looked at: %s", held.id, exc)
+        return views
 
     async def close(self) -> None:
-        """End the session; the server forgets it."""
-        if self._open is not None:
-            client = await self._connection.async_client()
+        """End the sessions; the server forgets them."""
+        client = await self._connection.async_client()
+        for held in self._held():
             with suppress(ParrotError):
-                await client.close_session(self._open.id)
-            self._open = None
+                await client.close_session(held.id)
+        self._open, self._full = None, []
+
+    def _held(self) -> list[_Open]:
+        return [*self._full, *([] if self._open is None else [self._open])]
 
     async def _opened(self, terms: Terms) -> _Open:
         async with self._lock:
@@ -192,10 +205,12 @@ class TeamSession:
 
     def _leave_or_raise(self, opened: _Open, refusal: RequestRejected) -> None:
         """Go on in a new session if this one is over; its first prompts are plain text."""
-        if refusal.code not in _IS_OVER:
+        if refusal.code not in _IS_FULL | _IS_GONE:
             raise refusal
         if self._open is opened:
             self._open = None
+            if refusal.code in _IS_FULL:
+                self._full.append(opened)
 
 
 def _request(opened: _Open, call: ModelCall, hint: str, terms: Terms) -> SubmitRequest:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from parrot_backend.protocol import InputSegment, StripTransform, TextSegment, WireTransform
 from parrot_integrations.planning.calls import Segments
 
-#: Shorter values are too likely to stand in a prompt by chance, and too short to matter.
+#: Shorter values, white space at the ends aside, are too likely to stand in a prompt by chance, and
+#: too short to matter.
 MIN_CHARS = 16
 
 
@@ -66,7 +67,7 @@ class KnownTexts:
         )
 
     def _note(self, text: str, source: Source) -> None:
-        if len(text) < MIN_CHARS:
+        if len(text.strip()) < MIN_CHARS:
             return
         if text not in self._sources:
             self._texts = None

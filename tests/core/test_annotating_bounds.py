@@ -12,7 +12,7 @@ from parrot_backend.core.discovery import matching, text_book
 from parrot_backend.core.discovery.run_book import RunBook
 from parrot_backend.core.events import Wanted
 from parrot_backend.core.ids import NodeId, SessionId, VariableId
-from tests.core.test_annotating import _BIG, _UNSTATED, _RUN, ask, chat, requests
+from tests.core.test_annotating import _BIG, _RUN, _UNSTATED, ask, chat, requests
 from tests.helpers.builders import make_submission, var
 from tests.helpers.core_driver import CoreDriver
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from parrot_backend.engines.scripted import ScriptedConfig
+from parrot_backend.models import TINY_MODEL_NAME
 from tests.helpers.scripted_server import ScriptedServer, scripted_server
 from tests.helpers.served import SERVER_PYTHON, parrot_serve
 from tests.integrations.agents.arrivals import Arrivals
@@ -51,6 +52,13 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
 def server() -> Iterator[ScriptedServer]:
     """A server that says its words one by one."""
     with scripted_server(ScriptedConfig(token_s=0.0005)) as server:
+        yield server
+
+
+@pytest.fixture
+def documented_server() -> Iterator[ScriptedServer]:
+    """A server with the model that the documents name."""
+    with scripted_server(ScriptedConfig(models=(TINY_MODEL_NAME,))) as server:
         yield server
 
 

@@ -14,6 +14,7 @@ from ag2.config import OpenAIConfig
 from ag2.events import ModelMessageChunk
 
 from parrot_backend.models import TINY_MODEL_NAME
+from tests.helpers.documents import run_snippet, snippet
 from tests.helpers.scripted_server import ScriptedServer
 from tests.integrations.agents.arrivals import CHAT, Arrivals
 
@@ -116,3 +117,9 @@ async def test_on_vllm(vllm_url: str) -> None:
         usage = await (await Agent("poet", config=model).ask("Hello")).usage()
     assert len(texts) == 3
     assert usage.total.completion_tokens
+
+
+def test_the_documented_snippet(documented_server: ScriptedServer) -> None:
+    code = snippet("docs/agents.md", "from ag2 import")
+    assert run_snippet(code, documented_server.url).strip()
+    assert documented_server.count("POST", CHAT)

@@ -15,6 +15,7 @@ from crewai.tools import tool
 from crewai.types.streaming import CrewStreamingOutput
 
 from parrot_backend.models import TINY_MODEL_NAME
+from tests.helpers.documents import run_snippet, snippet
 from tests.helpers.scripted_server import ScriptedServer
 from tests.integrations.agents.arrivals import CHAT, Arrivals
 
@@ -127,3 +128,9 @@ def test_on_vllm(vllm_url: str) -> None:
     result = whole_output(chain(llm))
     assert len(result.tasks_output) == 3
     assert result.token_usage.completion_tokens > 0
+
+
+def test_the_documented_snippet(documented_server: ScriptedServer) -> None:
+    code = snippet("docs/agents.md", "from crewai import")
+    assert run_snippet(code, documented_server.url).strip()
+    assert documented_server.count("POST", CHAT)

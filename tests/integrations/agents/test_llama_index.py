@@ -16,6 +16,7 @@ from llama_index.core.response_synthesizers import TreeSummarize
 from llama_index.llms.openai_like import OpenAILike
 
 from parrot_backend.models import TINY_MODEL_NAME
+from tests.helpers.documents import run_snippet, snippet
 from tests.helpers.scripted_server import ScriptedServer
 from tests.integrations.agents.arrivals import CHAT, Arrivals
 
@@ -131,3 +132,9 @@ async def test_on_vllm(vllm_url: str) -> None:
         ask = [user("Hello")]
         pieces = [piece.delta or "" async for piece in await llm.astream_chat(ask)]
         assert "".join(pieces) == (await llm.achat(ask)).message.content
+
+
+def test_the_documented_snippet(documented_server: ScriptedServer) -> None:
+    code = snippet("docs/agents.md", "OpenAILike(")
+    assert run_snippet(code, documented_server.url).strip()
+    assert documented_server.count("POST", CHAT)

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 from typing import Any
 
 import pytest
-from autogen_core import CancellationToken
+from autogen_core import EVENT_LOGGER_NAME, CancellationToken, FunctionCall
+from autogen_core.logging import LLMCallEvent, LLMStreamEndEvent, LLMStreamStartEvent
 from autogen_core.model_context import TokenLimitedChatCompletionContext
-from autogen_core.models import ChatCompletionClient, CreateResult, SystemMessage, UserMessage
+from autogen_core.models import (
+    AssistantMessage,
+    ChatCompletionClient,
+    CreateResult,
+    FunctionExecutionResult,
+    FunctionExecutionResultMessage,
+    LLMMessage,
+    SystemMessage,
+    UserMessage,
+)
+from autogen_core.tools import ToolSchema
+from pydantic import BaseModel
 
 import parrot_integrations as P
 from parrot_backend.protocol import Usage
@@ -17,6 +31,12 @@ from tests.helpers.fake_parrot import FakeParrot
 from tests.integrations.autogen.conftest import URL
 
 HELLO = UserMessage(content="hello", source="ann")
+CALLED: list[LLMMessage] = [
+    AssistantMessage(content=[FunctionCall("c1", "{}", "add")], source="bob"),
+    FunctionExecutionResultMessage(
+        content=[FunctionExecutionResult(content="3", name="add", call_id="c1", is_error=False)]
+    ),
+]
 
 
 async def test_a_call_is_one_submit(fake: FakeParrot, client: ParrotChatCompletionClient) -> None:
@@ -99,6 +119,78 @@ def test_the_config_makes_the_same_client_without_the_key(monkeypatch: pytest.Mo
     assert loaded.dump_component() == dumped
     assert loaded._connection.settings.api_key == "sk-other"
     assert loaded.model_info == client.model_info == loaded.capabilities
+
+
+def test_the_config_holds_no_secret_of_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    address = "http://user:pw@parrot.test:8642"
+    for base_url in (address, f"{address}/v1", f"{address}/?token=pw"):
+        dumped = ParrotChatCompletionClient(base_url=base_url).dump_component()
+        assert "pw" not in dumped.model_dump_json()
+        assert dumped.config["base_url"] == "http://parrot.test:8642"
+    for known, used in [
+        (None, "http://parrot.test:8642"),
+        ("http://other:pw@elsewhere", "http://parrot.test:8642"),
+        (f"{address}/v1", address),
+    ]:
+        if known is not None:
+            monkeypatch.setenv("PARROT_BASE_URL", known)
+        loaded = ParrotChatCompletionClient.load_component(dumped)
+        assert loaded._connection.settings.base_url == used
+        assert loaded.dump_component() == dumped
+
+
+class Sum(BaseModel):
+    total: int
+
+
+async def test_a_class_as_the_form_of_replies_can_be_written_down(
+    fake: FakeParrot, async_client: P.AsyncParrotClient
+) -> None:
+    given: list[Any] = [Sum, {"type": "json_object"}, None]
+    for form in given:
+        client = ParrotChatCompletionClient(async_client=async_client, response_format=form)
+        dumped = json.loads(client.dump_component().model_dump_json())
+        loaded = ParrotChatCompletionClient.load_component(dumped)
+        loaded._connection = client._connection
+        await client.create([HELLO])
+        await loaded.create([HELLO])
+        forms = [request.nodes[0].sampling.response_format for request in fake.submits[-2:]]  # type: ignore[union-attr]
+        assert forms[0] == forms[1]
+        assert (forms[0] is None) == (form is None)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_calls_stand_in_the_event_log(
+    fake: FakeParrot,
+    client: ParrotChatCompletionClient,
+    caplog: pytest.LogCaptureFixture,
+    stream: bool,
+) -> None:
+    usage = Usage(prompt_tokens=10, completion_tokens=3, cached_tokens=0)
+    fake.details = lambda _node: {"usage": usage}
+
+    async def ask() -> None:
+        add: ToolSchema = {"name": "add", "description": "Add."}
+        if stream:
+            async for _ in client.create_stream([HELLO, *CALLED], tools=[add]):
+                pass
+        else:
+            await client.create([HELLO, *CALLED], tools=[add])
+
+    await ask()
+    assert caplog.records == []
+    with caplog.at_level(logging.INFO, EVENT_LOGGER_NAME):
+        await ask()
+    events: list[Any] = [record.msg for record in caplog.records]
+    told = [json.loads(str(event)) for event in events]
+    kinds = [LLMStreamStartEvent, LLMStreamEndEvent] if stream else [LLMCallEvent]
+    assert [type(event) for event in events] == kinds
+    assert [message["role"] for message in told[0]["messages"]] == ["user", "assistant", "tool"]
+    assert told[0]["messages"][1]["tool_calls"][0]["function"]["name"] == "add"
+    assert told[0]["messages"][2]["tool_call_id"] == "c1"
+    assert told[0]["tools"][0]["function"]["name"] == "add"
+    assert (events[-1].prompt_tokens, events[-1].completion_tokens) == (10, 3)
+    assert told[-1]["response"]["usage"]["prompt_tokens"] == 10
 
 
 async def test_usage_is_added_up(fake: FakeParrot, client: ParrotChatCompletionClient) -> None:

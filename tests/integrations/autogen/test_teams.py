@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Iterator, Sequence
+import json
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import aclosing
 from typing import Any
 
@@ -13,19 +15,23 @@ from autogen_agentchat.agents import AssistantAgent
 from autogen_agentchat.base import ChatAgent, TaskResult, Team
 from autogen_agentchat.conditions import MaxMessageTermination
 from autogen_agentchat.messages import (
+    HandoffMessage,
     ModelClientStreamingChunkEvent,
     StructuredMessage,
     TextMessage,
     ToolCallExecutionEvent,
 )
-from autogen_agentchat.teams import RoundRobinGroupChat, SelectorGroupChat
+from autogen_agentchat.teams import RoundRobinGroupChat, SelectorGroupChat, Swarm
 from autogen_core import CancellationToken
 from autogen_core.models import UserMessage
 from pydantic import BaseModel
 
 import parrot_integrations as P
 from parrot_backend.core.nodes import Request
+from parrot_backend.engines import scripted
 from parrot_backend.engines.scripted import ScriptedConfig
+from parrot_backend.engines.scripted_chat import make_chat_reply
+from parrot_backend.engines.scripted_reply import Reply, render
 from parrot_integrations.autogen import ParrotChatCompletionClient
 from tests.helpers.scripted_server import ScriptedServer, scripted_server
 
@@ -107,21 +113,83 @@ async def test_streaming_teams_say_the_same(client: ParrotChatCompletionClient) 
     assert "".join(pieces) == "".join(texts_of(plain)[1:])
 
 
-async def test_a_selector_is_a_stage_of_its_own(
+@pytest.fixture
+def chosen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names that the scripted model answers with, in order, when it is asked who is next."""
+    names: list[str] = []
+
+    def choose(parts: Any, *rest: Any) -> Reply:
+        if "select the next role" in render(parts):
+            return Reply((names.pop(0),), "stop")
+        return make_chat_reply(parts, *rest)
+
+    monkeypatch.setattr(scripted, "make_chat_reply", choose)
+    return names
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_model_that_selects_is_a_stage_of_its_own(
+    server: ScriptedServer, client: ParrotChatCompletionClient, chosen: list[str], stream: bool
+) -> None:
+    since = len(list(server.service.coordinator.sessions))
+    order = ["reviewer", "architect", "coder", "architect"]
+    chosen[:] = order
+    team = SelectorGroupChat(
+        agents(client),
+        client,
+        max_turns=4,
+        allow_repeated_speaker=True,
+        model_client_streaming=stream,
+        selector_prompt="Of {participants} select the next role. {roles} {history}",
+    )
+    result = await team.run(task="Build it.")
+    speakers = [message.source for message in result.messages if isinstance(message, TextMessage)]
+    assert speakers == ["user", *order]
+    found = stages(server, since)
+    assert [str(stage) for _, stage in found] == [
+        name for speaker in order for name in ("SelectorGroupChatManager", speaker)
+    ]
+    assert len({session for session, _ in found}) == 1
+
+
+async def test_handoffs_pass_the_work_on(client: ParrotChatCompletionClient) -> None:
+    first = AssistantAgent("first", client, handoffs=["second"])
+    team = Swarm(
+        [first, AssistantAgent("second", client)],
+        termination_condition=MaxMessageTermination(5),
+    )
+    result = await team.run(task="please transfer_to_second()")
+    (handoff,) = (message for message in result.messages if isinstance(message, HandoffMessage))
+    assert (handoff.source, handoff.target) == ("first", "second")
+    assert result.messages[-1].source == "second"
+    assert isinstance(result.messages[-1], TextMessage)
+
+
+async def test_a_team_can_be_written_down_and_loaded(client: ParrotChatCompletionClient) -> None:
+    team = RoundRobinGroupChat(agents(client), max_turns=3)
+    text = team.dump_component().model_dump_json()
+    loaded = RoundRobinGroupChat.load_component(json.loads(text))
+    plain = texts_of(await team.run(task="Build it."))
+    assert texts_of(await loaded.run(task="Build it.")) == plain
+    # What was said goes on in another team.
+    other = RoundRobinGroupChat(agents(client), max_turns=3)
+    await other.load_state(json.loads(json.dumps(await team.save_state())))
+    assert texts_of(await other.run(task="More.")) == texts_of(await team.run(task="More."))
+
+
+async def test_teams_at_once_say_what_each_says_alone(
     server: ScriptedServer, client: ParrotChatCompletionClient
 ) -> None:
     since = len(list(server.service.coordinator.sessions))
 
-    def turn(messages: Sequence[object]) -> str | None:
-        # The model chooses the second speaker; the scripted one names nobody, and it falls back.
-        return NAMES[0] if len(messages) == 1 else None
+    async def run(number: int) -> list[str]:
+        team = RoundRobinGroupChat(agents(client), max_turns=3)
+        return texts_of(await team.run(task=f"Build number {number}."))
 
-    team = SelectorGroupChat(agents(client), client, selector_func=turn, max_turns=2)
-    result = await team.run(task="Build it.")
-    assert len(texts_of(result)) == 3
-    found = [str(stage) for _, stage in stages(server, since)]
-    assert found[0] == "architect"
-    assert set(found) == {"architect", "SelectorGroupChatManager"}
+    together = await asyncio.gather(*map(run, range(5)))
+    assert Counter(session for session, _ in stages(server, since)).most_common()[-1][1] == 3
+    assert together == [await run(number) for number in range(5)]
+    await asyncio.to_thread(server.wait_until_empty)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import stamina
 
 import parrot_integrations as P
 from parrot_integrations.planning.background import background
@@ -47,6 +49,20 @@ def test_an_application(name: str, front: str, monkeypatch: pytest.MonkeyPatch) 
         server.wait_until_idle()
         server.wait_until_empty()
     assert counted == COUNTS[name, front]
+
+
+@pytest.mark.parametrize("front", ["native", "langchain"])
+def test_a_server_that_is_away_is_told_in_a_line(
+    front: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = load("chat_with_search", monkeypatch)
+    arguments = ["chat_with_search", "--front", front, "--base-url", "http://127.0.0.1:9"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with (
+        stamina.set_testing(True, attempts=1),
+        pytest.raises(SystemExit, match=r"^failed: no connection to "),
+    ):
+        module.main(module.native, module.langchain)
 
 
 @pytest.mark.parametrize("name", NAMES)

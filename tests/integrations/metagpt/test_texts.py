@@ -66,6 +66,11 @@ def test_short_values_are_left_alone() -> None:
     assert outline(known(v="y" * (MIN_CHARS - 1)), "y" * (MIN_CHARS - 1)) == ["y" * (MIN_CHARS - 1)]
 
 
+@pytest.mark.parametrize("value", [" " * 40, "\n" * 20 + "x" * (MIN_CHARS - 1) + "\t" * 20])
+def test_white_space_makes_no_value_longer(value: str) -> None:
+    assert outline(known(v=value), f"a{value}b") == [f"a{value}b"]
+
+
 def test_stripped_values_are_found() -> None:
     texts = known(v=f"\n  {CODE}\n")
     assert texts.split(f"a\n  {CODE}\nb")[1] == InputSegment(variable="v")
