@@ -256,8 +256,9 @@ def _line(row: dict[str, Cell]) -> str:
 
     kind = "streamed" if row["stream"] else "whole"
     return (
-        f"{kind:>8} {row['tokens']} tokens x{row['concurrency']:<3} vLLM {row['vllm_p50_ms_median']} ms; added p50 "
-        f"{span('added_p50_ms')} ms, to the first event {span('added_first_p50_ms')} ms; "
+        f"{kind:>8} {row['tokens']} tokens x{row['concurrency']:<3} "
+        f"vLLM {row['vllm_p50_ms_median']} ms; added p50 {span('added_p50_ms')} ms, "
+        f"to the first event {span('added_first_p50_ms')} ms; "
         f"throughput {span('throughput_ratio')} x of {row['vllm_per_s_median']}/s; CPU ms a "
         f"request {row['vllm_cpu_ms_median']} and {row['parrot_cpu_ms_median']}"
     )
