@@ -96,7 +96,8 @@ async def open_doors(engine: str, given: argparse.Namespace) -> AsyncIterator[Do
         async with scripted_doors(gpu) as doors:
             yield doors
     else:
-        config = vllm_config(given.model, given.kv_tokens, given.max_requests)
+        sizes = (given.kv_tokens, given.max_requests, given.latency_capacity)
+        config = vllm_config(given.model, *sizes)
         async with vllm_doors(config) as doors:
             yield doors
 
@@ -269,7 +270,7 @@ def main() -> int:
     parser.add_argument("--bulk-share", type=float, default=0.8)
     parser.add_argument("--kv-tokens", type=int, default=65_536)
     parser.add_argument("--max-requests", type=int, default=32)
-    parser.add_argument("--latency-capacity", type=int, default=6_144, help="scripted engine only")
+    parser.add_argument("--latency-capacity", type=int, default=6_144)
     parser.add_argument("--tokens", type=int, default=64, help="length of every reply")
     parser.add_argument(
         "--same-role", action="store_true", help="all roles have the same system message"

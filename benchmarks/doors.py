@@ -148,12 +148,22 @@ def stock_of(config: VllmConfig) -> VllmConfig:
     return replace(config, scheduler="vllm")
 
 
-def vllm_config(model: str | None, kv_tokens: int, max_requests: int) -> VllmConfig:
+def vllm_config(
+    model: str | None, kv_tokens: int, max_requests: int, latency_capacity_tokens: int = 6_144
+) -> VllmConfig:
     """Return a small engine: the tiny model's keys and values take 1 KiB a token."""
-    sizes: dict[str, Any] = {"max_num_seqs": max_requests, "kv_cache_bytes": kv_tokens * 1024}
+    sizes: dict[str, Any] = {
+        "max_num_seqs": max_requests,
+        "latency_capacity_tokens": latency_capacity_tokens,
+    }
     if model is not None:
-        return VllmConfig(model, max_num_seqs=max_requests)
-    return VllmConfig(str(tiny_model_path()), served_model_name=TINY_MODEL_NAME, **sizes)
+        return VllmConfig(model, **sizes)
+    return VllmConfig(
+        str(tiny_model_path()),
+        served_model_name=TINY_MODEL_NAME,
+        kv_cache_bytes=kv_tokens * 1024,
+        **sizes,
+    )
 
 
 @asynccontextmanager
