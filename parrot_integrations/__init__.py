@@ -20,7 +20,7 @@ from parrot_backend.protocol import Sampling, Usage
 from parrot_integrations._program import Program
 from parrot_integrations.async_client import AsyncParrotClient
 from parrot_integrations.client import ParrotClient
-from parrot_integrations.criteria import LATENCY, THROUGHPUT, Criteria
+from parrot_integrations.criteria import LATENCY, THROUGHPUT, UNSTATED, Criteria
 from parrot_integrations.errors import (
     ConnectionFailed,
     NotConfigured,
@@ -44,6 +44,7 @@ from parrot_integrations.variable import SemanticVariable
 __all__ = [
     "LATENCY",
     "THROUGHPUT",
+    "UNSTATED",
     "AsyncParrotClient",
     "ClientSettings",
     "ConnectionFailed",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from parrot_backend.protocol import WireCriteria
 from parrot_integrations._program import Program
-from parrot_integrations.criteria import LATENCY
+from parrot_integrations.criteria import UNSTATED
 from parrot_integrations.deadline import Deadline
 from parrot_integrations.values import Known
 from parrot_integrations.variable import SemanticVariable
@@ -14,7 +14,7 @@ from parrot_integrations.variable import SemanticVariable
 
 def get_all(
     variables: Sequence[SemanticVariable],
-    perf: WireCriteria = LATENCY,
+    perf: WireCriteria = UNSTATED,
     timeout_s: float | None = None,
 ) -> list[str]:
     """Return the values of several variables, waiting for all of them.
@@ -36,7 +36,7 @@ def get_all(
 
 async def aget_all(
     variables: Sequence[SemanticVariable],
-    perf: WireCriteria = LATENCY,
+    perf: WireCriteria = UNSTATED,
     timeout_s: float | None = None,
 ) -> list[str]:
     """Return the values of several variables, awaiting all of them; as :func:`get_all`."""

@@ -24,7 +24,7 @@ from parrot_backend.protocol import (
     WireTransform,
 )
 from parrot_integrations._program import Program
-from parrot_integrations.criteria import LATENCY
+from parrot_integrations.criteria import UNSTATED
 from parrot_integrations.deadline import Deadline
 from parrot_integrations.errors import ProgramError
 from parrot_integrations.scope import choose_program
@@ -97,7 +97,7 @@ class SemanticVariable:
                 program.check_blocking()
             program.want([name], perf)
 
-    def get(self, perf: WireCriteria = LATENCY, timeout_s: float | None = None) -> str:
+    def get(self, perf: WireCriteria = UNSTATED, timeout_s: float | None = None) -> str:
         """Return the value, waiting for it.
 
         The first get ships everything recorded so far.
@@ -114,14 +114,16 @@ class SemanticVariable:
         self.want(perf, is_blocking=True)
         return self.slot.wait_until(Known.is_final, Deadline(timeout_s), repr(self)).value()
 
-    async def aget(self, perf: WireCriteria = LATENCY, timeout_s: float | None = None) -> str:
+    async def aget(self, perf: WireCriteria = UNSTATED, timeout_s: float | None = None) -> str:
         """Return the value, awaiting it; as :meth:`get`."""
         self.want(perf, is_blocking=False)
         return (
             await self.slot.await_until(Known.is_final, Deadline(timeout_s), repr(self))
         ).value()
 
-    def stream(self, perf: WireCriteria = LATENCY, timeout_s: float | None = None) -> Iterator[str]:
+    def stream(
+        self, perf: WireCriteria = UNSTATED, timeout_s: float | None = None
+    ) -> Iterator[str]:
         """Yield the text in pieces while it is generated.
 
         If the call has to run again on another engine, the stream pauses until the new text has
@@ -145,7 +147,7 @@ class SemanticVariable:
             known = self.slot.wait_until(known.is_outdated_by, deadline, repr(self))
 
     async def astream(
-        self, perf: WireCriteria = LATENCY, timeout_s: float | None = None
+        self, perf: WireCriteria = UNSTATED, timeout_s: float | None = None
     ) -> AsyncIterator[str]:
         """Yield the text in pieces while it is generated; as :meth:`stream`."""
         self.want(perf, is_blocking=False)

@@ -9,8 +9,13 @@ from parrot_backend.core.ids import TaskGroupId
 
 
 class CriteriaKind(Enum):
-    """The performance criteria of the paper (section 4.1)."""
+    """The performance criteria of the paper (section 4.1), and that nothing was said.
 
+    Who says nothing is served like who asked for latency, but as many together as fit: the bound on
+    tokens that run together trades waiting for time per token, and that is for the user to ask for.
+    """
+
+    UNSTATED = "unstated"
     LATENCY = "latency"
     THROUGHPUT = "throughput"
 
@@ -20,7 +25,7 @@ class Criteria:
     """What the user wants of one variable.
 
     Attributes:
-        kind: Latency or throughput. A variable with a target is latency-sensitive.
+        kind: A variable with a target has the kind latency.
         deadline_s: The value is wanted by this time, on the clock of ``now_s``; None for no
             deadline.
         ttft_s: Target for the time to the first token.
@@ -34,7 +39,12 @@ class Criteria:
 
     @property
     def is_latency_sensitive(self) -> bool:
-        """True for the kind latency, and for anything with a target."""
+        """True for all but throughput, and for anything with a target."""
+        return self.kind is not CriteriaKind.THROUGHPUT or self.is_bounded
+
+    @property
+    def is_bounded(self) -> bool:
+        """True where latency or a target was asked for: the latency capacity is to be kept."""
         targets = (self.deadline_s, self.ttft_s, self.tpot_s)
         return self.kind is CriteriaKind.LATENCY or any(t is not None for t in targets)
 
@@ -56,12 +66,15 @@ class Objective:
         group: The task group, for ``TASK_GROUP`` only.
         deadline_s: Earliest deadline of any output this request leads to.
         tpot_s: Target for the time per token of its own output.
+        is_bounded: Of a latency-sensitive request: it runs with others of its kind only as far as
+            the engine's latency capacity allows.
     """
 
     objective_class: ObjectiveClass
     group: TaskGroupId | None = None
     deadline_s: float | None = None
     tpot_s: float | None = None
+    is_bounded: bool = True
 
 
 #: A request that no annotated variable needs: it must not disturb anybody.

@@ -16,6 +16,7 @@ class RunningRequest(NamedTuple):
 
     need_tokens: int
     is_latency: bool
+    is_bounded: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -27,6 +28,7 @@ class EngineState:
         running: What each running attempt takes.
         used_tokens: Sum of the running attempts' needs.
         latency_tokens: The part of it that latency-sensitive attempts take.
+        bounded_tokens: The part of that of attempts that are bounded.
         last_output_s: When the engine last said anything, or began to work.
         step_time: How long its steps take, as it says itself.
         is_watched: A timer is set that looks whether the engine has gone silent.
@@ -37,6 +39,7 @@ class EngineState:
     running: dict[AttemptId, RunningRequest] = field(default_factory=dict)
     used_tokens: int = 0
     latency_tokens: int = 0
+    bounded_tokens: int = 0
     last_output_s: float = 0.0
     is_watched: bool = False
     step_time: StepTimeModel | None = None
@@ -80,31 +83,48 @@ class EngineState:
             return False
         return self.used_tokens + need_tokens <= self.info.capacity_tokens
 
-    def admits(self, objective: ObjectiveClass, need_tokens: int, num_requests: int = 1) -> bool:
+    def admits(
+        self,
+        objective: ObjectiveClass,
+        need_tokens: int,
+        num_requests: int = 1,
+        *,
+        is_bounded: bool = True,
+    ) -> bool:
         """Tell whether requests of a class may run in addition to what runs.
 
-        The latency capacity bounds latency-sensitive work among itself, and all other work as long
-        as latency-sensitive work runs; it does not make latency-sensitive work wait for throughput
-        work to drain.
+        The latency capacity bounds latency-sensitive work that is bounded among itself, and all
+        work of other classes as long as latency-sensitive work runs; it does not make
+        latency-sensitive work wait for throughput work to drain.
         """
         if not self.fits(need_tokens, num_requests):
             return False
         if not self.running:
-            return num_requests == 1 or need_tokens <= self.capacity_tokens(objective)
+            is_free = num_requests == 1 or (objective is ObjectiveClass.LATENCY and not is_bounded)
+            return is_free or need_tokens <= self.capacity_tokens(objective)
         if objective is ObjectiveClass.LATENCY:
-            if not self.latency_tokens and num_requests == 1:
+            if not is_bounded or (not self.bounded_tokens and num_requests == 1):
                 return True
-            return self.latency_tokens + need_tokens <= self.info.latency_capacity_tokens
+            return self.bounded_tokens + need_tokens <= self.info.latency_capacity_tokens
         return self.used_tokens + need_tokens <= self.capacity_tokens()
 
-    def add(self, attempt: AttemptId, need_tokens: int, *, is_latency: bool, now_s: float) -> None:
+    def add(
+        self,
+        attempt: AttemptId,
+        need_tokens: int,
+        *,
+        is_latency: bool,
+        is_bounded: bool = True,
+        now_s: float,
+    ) -> None:
         """Account for an attempt that starts here."""
         if not self.running:
             self.last_output_s = now_s  # time without work is not silence
-        self.running[attempt] = RunningRequest(need_tokens, is_latency)
+        self.running[attempt] = RunningRequest(need_tokens, is_latency, is_latency and is_bounded)
         self.used_tokens += need_tokens
         if is_latency:
             self.latency_tokens += need_tokens
+            self.bounded_tokens += need_tokens if is_bounded else 0
 
     def remove(self, attempt: AttemptId) -> None:
         """Account for an attempt that ended here."""
@@ -112,3 +132,5 @@ class EngineState:
         self.used_tokens -= taken.need_tokens
         if taken.is_latency:
             self.latency_tokens -= taken.need_tokens
+        if taken.is_bounded:
+            self.bounded_tokens -= taken.need_tokens

@@ -99,11 +99,13 @@ class Session:
         return after != before
 
 
+_BY_URGENCY = [CriteriaKind.LATENCY, CriteriaKind.UNSTATED, CriteriaKind.THROUGHPUT]
+
+
 def stronger_criteria(a: Criteria, b: Criteria) -> Criteria:
-    """Return what satisfies both: latency if either says so, and the tighter of each target."""
-    is_latency = CriteriaKind.LATENCY in (a.kind, b.kind)
+    """Return what satisfies both: the more urgent kind, and the tighter of each target."""
     return Criteria(
-        CriteriaKind.LATENCY if is_latency else CriteriaKind.THROUGHPUT,
+        min(a.kind, b.kind, key=_BY_URGENCY.index),
         _tighter(a.deadline_s, b.deadline_s),
         _tighter(a.ttft_s, b.ttft_s),
         _tighter(a.tpot_s, b.tpot_s),

@@ -11,9 +11,13 @@ from parrot_backend.protocol.nodes import WireNode
 
 
 class WireCriteria(WireModel):
-    """What the user wants of a value; a target makes it latency-sensitive."""
+    """What the user wants of a value; a target makes it latency-sensitive.
 
-    kind: Literal["latency", "throughput"] = "latency"
+    Attributes:
+        kind: What is ``unstated`` is served like latency, as many together as fit.
+    """
+
+    kind: Literal["unstated", "latency", "throughput"] = "unstated"
     deadline_s: float | None = Field(default=None, gt=0, description="from the submit")
     ttft_s: float | None = Field(default=None, gt=0)
     tpot_s: float | None = Field(default=None, gt=0)

@@ -46,7 +46,7 @@ class GetOptions(BaseModel):
     wait: bool = False
     stream: bool = False
     timeout_s: float | None = Field(default=None, gt=0)
-    criteria: Literal["latency", "throughput"] | None = None
+    criteria: Literal["unstated", "latency", "throughput"] | None = None
     deadline_s: float | None = Field(default=None, gt=0)
     ttft_s: float | None = Field(default=None, gt=0)
     tpot_s: float | None = Field(default=None, gt=0)

@@ -56,7 +56,7 @@ class ParrotChatOptions(ChatOptions[Any], total=False):
     stage: str
     """Which part of the program this is, for example the agent's name."""
     perf: Perf
-    """How urgent replies are: ``latency`` (the default), ``throughput``, or ``Criteria``."""
+    """How urgent replies are: ``latency``, ``throughput``, or ``Criteria``; unstated by default."""
     timeout_s: float
     """Longest wait for one reply; then the call is given up."""
 

@@ -78,7 +78,7 @@ class ParrotFields(BaseModel):
     """Name of the application, for people and for metrics."""
     perf: Perf | None = None
     """How urgent replies are: ``latency``, ``throughput``, or ``Criteria`` with targets. None is
-    ``throughput`` for batches and ``latency`` for everything else."""
+    ``throughput`` for batches and unstated for everything else."""
 
     client: ParrotClient | None = Field(default=None, exclude=True, repr=False)
     """Replaces the blocking client that all models of a process share."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from parrot_backend.protocol import MAX_NAME_CHARS, Scalar
-from parrot_integrations.criteria import LATENCY, THROUGHPUT, Criteria
+from parrot_integrations.criteria import LATENCY, THROUGHPUT, UNSTATED, Criteria
 
 #: How urgent a reply is: a word, or targets in seconds.
 Perf = Literal["latency", "throughput"] | Criteria
@@ -51,7 +51,7 @@ class Annotation:
 
 _scope: ContextVar[Annotation] = ContextVar("parrot_annotation", default=Annotation())  # noqa: B039 - immutable
 
-_default_perf: ContextVar[Perf] = ContextVar("parrot_default_perf", default="latency")
+_default_perf: ContextVar[Perf | None] = ContextVar("parrot_default_perf", default=None)
 
 
 @contextmanager
@@ -90,8 +90,8 @@ def for_batch() -> Iterator[None]:
         _default_perf.reset(token)
 
 
-def default_perf() -> Perf:
-    """Return the urgency of replies of which nobody says anything."""
+def default_perf() -> Perf | None:
+    """Return the urgency of replies of which nobody says anything; None is unstated."""
     return _default_perf.get()
 
 
@@ -101,12 +101,14 @@ def annotated() -> Annotation:
 
 
 def to_criteria(perf: object) -> Criteria:
-    """Return the wire form of an urgency; None is latency.
+    """Return the wire form of an urgency.
 
     Raises:
         ValueError: Neither a known word nor criteria.
     """
-    if perf is None or perf == "latency":
+    if perf is None:
+        return UNSTATED
+    if perf == "latency":
         return LATENCY
     if perf == "throughput":
         return THROUGHPUT

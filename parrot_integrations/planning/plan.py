@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from parrot_backend.protocol import Scalar, WireCriteria
 from parrot_integrations.couriers import ThreadCourier
-from parrot_integrations.criteria import LATENCY
+from parrot_integrations.criteria import UNSTATED
 from parrot_integrations.errors import ProgramError
 from parrot_integrations.planning.builder import PlannedProgram
 from parrot_integrations.planning.calls import ModelCall
@@ -43,7 +43,7 @@ class PlanTerms:
 
     app: str = ""
     metadata: Mapping[str, Scalar] | None = None
-    criteria: WireCriteria = LATENCY
+    criteria: WireCriteria = UNSTATED
     tokens: bool = True
 
 

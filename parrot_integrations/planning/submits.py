@@ -22,7 +22,7 @@ from parrot_integrations._replies import is_settled
 from parrot_integrations._wire import to_json
 from parrot_integrations.async_client import AsyncParrotClient
 from parrot_integrations.client import ParrotClient
-from parrot_integrations.criteria import LATENCY
+from parrot_integrations.criteria import UNSTATED
 from parrot_integrations.deadline import Deadline
 from parrot_integrations.errors import (
     ParrotError,
@@ -59,7 +59,7 @@ class Terms:
 
     app: str = ""
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
-    criteria: WireCriteria = LATENCY
+    criteria: WireCriteria = UNSTATED
     timeout_s: float | None = None
 
 

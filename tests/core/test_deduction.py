@@ -331,6 +331,29 @@ def test_variable_with_a_target_is_latency_sensitive(target: Criteria) -> None:
     assert deduce(graph, {"a": target})[request_id("a")].objective_class is L
 
 
+UNSTATED = Criteria(CriteriaKind.UNSTATED)
+DUE = Criteria(CriteriaKind.UNSTATED, tpot_s=0.05)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "bounded"),
+    [
+        ({"c": UNSTATED}, []),
+        ({"c": LATENCY}, ["a", "b", "c"]),
+        ({"c": DUE}, ["a", "b", "c"]),
+        ({"b": LATENCY, "c": UNSTATED}, ["a", "b"]),
+        ({"b": UNSTATED, "c": LATENCY}, ["a", "b", "c"]),
+    ],
+)
+def test_who_leads_to_what_latency_was_asked_for_is_bounded(
+    wanted: dict[str, Criteria], bounded: list[str]
+) -> None:
+    graph = make_graph(*make_steps("a", "b: a", "c: b"))
+    found = deduce(graph, wanted)
+    assert {o.objective_class for o in found.values()} == {L}
+    assert sorted(names([n])[0] for n, o in found.items() if o.is_bounded) == bounded
+
+
 # --- more than one submit ------------------------------------------------------------------------
 
 

@@ -138,3 +138,32 @@ def test_id_is_that_of_the_engine() -> None:
 
 def test_time_of_steps_is_unknown_at_first() -> None:
     assert make_engine_state().step_time is None
+
+
+#: name: (running as (tokens, is bounded), is the new one bounded?, its tokens, how many, admitted?)
+UNBOUNDED: dict[str, tuple[list[tuple[int, bool]], bool, int, int, bool]] = {
+    "unbounded beside unbounded": ([(300, False)], False, 600, 1, True),
+    "unbounded beside bounded": ([(300, True)], False, 600, 1, True),
+    "several unbounded": ([], False, 900, 3, True),
+    "several unbounded beside others": ([(300, False)], False, 700, 3, True),
+    "unbounded are bound by the memory": ([(300, False)], False, 701, 1, False),
+    "bounded do not count unbounded": ([(600, False)], True, 300, 1, True),
+    "bounded count bounded": ([(300, False), (200, True)], True, 101, 1, False),
+}
+
+
+@pytest.mark.parametrize(
+    ("running", "is_bounded", "tokens", "number", "expected"), UNBOUNDED.values(), ids=UNBOUNDED
+)
+def test_only_bounded_latency_requests_keep_to_the_latency_capacity(
+    running: list[tuple[int, bool]], is_bounded: bool, tokens: int, number: int, expected: bool
+) -> None:
+    engine = loaded()
+    for index, (taken, bounds) in enumerate(running):
+        name = AttemptId(f"b{index}")
+        engine.add(name, taken, is_latency=True, is_bounded=bounds, now_s=0.0)
+    assert engine.admits(L, tokens, number, is_bounded=is_bounded) is expected
+    assert not running or not engine.admits(T, 301)  # other work is, beside either
+    for index in range(len(running)):
+        engine.remove(AttemptId(f"b{index}"))
+    assert (engine.used_tokens, engine.latency_tokens, engine.bounded_tokens) == (0, 0, 0)

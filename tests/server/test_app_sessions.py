@@ -343,3 +343,28 @@ async def test_replies_are_the_same_with_and_without_discovery(
 def _without_ids(reply: httpx.Response) -> str:
     text = reply.text.replace(session_of(reply), "")
     return re.sub(r'"(id|created)":\s*("[^"]*"|\d+)|choice\d|call\d', "", text)
+
+
+async def test_calls_that_ask_for_nothing_run_together_as_far_as_there_is_room(
+    start_listening: StartServer,
+):
+    plan = ToyPlan(is_held=True, max_model_len=2000)  # 10,000 tokens of memory, 5,000 for latency
+    server = await start_listening(plan)
+    long = {"max_tokens": 1300, "ignore_eos": True}
+
+    def send(**hints: str) -> list[asyncio.Task[httpx.Response]]:
+        body = {"messages": [{"role": "user", "content": "Go."}], "parrot": hints, **long}
+        sending = [server.client.post("/v1/chat/completions", json=body) for _ in range(4)]
+        return [asyncio.create_task(each) for each in sending]
+
+    bounded = send(perf="latency")
+    await until(lambda: len(plan.engine.running) == 3)
+    free = send()
+    await until(lambda: len(plan.engine.running) == 7)
+    assert server.service.coordinator.num_unfinished_calls == 8
+
+    plan.is_held = False
+    while not all(each.done() for each in bounded + free):
+        plan.engine.finish("done")
+        await asyncio.sleep(0.01)
+    assert {each.result().status_code for each in bounded + free} == {200}

@@ -278,7 +278,7 @@ def test_what_is_not_here_may_only_be_absent(name: str):
 
 
 HINTS: dict[str, tuple[dict[str, Any], dict[str, str], dict[str, Any]]] = {
-    "none": ({}, {}, {"app": "", "labels": {}, "kind": "latency"}),
+    "none": ({}, {}, {"app": "", "labels": {}, "kind": "unstated"}),
     "body": (
         {"parrot": {"app": "a", "session": "s", "stage": "g", "perf": "throughput"}},
         {},
@@ -297,12 +297,12 @@ HINTS: dict[str, tuple[dict[str, Any], dict[str, str], dict[str, Any]]] = {
     "targets": (
         {"parrot": {"perf": {"ttft_s": 0.5}, "metadata": {"run": 3}}},
         {},
-        {"app": "", "labels": {"run": 3}, "kind": "latency"},
+        {"app": "", "labels": {"run": 3}, "kind": "unstated"},
     ),
     "OpenAI's user and vLLM's session": (
         {"user": "u", "session_id": "s"},
         {},
-        {"app": "", "labels": {"user": "u", "session": "s"}, "kind": "latency"},
+        {"app": "", "labels": {"user": "u", "session": "s"}, "kind": "unstated"},
     ),
 }
 

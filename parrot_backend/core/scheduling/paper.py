@@ -78,11 +78,12 @@ def find_engine(
 ) -> EngineState | None:
     """Return the engine that takes all requests with the least negative impact, or None."""
     strictest = min(request.objective.objective_class for request in requests)
+    is_bounded = any(request.objective.is_bounded for request in requests)
     best: EngineState | None = None
     best_score = (0, 0)
     for engine in engines:
         need = view.need_tokens(engine, requests, shared_tokens)
-        if not engine.admits(strictest, need, len(requests)):
+        if not engine.admits(strictest, need, len(requests), is_bounded=is_bounded):
             continue
         after = engine.capacity_tokens(strictest)
         score = (engine.capacity_tokens() - after, -(after - engine.used_tokens - need))

@@ -111,25 +111,30 @@ class Scheduler:
 
         A blocked request may be passed over for a later one. But when it is old or
         latency-sensitive, the engines it could run on are kept for it: what is freed there must
-        reach it.
+        reach it. Where it is only the latency capacity that it waits for, latency-sensitive
+        requests that are not bounded by it take nothing away.
 
         Args:
             now_s: The time, for ageing.
             name_attempt: Gives each placed request the id of its attempt.
         """
         made: list[Placement] = []
-        reserved = set[EngineId]()
+        reserved, bounded = set[EngineId](), set[EngineId]()
         cursors = self._cursors(now_s)
         while cursors and self._free:
             cursor = min(cursors, key=_Cursor.key) if len(cursors) > 1 else cursors[0]
-            request, free = cursor.request, self._free_engines(cursor.model, reserved)
+            request = cursor.request
+            kept = reserved if _is_unbounded(request) else reserved | bounded
+            free = self._free_engines(cursor.model, kept)
             placements = self._place(request, free, cursor.queue) if free else []
             if placements:
                 self._commit(placements, name_attempt, now_s)
                 made += placements
             else:
                 if cursor.is_urgent:
-                    reserved.update(self._engines_for(request))
+                    for engine in self._engines_for(request):
+                        has_room = self.engines[engine].fits(request.need_tokens)
+                        (bounded if has_room else reserved).add(engine)
                 cursor.pass_over()
             if cursor.is_at_end or not self._free_engines(cursor.model, reserved):
                 cursors.remove(cursor)
@@ -183,8 +188,11 @@ class Scheduler:
         engine = self.engines[engine_id]
         resident = self.prefixes.resident_tokens(engine_id, request.sharing)
         need = max(0, request.need_tokens - resident)
-        is_latency = request.objective.objective_class is ObjectiveClass.LATENCY
-        engine.add(attempt, need, is_latency=is_latency, now_s=now_s)
+        objective = request.objective
+        is_latency = objective.objective_class is ObjectiveClass.LATENCY
+        engine.add(
+            attempt, need, is_latency=is_latency, is_bounded=objective.is_bounded, now_s=now_s
+        )
         self._note_slots(engine)
         self.prefixes.record(engine_id, request.sharing)
 
@@ -193,6 +201,11 @@ class Scheduler:
         queue.remove(request)
         if not queue:
             del self._queues[request.model]
+
+
+def _is_unbounded(request: Request) -> bool:
+    objective = request.objective
+    return objective.objective_class is ObjectiveClass.LATENCY and not objective.is_bounded
 
 
 def _join_order(engine: EngineState) -> int:

@@ -19,7 +19,7 @@ from parrot_backend.server.openai.base import OpenAIModel, bad_field
 _HEADER_PREFIX = "x-parrot-"
 _MAX_LABEL_CHARS = 1024
 
-_LATENCY = wire.WireCriteria()
+_UNSTATED = wire.WireCriteria()
 
 PerfWord = Literal["latency", "throughput"]
 
@@ -61,7 +61,7 @@ class Hints:
     session: str | None = None
     stage: str | None = None
     user: str | None = None
-    criteria: wire.WireCriteria = _LATENCY
+    criteria: wire.WireCriteria = _UNSTATED
     metadata: Mapping[str, wire.Scalar] = field(default_factory=dict)
 
     def labels(self) -> dict[str, wire.Scalar]:
@@ -115,8 +115,10 @@ def hints_of(
 
 
 def _criteria(perf: str | Targets | None) -> wire.WireCriteria:
-    if perf is None or perf == "latency":
-        return _LATENCY
+    if perf is None:
+        return _UNSTATED
+    if perf == "latency":
+        return wire.WireCriteria(kind="latency")
     if perf == "throughput":
         return wire.WireCriteria(kind="throughput")
     if isinstance(perf, Targets):

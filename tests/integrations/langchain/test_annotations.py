@@ -74,7 +74,7 @@ def test_there_are_not_more_labels_than_the_server_takes() -> None:
 @pytest.mark.parametrize(
     ("perf", "criteria"),
     [
-        (None, P.LATENCY),
+        (None, P.UNSTATED),
         ("latency", P.LATENCY),
         ("throughput", P.THROUGHPUT),
         (P.Criteria(ttft_s=1), P.Criteria(ttft_s=1)),

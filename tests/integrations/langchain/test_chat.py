@@ -32,7 +32,7 @@ def test_a_call_is_one_submit_that_ends_with_its_client(chat: ChatParrot, fake: 
     assert chat.invoke("why").content == "<why>"
     (submit,) = fake.submits
     assert (submit.close, submit.on_disconnect, submit.stream) == (True, "cancel", False)
-    assert submit.outputs[0].criteria == P.LATENCY
+    assert submit.outputs[0].criteria == P.UNSTATED
     assert fake.log == ["POST /v1/submit"]
 
 

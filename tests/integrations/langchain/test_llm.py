@@ -28,7 +28,7 @@ def test_all_prompts_are_one_submit(llm: ParrotLLM, fake: FakeParrot) -> None:
     assert [[g.text for g in of] for of in result.generations] == [["<c>"] * 2, ["<d>"] * 2]
     assert [len(submit.nodes) for submit in fake.submits] == [2, 4]
     assert fake.submits[0].outputs[0].criteria == P.THROUGHPUT
-    assert fake.submits[1].outputs[0].criteria == P.LATENCY
+    assert fake.submits[1].outputs[0].criteria == P.UNSTATED
     info = result.generations[0][0].generation_info
     assert info is not None
     assert info["finish_reason"] == "stop"

@@ -175,7 +175,7 @@ def test_get_variable_without_waiting_returns_the_state(
 def test_criteria_are_sent_as_query_parameters(fake: FakeParrot, client: P.ParrotClient) -> None:
     client.submit(REQUEST)
     client.get_variable("s1.y", wait=False, criteria=P.Criteria(deadline_s=2.5))
-    assert fake.queries == [{"criteria": "latency", "deadline_s": "2.5"}]
+    assert fake.queries == [{"criteria": "unstated", "deadline_s": "2.5"}]
 
 
 def test_a_variable_can_be_set(fake: FakeParrot, client: P.ParrotClient) -> None:

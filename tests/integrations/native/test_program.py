@@ -106,8 +106,8 @@ def test_a_leaf_inherits_the_kind_of_criteria_without_its_targets(
     first, _second = Ask("one"), Ask("two")
     first.get(perf=P.Criteria(deadline_s=3))
     assert wanted(fake) == {
-        "Ask-answer": P.Criteria(kind="latency", deadline_s=3),
-        "Ask-answer-2": P.LATENCY,
+        "Ask-answer": P.Criteria(deadline_s=3),
+        "Ask-answer-2": P.UNSTATED,
     }
 
 

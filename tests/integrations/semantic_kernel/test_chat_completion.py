@@ -69,7 +69,7 @@ async def test_a_call_is_one_submit_that_ends_with_its_client(
     assert str(await ask(chat, chat_history)) == f"<{prompt}>"
     (submit,) = fake.submits
     assert (submit.close, submit.on_disconnect, submit.stream) == (True, "cancel", False)
-    assert submit.outputs[0].criteria == P.LATENCY
+    assert submit.outputs[0].criteria == P.UNSTATED
     assert fake.log == ["POST /v1/submit"]
 
 
