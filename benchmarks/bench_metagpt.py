@@ -167,6 +167,7 @@ async def measure(
             door = doors.parrot if is_parrot else doors.stock
             out = scratch / f"{num_files}-{load}-{turn}-{way.replace(' ', '-')}"
             found[way].append(await run_teams(door, [*own, *options], given, traffic, out))
+            print(f"    {way}: {found[way][-1].mean_s:.2f} s", file=sys.stderr, flush=True)
     return found
 
 
