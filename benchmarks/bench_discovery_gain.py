@@ -28,6 +28,7 @@ from benchmarks.common import Cell, append_rows, cells, shown, spread
 from benchmarks.doors import vllm_config
 from parrot_backend.core.ids import EngineId
 from parrot_backend.engines.vllm import VllmEngine
+from parrot_backend.models import TINY_MODEL_NAME
 from parrot_backend.server.app import create_app
 from parrot_backend.server.config import ServerSettings
 from parrot_backend.server.supervisor import EngineSlot
@@ -90,7 +91,7 @@ class Server:
 
         async def ask(messages: list[Message]) -> str:
             body = {
-                "model": "default",
+                "model": TINY_MODEL_NAME,
                 "messages": messages,
                 "max_tokens": _TOKENS,
                 "min_tokens": _TOKENS,

@@ -37,6 +37,7 @@ _OPEN_TIMEOUT_S = 120.0
 #: A Parrot server that does what stock vLLM's does.
 FIRST_COME: Mapping[str, Any] = {
     "placement": "fcfs",
+    "ordering": "fcfs",
     "discovery": False,
     "splice": False,
     "retain_prefixes": False,
