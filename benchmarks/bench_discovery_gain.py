@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -42,10 +42,13 @@ VARIANTS: dict[str, dict[str, bool]] = {
     "learnt": {"discovery": True, "discovery_learns": True},
 }
 
-#: Traffic -> what one run does, how many runs begin at once, and KV tokens of an engine.
-TRAFFIC: dict[str, tuple[Callable[[Ask, object], Awaitable[None]], int, int]] = {
-    "coding": (coding_team, 4, 16_384),
-    "chats": (round_robin, 8, 12_288),
+#: Of an engine; the runs of a turn together read more.
+_KV_TOKENS = 12_288
+
+#: Traffic -> what one run does, and how many runs begin at once.
+TRAFFIC: dict[str, tuple[Callable[[Ask, object], Awaitable[None]], int]] = {
+    "coding": (coding_team, 4),
+    "chats": (round_robin, 8),
 }
 
 
@@ -81,8 +84,8 @@ class Server:
             await engine.drain()
             await engine.reset_prefix_cache()
         turn = Turn()
-        _, count, _ = TRAFFIC[traffic]
-        await asyncio.gather(*(self._run(traffic, (seed, i), turn) for i in range(count)))
+        runs = range(TRAFFIC[traffic][1])
+        await asyncio.gather(*(self._run(traffic, (seed, i), turn) for i in runs))
         return turn
 
     async def _run(self, traffic: str, seed: tuple[int, int], turn: Turn) -> None:
@@ -116,9 +119,9 @@ class Server:
 
 
 @asynccontextmanager
-async def server(num_engines: int, kv_tokens: int, **settings: bool) -> AsyncIterator[Server]:
+async def server(num_engines: int, **settings: bool) -> AsyncIterator[Server]:
     """Start a server."""
-    config = vllm_config(None, kv_tokens, max_requests=32)
+    config = vllm_config(None, _KV_TOKENS, max_requests=32)
     names = [f"vllm-{number}" for number in range(num_engines)]
     engines = {name: VllmEngine(EngineId(name), config) for name in names}
     slots = [EngineSlot(name, lambda _, engine=engine: engine) for name, engine in engines.items()]
@@ -131,36 +134,49 @@ async def server(num_engines: int, kv_tokens: int, **settings: bool) -> AsyncIte
             yield Server(list(engines.values()), client)
 
 
-async def measure(traffic: str, num_engines: int, repeat: int) -> list[dict[str, Cell]]:
-    """Return a row for each variant."""
-    kv_tokens = TRAFFIC[traffic][2]
-    turns: dict[str, list[Turn]] = {name: [] for name in VARIANTS}
+async def measure(traffics: Sequence[str], num_engines: int, repeat: int) -> list[dict[str, Cell]]:
+    """Return a row for each kind of traffic and variant."""
+    rows: list[dict[str, Cell]] = []
     async with AsyncExitStack() as stack:
         servers = {
-            name: await stack.enter_async_context(server(num_engines, kv_tokens, **settings))
+            name: await stack.enter_async_context(server(num_engines, **settings))
             for name, settings in VARIANTS.items()
         }
         names = list(servers)
-        for number in range(repeat + 1):
-            shift = number % len(names)
-            for name in (*names[shift:], *names[:shift]):
-                turns[name].append(await servers[name].play(traffic, number))
+        for traffic in traffics:
+            turns: dict[str, list[Turn]] = {name: [] for name in names}
+            for number in range(repeat + 1):
+                shift = number % len(names)
+                for name in (*names[shift:], *names[:shift]):
+                    turns[name].append(await servers[name].play(traffic, number))
+            rows += rows_of(traffic, num_engines, turns)
+    return rows
+
+
+def rows_of(
+    traffic: str, num_engines: int, turns: Mapping[str, Sequence[Turn]]
+) -> list[dict[str, Cell]]:
+    """Return a row for each variant, print them, and leave out the first turn."""
     rows: list[dict[str, Cell]] = []
     for name, (_, *counted) in turns.items():
         pairs = zip(turns["off"][1:], counted, strict=True)
-        rows.append(
-            {
-                "traffic": traffic,
-                "runs_at_once": TRAFFIC[traffic][1],
-                "engines": num_engines,
-                "kv_tokens": kv_tokens,
-                "discovery": name,
-                "repeat": repeat,
-                **cells("mean_job_s", spread([turn.mean_s for turn in counted])),
-                **cells("speedup", spread([off.mean_s / turn.mean_s for off, turn in pairs])),
-                **cells("computed_tokens", spread([turn.computed_tokens for turn in counted]), 0),
-                "prompt_tokens": counted[-1].prompt_tokens,
-            }
+        row: dict[str, Cell] = {
+            "traffic": traffic,
+            "runs_at_once": TRAFFIC[traffic][1],
+            "engines": num_engines,
+            "kv_tokens": _KV_TOKENS,
+            "discovery": name,
+            "repeat": len(counted),
+            **cells("mean_job_s", spread([turn.mean_s for turn in counted])),
+            **cells("speedup", spread([off.mean_s / turn.mean_s for off, turn in pairs])),
+            **cells("computed_tokens", spread([turn.computed_tokens for turn in counted]), 0),
+            "prompt_tokens": counted[-1].prompt_tokens,
+        }
+        rows.append(row)
+        print(
+            f"{traffic}, {num_engines} engines, {name:7} {shown(row, rows[0], 'mean_job_s')}  "
+            f"{row['computed_tokens_median']} of {row['prompt_tokens']} prompt tokens computed",
+            flush=True,
         )
     return rows
 
@@ -174,14 +190,8 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help="append to results/discovery_gain.csv")
     given = parser.parse_args()
     rows: list[dict[str, Cell]] = []
-    for traffic in given.traffic:
-        for num_engines in given.engines:
-            new = asyncio.run(measure(traffic, num_engines, given.repeat))
-            print(f"{traffic}, {num_engines} engines, {new[0]['prompt_tokens']} prompt tokens")
-            for row in new:
-                tokens = f"{row['computed_tokens_median']} computed"
-                print(f"  {row['discovery']:8} {shown(row, new[0], 'mean_job_s')} s  {tokens}")
-            rows += new
+    for num_engines in given.engines:
+        rows += asyncio.run(measure(given.traffic, num_engines, given.repeat))
     if given.save:
         print(f"saved to {append_rows('discovery_gain', rows)}")
 

@@ -192,6 +192,7 @@ def rows(
         bulk_s = list(itertools.chain(*(turn.bulk.latencies_s for turn in of_way)))
         row |= cells("bulk_s", spread(bulk_s) if bulk_s else None)
         row |= cells("bulk_per_s", spread([turn.bulk.per_s for turn in of_way]))
+        row |= cells("busy_share", spread([turn.bulk.busy_share for turn in of_way]), 2)
         found.append(row)
     return found
 
@@ -255,7 +256,7 @@ def show(new: Sequence[Mapping[str, Cell]]) -> None:
             f"  {row['way']:16} {shown(row, first, 'mean_job_s')} "
             f"{row['over_bound_median'] or 0:>6.2f} bound  {row['computed_tokens']} of "
             f"{row['prompt_tokens']} prompt tokens computed; bulk {row['bulk_per_s_median']}/s, "
-            f"{row['bulk_s_median']} s each",
+            f"{row['bulk_s_median']} s each; process busy {row['busy_share_median']}",
             flush=True,
         )
 
@@ -270,7 +271,7 @@ def main() -> int:
     parser.add_argument("--teams", type=int, default=4)
     parser.add_argument("--bulk-share", type=float, default=0.8)
     parser.add_argument("--kv-tokens", type=int, default=65_536)
-    parser.add_argument("--max-requests", type=int, default=32)
+    parser.add_argument("--max-requests", type=int, default=16)
     parser.add_argument("--latency-capacity", type=int, default=6_144)
     parser.add_argument("--tokens", type=int, default=64, help="length of every reply")
     parser.add_argument(
