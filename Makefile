@@ -66,7 +66,7 @@ bench: setup
 
 ## benchmark-tables: write the newest benchmark rows into README.md and docs/
 benchmark-tables: venv
-	$(BIN)/python scripts/benchmark_tables.py
+	$(BIN)/python -m scripts.benchmark_tables
 
 ## model: make the tiny model anew (the result is the same, byte for byte)
 model: venv

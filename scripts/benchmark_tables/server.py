@@ -1,0 +1,48 @@
+"""Tables of the server: HTTP, single calls, decisions."""
+
+from __future__ import annotations
+
+from scripts.benchmark_tables.markdown import Row, spread, table
+
+
+def scheduler_table(rows: list[Row]) -> str:
+    """Return the scheduler benchmark."""
+    columns = ("placement", "engines", "waiting", "decision_p50_us", "decision_p99_us")
+    header = ("placement", "engines", "waiting", "decision p50", "p99", "decisions/s")
+    return table(
+        header,
+        (
+            (
+                *(row[c] for c in columns[:3]),
+                *(f"{float(row[c]):.0f} us" for c in columns[3:]),
+                f"{float(row['decisions_per_s']):.0f}",
+            )
+            for row in rows
+        ),
+    )
+
+
+def server_table(rows: list[Row]) -> str:
+    """Return the newest row of the server benchmark: ours beside a bare FastAPI application."""
+    row = rows[-1]
+    names = {
+        "single_p50_ms": "one call, submit to value, p50 (ms)",
+        "single_p99_ms": "the same, p99 (ms)",
+        "rate_16_clients_per_s": "submits per second, 16 clients",
+        "dependent_p50_ms": "each further dependent call in a submit, p50 (ms)",
+    }
+    lines = [(text, row[key], row.get(f"bare_{key}", "")) for key, text in names.items()]
+    return table(("", "Parrot", "bare FastAPI"), lines)
+
+
+def langchain_table(rows: list[Row]) -> str:
+    """Return the benchmark of single calls: milliseconds of each way, and what ours adds."""
+    names = {
+        "openai_p50_ms": "`openai`, vLLM's server",
+        "chat_openai_p50_ms": "`ChatOpenAI`, vLLM's server",
+        "submit_p50_ms": "`ParrotClient.submit`",
+        "chat_parrot_p50_ms": "`ChatParrot`",
+        "added_ms": "added to `openai`",
+    }
+    lines = [[row["max_tokens"], *(spread(row, name) for name in names)] for row in rows]
+    return table(("tokens", *names.values()), lines)
