@@ -67,7 +67,8 @@ TokenMs = Annotated[
 ]
 Placement = Annotated[str | None, _option("paper, fcfs or least_loaded.", "paper", _SCHEDULING)]
 Ordering = Annotated[
-    str | None, _option("application, topological or fcfs.", "the placement's own", _SCHEDULING)
+    str | None,
+    _option("application, urgency, topological or fcfs.", "the placement's own", _SCHEDULING),
 ]
 EarlyFill = Annotated[
     bool | None,

@@ -11,7 +11,7 @@ from typing import Literal
 from parrot_backend.core.prefix import PrefixIndexConfig
 
 PlacementName = Literal["paper", "fcfs", "least_loaded"]
-OrderingName = Literal["application", "topological", "fcfs"]
+OrderingName = Literal["application", "urgency", "topological", "fcfs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class SchedulerConfig:
     Attributes:
         placement: Which policy picks engines.
         ordering: Which order ready requests are served in; None takes the placement's own
-            (``topological`` for ``paper``, ``fcfs`` for ``fcfs``, else ``application``).
+            (``urgency`` for ``paper``, ``fcfs`` for ``fcfs``, else ``application``).
         max_wait_s: A request that waited longer goes before all others, so nothing starves.
         max_backfill: How many blocked requests may be passed over to place a later one.
         max_shared: How many queued requests that share a prefix are placed together at most.

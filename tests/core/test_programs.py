@@ -170,7 +170,7 @@ def test_equal_prompts_get_equal_replies() -> None:
 
 
 @pytest.mark.parametrize("placement", ["paper", "fcfs", "least_loaded"])
-@pytest.mark.parametrize("ordering", [None, "application", "topological", "fcfs"])
+@pytest.mark.parametrize("ordering", [None, "application", "urgency", "topological", "fcfs"])
 def test_value_does_not_depend_on_the_policy(
     placement: PlacementName, ordering: OrderingName | None
 ) -> None:
@@ -287,7 +287,7 @@ def test_finished_values_survive_the_loss_of_either_engine(lost: str) -> None:
 # --- starvation ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ordering", ["application", "topological", "fcfs"])
+@pytest.mark.parametrize("ordering", ["application", "urgency", "topological", "fcfs"])
 def test_large_throughput_request_gets_its_turn_in_a_flood_of_latency(
     ordering: OrderingName,
 ) -> None:

@@ -19,6 +19,7 @@ from parrot_backend.core.scheduling.queue import (
     arrival_order,
     ordering_of,
     topological_order,
+    urgency_order,
 )
 from tests.core.hypothesis_settings import examples
 from tests.helpers.builders import make_chain, make_objective, make_request
@@ -83,6 +84,30 @@ TOPOLOGICAL: dict[str, list[Request]] = {
         make_request("l", objective=make_objective(L), order=2),
     ],
 }
+URGENCY: dict[str, list[Request]] = {
+    "what somebody waits for": [
+        make_request("l", objective=make_objective(L), session_order=9, order=2),
+        make_request("t", objective=make_objective(T), session_order=1, order=1),
+    ],
+    "a group is waited for like the rest": [
+        make_request("g", objective=make_objective(G, "s.g"), session_order=1, order=2),
+        make_request("l", objective=make_objective(L), session_order=2, order=1),
+    ],
+    "the earlier deadline": [
+        make_request("soon", objective=make_objective(L, deadline_s=5.0), session_order=9),
+        make_request("late", objective=make_objective(L, deadline_s=9.0), session_order=8),
+        make_request("ever", objective=make_objective(L), session_order=1),
+    ],
+    "no deadline of what nobody waits for goes before": [
+        make_request("l", objective=make_objective(L), session_order=2),
+        make_request("t", objective=make_objective(T, deadline_s=1.0), session_order=1),
+    ],
+    "the older application, and in it the shallower request": [
+        make_request("a", session_order=1, depth=0, order=9),
+        make_request("b", session_order=1, depth=5, order=1),
+        make_request("c", session_order=2, depth=0, order=2),
+    ],
+}
 FCFS: dict[str, list[Request]] = {
     "arrival alone": [
         make_request("t", session_order=9, depth=9, order=1),
@@ -94,6 +119,7 @@ ORDERS = [
     for name, ordering, cases in [
         ("application", application_order, APPLICATION),
         ("topological", topological_order, TOPOLOGICAL),
+        ("urgency", urgency_order, URGENCY),
         ("fcfs", arrival_order, FCFS),
     ]
     for case, requests in cases.items()
@@ -109,7 +135,8 @@ def test_serving_order(ordering: Callable[[Request], OrderKey], expected: list[R
 @pytest.mark.parametrize(
     ("placement", "ordering", "expected"),
     [
-        ("paper", None, topological_order),
+        ("paper", None, urgency_order),
+        ("paper", "topological", topological_order),
         ("fcfs", None, arrival_order),
         ("least_loaded", None, application_order),
         ("paper", "application", application_order),
