@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import NamedTuple
 
 from parrot_backend.core.attempts import prefix_seed
@@ -72,8 +71,6 @@ class Annotator:
         self._config = config
         self._runs = RunBook(config.max_chars)
         self._shapes = ShapeBook()
-        # Choices of one prompt have the same ones, and come one after the other.
-        self._beginnings = lru_cache(maxsize=1)(shared_beginnings)
         self._expected_of: dict[SessionId, dict[int, _Expected]] = {}
 
     @property
@@ -97,7 +94,7 @@ class Annotator:
         request.found = self._found(session, call)
         request.depth, request.remaining = call.stage, request.found.stages_to_come
         if any(call.cuts()):
-            chain = self._beginnings(prefix_seed(request), messages, call.cuts(), tokens_per_char)
+            chain = shared_beginnings(prefix_seed(request), messages, call.cuts(), tokens_per_char)
             request.beginnings = chain[-_MAX_BEGINNINGS:]
 
     def end(self, session: Session, request: Request, output: Variable) -> None:

@@ -8,7 +8,7 @@ engine can be asked to keep exactly that.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 
 from parrot_backend.core.prefix import PrefixBoundary, PrefixChain
@@ -16,10 +16,11 @@ from parrot_backend.core.prefix import PrefixBoundary, PrefixChain
 _DIGEST_BYTES = 16
 
 
+@lru_cache(maxsize=1)  # choices of one prompt have the same ones, and come one after the other
 def shared_beginnings(
     seed: str,
-    messages: Iterable[tuple[str, str]],
-    cuts: Sequence[Sequence[int]],
+    messages: tuple[tuple[str, str], ...],
+    cuts: tuple[tuple[int, ...], ...],
     tokens_per_char: float,
 ) -> PrefixChain:
     """Return a boundary for each cut and each end of a message, shortest first.

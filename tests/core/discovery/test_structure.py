@@ -111,7 +111,7 @@ def test_a_call_that_failed_is_read_by_none() -> None:
 
 
 def _chain(call: TrafficCall, found: FoundCall, seed: str = "m") -> list[bytes]:
-    messages = [("user", text) for text in call.texts]
+    messages = tuple(("user", text) for text in call.texts)
     chain = shared_beginnings(seed, messages, found.cuts(), 0.25)
     assert [b.tokens for b in chain] == sorted(b.tokens for b in chain)
     return [boundary.hash for boundary in chain]
@@ -139,7 +139,7 @@ def test_a_boundary_says_what_is_before_it_and_in_which_message() -> None:
         [("usera", "b")],
         [("", "userab")],
     ]
-    chains = [shared_beginnings("", case, [()] * len(case), 1.0) for case in cases]
+    chains = [shared_beginnings("", tuple(case), ((),) * len(case), 1.0) for case in cases]
     assert len({chain[-1].hash for chain in chains}) == len(cases)
-    cut = shared_beginnings("", [("user", "abc")], [(2,)], 1.0)
+    cut = shared_beginnings("", (("user", "abc"),), ((2,),), 1.0)
     assert cut[0] == chains[0][0]
