@@ -19,6 +19,9 @@ from parrot_backend.errors import RequestError
 #: Each output holds all that stands before it, so a call costs the square of its outputs.
 MAX_OUTPUTS_PER_CALL = 128
 
+#: Segments and edges cost time, too; these are some tenths of a second.
+MAX_REFERENCES_PER_SUBMIT = 100_000
+
 
 def build_nodes(spec: CallSpec | TransformSpec, session: SessionId, tenant: str) -> list[Node]:
     """Return the nodes of a call, in order of its outputs, or of a transform.
@@ -56,6 +59,21 @@ def check_outputs(spec: NodeSpec) -> None:
     if outputs > MAX_OUTPUTS_PER_CALL:
         message = f"call {spec.name!r} has {outputs} outputs, {MAX_OUTPUTS_PER_CALL} are allowed"
         raise RequestError("graph_too_large", message, limit=MAX_OUTPUTS_PER_CALL)
+
+
+def check_references(number: int) -> None:
+    """Check that a submit may have so many segments and edges.
+
+    Raises:
+        RequestError: ``graph_too_large``.
+    """
+    if number > MAX_REFERENCES_PER_SUBMIT:
+        raise RequestError(
+            "graph_too_large",
+            f"the calls hold {number} segments together, {MAX_REFERENCES_PER_SUBMIT} are allowed "
+            "in one submit",
+            limit=MAX_REFERENCES_PER_SUBMIT,
+        )
 
 
 def check_input(segment: Input) -> None:

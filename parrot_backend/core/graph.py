@@ -17,6 +17,7 @@ from parrot_backend.core.build import (
     build_nodes,
     call_name,
     check_outputs,
+    check_references,
     in_topological_order,
     outputs_of,
     segments_held,
@@ -28,9 +29,6 @@ from parrot_backend.core.ids import NodeId, SessionId, VariableId, name_of, vari
 from parrot_backend.core.nodes import Node, Request
 from parrot_backend.core.variable import Variable, VariableState
 from parrot_backend.errors import RequestError
-
-#: Segments and edges cost time, too; these are some tenths of a second.
-MAX_REFERENCES_PER_SUBMIT = 100_000
 
 #: Segments and edges that the control nodes of a session may add; these are some seconds.
 MAX_GROWN_REFERENCES = 200_000
@@ -287,18 +285,3 @@ class SessionGraph:
                     f"variable {variable.name!r} has no value and no call makes it, but the "
                     "session is to be closed",
                 )
-
-
-def check_references(number: int) -> None:
-    """Check that a submit may have so many segments and edges.
-
-    Raises:
-        RequestError: ``graph_too_large``.
-    """
-    if number > MAX_REFERENCES_PER_SUBMIT:
-        raise RequestError(
-            "graph_too_large",
-            f"the calls hold {number} segments together, {MAX_REFERENCES_PER_SUBMIT} are allowed "
-            "in one submit",
-            limit=MAX_REFERENCES_PER_SUBMIT,
-        )

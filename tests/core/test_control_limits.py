@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from parrot_backend.core import build as build_module
 from parrot_backend.core import graph as graph_module
 from parrot_backend.core.commands import AbortRequest, AnswerWaiter, FillPrefix, StartRequest
 from parrot_backend.core.config import CoreConfig, EarlyFillConfig
@@ -166,7 +167,7 @@ def test_references_in_bodies_count() -> None:
 
 @pytest.mark.parametrize("segment", [Text("a"), read("x")], ids=["constant", "input"])
 def test_all_segments_count(segment: Text | Input, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph_module, "MAX_REFERENCES_PER_SUBMIT", 50)
+    monkeypatch.setattr(build_module, "MAX_REFERENCES_PER_SUBMIT", 50)
     monkeypatch.setattr("parrot_backend.core.propagation.MAX_GROWN_REFERENCES", 100)
     call = make_call("c", *[segment] * 20, write("y"))
     with pytest.raises(ParrotError, match="hold 60 segments together"):

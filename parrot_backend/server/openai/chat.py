@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from parrot_backend import protocol as wire
-from parrot_backend.core.graph import check_references
+from parrot_backend.core.build import check_references
 from parrot_backend.server.openai.base import bad_field
 from parrot_backend.server.openai.errors import TOOLS_FIELD, FormField
 from parrot_backend.server.openai.messages import (
