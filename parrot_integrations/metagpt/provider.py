@@ -20,7 +20,7 @@ from openai.types.chat import ChatCompletion
 from openai.types.completion_usage import PromptTokensDetails
 
 from parrot_backend.protocol import VariableView
-from parrot_integrations.criteria import Criteria
+from parrot_integrations.criteria import UNSTATED, Criteria
 from parrot_integrations.metagpt.endpoint import DEFAULT_MODEL, EndpointClient
 from parrot_integrations.metagpt.errors import framework_errors
 from parrot_integrations.metagpt.ordering import shared_first
@@ -199,7 +199,8 @@ def _to_options(given: Mapping[str, Any]) -> CallOptions:
 
 
 def _to_words(criteria: Criteria) -> object:
-    return criteria.model_dump(exclude={"kind"}, exclude_none=True) or criteria.kind
+    word = None if criteria == UNSTATED else criteria.kind
+    return criteria.model_dump(exclude={"kind"}, exclude_none=True) or word
 
 
 def _to_terms(timeout_s: float) -> Terms:
