@@ -14,6 +14,7 @@ from parrot_backend.core.ages import give_places, renew_place
 from parrot_backend.core.bodies import calls_of
 from parrot_backend.core.commands import Command, SetTimer
 from parrot_backend.core.config import CoreConfig
+from parrot_backend.core.criteria import Criteria, CriteriaKind
 from parrot_backend.core.engine_state import EngineState
 from parrot_backend.core.events import (
     CancelRequested,
@@ -232,7 +233,10 @@ class Coordinator:
     def _request_value(self, event: ValueRequested, now_s: float) -> None:
         session, variable = self._book.find_variable(event.variable)
         session.touched_s = now_s
-        if event.criteria is not None and session.annotate(variable, event.criteria):
+        # Who waits without a word wants it all the same, but no less than was said before.
+        is_wanted = event.criteria is None and variable.id not in session.annotations
+        criteria = Criteria(CriteriaKind.UNSTATED) if is_wanted else event.criteria
+        if criteria is not None and session.annotate(variable, criteria):
             self._progress.deduce(session)
         if event.stream:
             session.end_quiet()

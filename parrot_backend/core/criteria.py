@@ -50,7 +50,7 @@ class Criteria:
 
 
 class ObjectiveClass(IntEnum):
-    """How the scheduler treats a request; a smaller number is served first."""
+    """How the scheduler treats a request; a smaller number is the more urgent one."""
 
     LATENCY = 0
     TASK_GROUP = 1
@@ -66,8 +66,8 @@ class Objective:
         group: The task group, for ``TASK_GROUP`` only.
         deadline_s: Earliest deadline of any output this request leads to.
         tpot_s: Target for the time per token of its own output.
-        is_bounded: Of a latency-sensitive request: it runs with others of its kind only as far as
-            the engine's latency capacity allows.
+        is_bounded: It runs with others only as far as the engine's latency capacity allows; False
+            where somebody waits who has not asked for latency.
     """
 
     objective_class: ObjectiveClass

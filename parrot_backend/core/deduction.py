@@ -7,9 +7,9 @@ serial path and latency-sensitive; requests that share a stage run in parallel a
 group, whose completion as a group is what counts.
 
 Where several latency variables disagree, the stricter wish wins: serial for one of them is
-latency-sensitive; groups that overlap become one. A latency-sensitive request is *bounded* if it
-leads to a variable for which latency, or a target, was asked for. The result is a function of the
-graph and the annotations, so the order in which values were asked for cannot matter.
+latency-sensitive; groups that overlap become one. Such a request is *bounded* if it leads to a
+variable for which latency, or a target, was asked for. The result is a function of the graph and
+the annotations, so the order in which values were asked for cannot matter.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def deduce_objectives(
             *(found := classes.get(node.id, _THROUGHPUT)),
             deadlines.get(node.id),
             targets.get(node.id),
-            found != _SERIAL or node.id in bounded,
+            found == _THROUGHPUT or node.id in bounded,
         )
         for node in _needed(graph, annotations)
         if isinstance(node, Request)

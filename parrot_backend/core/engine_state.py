@@ -93,17 +93,19 @@ class EngineState:
     ) -> bool:
         """Tell whether requests of a class may run in addition to what runs.
 
-        The latency capacity bounds latency-sensitive work that is bounded among itself, and all
-        work of other classes as long as latency-sensitive work runs; it does not make
-        latency-sensitive work wait for throughput work to drain.
+        The latency capacity bounds latency-sensitive work among itself, and work of other classes
+        as long as latency-sensitive work runs; it does not make latency-sensitive work wait for
+        throughput work to drain. What is not bounded needs room only.
         """
         if not self.fits(need_tokens, num_requests):
             return False
         if not self.running:
-            is_free = num_requests == 1 or (objective is ObjectiveClass.LATENCY and not is_bounded)
+            is_free = num_requests == 1 or not is_bounded
             return is_free or need_tokens <= self.capacity_tokens(objective)
+        if not is_bounded:
+            return True
         if objective is ObjectiveClass.LATENCY:
-            if not is_bounded or (not self.bounded_tokens and num_requests == 1):
+            if not self.bounded_tokens and num_requests == 1:
                 return True
             return self.bounded_tokens + need_tokens <= self.info.latency_capacity_tokens
         return self.used_tokens + need_tokens <= self.capacity_tokens()

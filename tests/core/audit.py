@@ -332,12 +332,14 @@ def check_engines(driver: CoreDriver) -> None:
         assert engine.used_tokens == sum(r.need_tokens for r in running)
         latency = [r.need_tokens for r in running if r.is_latency]
         assert engine.latency_tokens == sum(latency)
+        bounded = [r.need_tokens for r in running if r.is_bounded]
+        assert engine.bounded_tokens == sum(bounded)
         assert len(running) <= max(1, engine.info.max_requests)
         if any(driver.running[attempt].is_spliced for attempt in on_it):
             continue
         assert engine.used_tokens <= engine.info.capacity_tokens or len(running) == 1
         if driver.config.scheduler.placement not in BLIND:
-            assert sum(latency) <= engine.info.latency_capacity_tokens or len(latency) == 1
+            assert sum(bounded) <= engine.info.latency_capacity_tokens or len(bounded) == 1
 
 
 def check_counts(core: Coordinator) -> None:

@@ -94,6 +94,8 @@ SCRIPTS = (
 CRITERIA = (
     Criteria(CriteriaKind.LATENCY),
     Criteria(CriteriaKind.THROUGHPUT),
+    Criteria(CriteriaKind.UNSTATED),
+    Criteria(CriteriaKind.UNSTATED, tpot_s=0.5),
     Criteria(CriteriaKind.LATENCY, deadline_s=50.0),
     Criteria(CriteriaKind.LATENCY, deadline_s=20.0, ttft_s=1.0),
 )

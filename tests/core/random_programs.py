@@ -77,6 +77,8 @@ def programs(draw: st.DrawFn, max_nodes: int = 8) -> Program:
             Criteria(CriteriaKind.LATENCY, deadline_s=9.0),
             Criteria(CriteriaKind.LATENCY, deadline_s=3.0),
             Criteria(CriteriaKind.THROUGHPUT),
+            Criteria(CriteriaKind.UNSTATED),
+            Criteria(CriteriaKind.UNSTATED, tpot_s=0.5),
         ]
     )
     wanted = draw(st.dictionaries(st.sampled_from(readable), kinds, max_size=5))
@@ -331,7 +333,7 @@ def expected_objectives(
         for name in lengths:
             known = [d for d in (needed.get(name), criteria.deadline_s) if d is not None]
             needed[name] = min(known, default=None)
-        if criteria.kind is CriteriaKind.LATENCY:
+        if criteria.is_latency_sensitive:
             for stage in set(lengths.values()):
                 members = {n for n, s in lengths.items() if s == stage and steps[n][0]}
                 if len(members) == 1:

@@ -6,7 +6,7 @@ import pytest
 
 from parrot_backend.core.commands import AnswerWaiter, StreamText
 from parrot_backend.core.config import CoreConfig, SchedulerConfig
-from parrot_backend.core.criteria import ObjectiveClass
+from parrot_backend.core.criteria import Criteria, Objective, ObjectiveClass
 from parrot_backend.core.events import RequestUsage, ValueRequested, VariableSet
 from parrot_backend.core.ids import VariableId, WaiterId
 from parrot_backend.core.transforms import HtmlUnescape, JsonField, RegexGroup
@@ -205,11 +205,21 @@ def test_get_with_criteria_changes_what_is_queued() -> None:
     assert driver.request("a").objective.objective_class is ObjectiveClass.LATENCY
 
 
-def test_get_without_criteria_changes_no_objective() -> None:
+def test_get_without_criteria_is_waited_for_like_what_is_unstated() -> None:
     driver = audited_driver()
-    driver.submit(make_step("a"))
+    driver.submit(*make_steps("a", "b"))
     driver.get("a", "w")
-    assert driver.request("a").objective.objective_class is ObjectiveClass.THROUGHPUT
+    assert driver.request("a").objective == Objective(ObjectiveClass.LATENCY, is_bounded=False)
+    assert driver.request("b").objective.objective_class is ObjectiveClass.THROUGHPUT
+
+
+@pytest.mark.parametrize("said", [LATENCY, THROUGHPUT])
+def test_get_without_criteria_changes_nothing_that_was_said(said: Criteria) -> None:
+    driver = audited_driver()
+    driver.submit(make_step("a"), wanted=[make_wanted("a", said)])
+    before = driver.request("a").objective
+    driver.get("a", "w")
+    assert driver.request("a").objective == before
 
 
 def test_weaker_get_does_not_weaken() -> None:

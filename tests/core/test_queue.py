@@ -126,6 +126,17 @@ ORDERS = [
 ]
 
 
+def test_by_urgency_old_bulk_work_gets_its_turn_among_what_is_old() -> None:
+    bulk = make_request("bulk", objective=make_objective(T), session_order=1, ready_s=0.0)
+    waited = make_request("waited", objective=make_objective(L), session_order=2, ready_s=0.0)
+    fresh = make_request("fresh", objective=make_objective(L), session_order=3, ready_s=9.0)
+    queue = make_queue(waited, bulk, fresh, ordering=urgency_order, max_wait_s=5.0)
+    queue.promote_old(10.0)
+    assert ids(queue) == ["bulk", "waited", "fresh"]
+    queue.update(bulk, lambda: None)
+    assert ids(queue) == ["bulk", "waited", "fresh"]
+
+
 @pytest.mark.parametrize(("ordering", "expected"), ORDERS)
 def test_serving_order(ordering: Callable[[Request], OrderKey], expected: list[Request]) -> None:
     queue = make_queue(*reversed(expected), ordering=ordering)

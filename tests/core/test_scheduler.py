@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from parrot_backend.core.config import SchedulerConfig
-from parrot_backend.core.criteria import ObjectiveClass
+from parrot_backend.core.criteria import Objective, ObjectiveClass
 from parrot_backend.core.ids import AttemptId, EngineId
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.prefix import PrefixIndexConfig
@@ -251,6 +252,64 @@ def test_large_request_does_not_starve_under_a_flood_of_small_latency_requests()
             return
         running += placed_now
     raise AssertionError("the large request was never placed")
+
+
+# --- requests that are not bounded ---------------------------------------------------------------
+
+
+UNBOUNDED = replace(LATENCY, is_bounded=False)
+
+
+def free(name: str, order: int, **fields: Any) -> Request:
+    """Return a latency-sensitive request that is not bounded by the latency capacity."""
+    return make_request(name, order=order, objective=UNBOUNDED, **fields)
+
+
+@pytest.mark.parametrize("ordering", ["urgency", "application", "topological"])
+@pytest.mark.parametrize(
+    "objective",
+    [make_objective(T), GROUP],
+    ids=["throughput", "group"],
+)
+def test_no_flood_of_unbounded_requests_starves_others(ordering: str, objective: Objective) -> None:
+    scheduler = make_scheduler("a", config={"ordering": ordering, "max_wait_s": 5.0})
+    running = [f"l{i}" for i in range(3)]
+    schedule(scheduler, *[free(name, i, need_tokens=200) for i, name in enumerate(running)])
+    scheduler.enqueue(make_request("other", order=9, need_tokens=300, objective=objective))
+    for second in range(1, 30):
+        if running:
+            release(scheduler, running.pop(0))
+        new = free(f"m{second}", 10 + second, need_tokens=200, ready_s=float(second))
+        placed_now = schedule(scheduler, new, now_s=float(second))
+        if "other" in placed_now:
+            return
+        running += placed_now
+    raise AssertionError("it was never placed")
+
+
+def test_a_group_of_what_was_not_asked_for_is_placed_beside_unbounded_requests() -> None:
+    scheduler = make_scheduler("a", capacity_tokens=100_000, latency_capacity_tokens=6144)
+    schedule(scheduler, *[free(f"c{i}", i, need_tokens=4000) for i in range(6)])
+    group = replace(GROUP, is_bounded=False)
+    coders = [make_request(f"w{i}", order=10 + i, objective=group) for i in range(4)]
+    assert len(schedule(scheduler, *coders)) == 4
+
+
+def test_unbounded_requests_take_no_bounded_ones_past_a_blocked_one() -> None:
+    scheduler = make_scheduler("a", capacity_tokens=10_000, latency_capacity_tokens=3000)
+    schedule(scheduler, lat("running", 0, need_tokens=1500))
+    blocked = lat("blocked", 1, need_tokens=2000)
+    both = make_chain(("shared", 500))
+    first = free("free", 2, prefixes=both)
+    bounded = lat("bounded", 3, need_tokens=900, prefixes=both)
+    assert schedule(scheduler, blocked, first, bounded) == {"free": "a"}
+
+
+def test_many_blocked_bounded_requests_do_not_block_unbounded_ones() -> None:
+    scheduler = make_scheduler("a", capacity_tokens=10_000, max_requests=99)
+    schedule(scheduler, lat("running", 0, need_tokens=300))
+    blocked = [lat(f"l{i}", 1 + i, need_tokens=300) for i in range(20)]
+    assert schedule(scheduler, *blocked, free("free", 99)) == {"free": "a"}
 
 
 # --- heads of other lines ------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from parrot_backend.core.criteria import ObjectiveClass
 from parrot_backend.core.engine_state import EngineState
 from parrot_backend.core.ids import TaskGroupId
 from parrot_backend.core.nodes import Request
@@ -48,8 +49,8 @@ class PaperPlacement:
     def _place_sharing(self, request: Request, view: ClusterView) -> list[Placement]:
         sharing, tokens = view.queue.sharing_prefix(request, view.max_shared)
         # Others in its place would be bound by its class, or it by theirs.
-        own_class = request.objective.objective_class
-        sharing = [r for r in sharing if r.objective.objective_class is own_class]
+        own = _bound_by(request)
+        sharing = [r for r in sharing if _bound_by(r) == own]
         if len(sharing) < 2:
             return []
         engine = find_engine(sharing, view.candidates(sharing), view, tokens)
@@ -70,6 +71,21 @@ class PaperPlacement:
         return [Placement(request, engine.id, reason)]
 
 
+def _bound_by(request: Request) -> tuple[ObjectiveClass, bool]:
+    return request.objective.objective_class, request.objective.is_bounded
+
+
+def _is_bounded(request: Request, view: ClusterView) -> bool:
+    """Tell whether a request keeps to the latency capacity.
+
+    What is old needs room only, unless it wants its tokens quickly itself: while somebody is always
+    waited for, an engine may never be down to that capacity.
+    """
+    objective = request.objective
+    is_latency = objective.objective_class is ObjectiveClass.LATENCY
+    return objective.is_bounded and (is_latency or not view.queue.is_old(request))
+
+
 def find_engine(
     requests: Sequence[Request],
     engines: Sequence[EngineState],
@@ -78,7 +94,7 @@ def find_engine(
 ) -> EngineState | None:
     """Return the engine that takes all requests with the least negative impact, or None."""
     strictest = min(request.objective.objective_class for request in requests)
-    is_bounded = any(request.objective.is_bounded for request in requests)
+    is_bounded = any(_is_bounded(request, view) for request in requests)
     best: EngineState | None = None
     best_score = (0, 0)
     for engine in engines:

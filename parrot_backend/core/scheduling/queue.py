@@ -52,6 +52,11 @@ ORDERINGS: dict[OrderingName, Callable[[Request], OrderKey]] = {
     "fcfs": arrival_order,
 }
 
+#: Order of what is old, where it is another: the bulk of work gets its turn there, too.
+_OLD_ORDERINGS: dict[Callable[[Request], OrderKey], Callable[[Request], OrderKey]] = {
+    urgency_order: topological_order
+}
+
 _OWN_ORDERING: dict[str, OrderingName] = {"paper": "urgency", "fcfs": "fcfs"}
 
 
@@ -103,7 +108,7 @@ class WaitingQueue:
         """Put in a request that has just become ready."""
         self._requests[request.id] = request
         self._young[request.id] = None
-        self._insert(request, (1.0, *self._ordering(request)))
+        self._insert(request, self._key(request, is_old=False))
         if request.objective.group is not None:
             self._groups.setdefault(request.objective.group, {})[request.id] = None
         for boundary in request.sharing:
@@ -126,9 +131,14 @@ class WaitingQueue:
         _discard(self._groups, request.objective.group, request.id)
         self._extract(request)
         change()
-        self._insert(request, (0.0 if is_old else 1.0, *self._ordering(request)))
+        self._insert(request, self._key(request, is_old=is_old))
         if request.objective.group is not None:
             self._groups.setdefault(request.objective.group, {})[request.id] = None
+
+    def _key(self, request: Request, *, is_old: bool) -> OrderKey:
+        if not is_old:
+            return (1.0, *self._ordering(request))
+        return (0.0, *_OLD_ORDERINGS.get(self._ordering, self._ordering)(request))
 
     def promote_old(self, now_s: float) -> None:
         """Move what has waited for too long to the front, in the usual order among itself."""
@@ -138,7 +148,7 @@ class WaitingQueue:
                 return
             del self._young[request.id]
             self._extract(request)
-            self._insert(request, (0.0, *self._ordering(request)))
+            self._insert(request, self._key(request, is_old=True))
 
     def is_old(self, request: Request) -> bool:
         """Tell whether a queued request was moved to the front for its age."""

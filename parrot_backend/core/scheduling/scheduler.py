@@ -111,8 +111,8 @@ class Scheduler:
 
         A blocked request may be passed over for a later one. But when it is old or
         latency-sensitive, the engines it could run on are kept for it: what is freed there must
-        reach it. Where it is only the latency capacity that it waits for, latency-sensitive
-        requests that are not bounded by it take nothing away.
+        reach it. Where a latency-sensitive one waits for its like only, requests that are not
+        bounded take nothing away.
 
         Args:
             now_s: The time, for ageing.
@@ -124,18 +124,18 @@ class Scheduler:
         while cursors and self._free:
             cursor = min(cursors, key=_Cursor.key) if len(cursors) > 1 else cursors[0]
             request = cursor.request
-            kept = reserved if _is_unbounded(request) else reserved | bounded
+            kept = reserved | bounded if request.objective.is_bounded else reserved
             free = self._free_engines(cursor.model, kept)
             placements = self._place(request, free, cursor.queue) if free else []
             if placements:
                 self._commit(placements, name_attempt, now_s)
                 made += placements
             else:
-                if cursor.is_urgent:
-                    for engine in self._engines_for(request):
-                        has_room = self.engines[engine].fits(request.need_tokens)
-                        (bounded if has_room else reserved).add(engine)
-                cursor.pass_over()
+                blocked = self._engines_for(request) if cursor.is_urgent else []
+                waiting = {each for each in blocked if self._waits_for_its_like(request, each)}
+                bounded |= waiting
+                reserved.update(set(blocked) - waiting)
+                cursor.pass_over(counts=not waiting)
             if cursor.is_at_end or not self._free_engines(cursor.model, reserved):
                 cursors.remove(cursor)
         return made
@@ -156,6 +156,11 @@ class Scheduler:
     def _engines_for(self, request: Request) -> list[EngineId]:
         serving = [e.id for e in self.engines.values() if e.serves(request.model)]
         return [e for e in serving if e not in request.avoided] or serving
+
+    def _waits_for_its_like(self, request: Request, engine: EngineId) -> bool:
+        """Tell whether nothing but the latency capacity keeps a blocked request off an engine."""
+        is_latency = request.objective.objective_class is ObjectiveClass.LATENCY
+        return is_latency and self.engines[engine].fits(request.need_tokens)
 
     def _note_slots(self, engine: EngineState) -> None:
         if engine.has_slot:
@@ -203,9 +208,8 @@ class Scheduler:
             del self._queues[request.model]
 
 
-def _is_unbounded(request: Request) -> bool:
-    objective = request.objective
-    return objective.objective_class is ObjectiveClass.LATENCY and not objective.is_bounded
+#: So many requests are looked at behind the first one that is blocked.
+_MAX_PASSED = 64
 
 
 def _join_order(engine: EngineState) -> int:
@@ -220,11 +224,13 @@ class _Cursor:
         self.queue = queue
         self._max_passed = max_passed
         self._passed = 0
+        self._counted = 0
 
     @property
     def is_at_end(self) -> bool:
         """Nothing is left that may be placed in this pass."""
-        return self._passed > self._max_passed or self._passed >= len(self.queue)
+        is_tired = self._counted > self._max_passed or self._passed > _MAX_PASSED
+        return is_tired or self._passed >= len(self.queue)
 
     @property
     def request(self) -> Request:
@@ -242,6 +248,11 @@ class _Cursor:
         is_latency = request.objective.objective_class is ObjectiveClass.LATENCY
         return is_latency or self.queue.is_old(request)
 
-    def pass_over(self) -> None:
-        """Leave the next request behind: it is blocked."""
+    def pass_over(self, *, counts: bool) -> None:
+        """Leave the next request behind: it is blocked.
+
+        Args:
+            counts: Whether it counts toward the few that may be passed over.
+        """
         self._passed += 1
+        self._counted += counts
