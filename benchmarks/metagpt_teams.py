@@ -14,9 +14,7 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from examples.metagpt import workplace  # noqa: F401 - before metagpt
 
@@ -25,8 +23,8 @@ from loguru import logger
 from metagpt.config2 import Config
 from metagpt.configs.llm_config import LLMType
 from metagpt.provider.llm_provider_registry import LLM_REGISTRY, create_llm_instance
-from metagpt.provider.openai_api import OpenAILLM
 
+from examples.metagpt.extra_body import send_in_body
 from examples.metagpt.recording import begin_notes, record
 from examples.metagpt.team import TASK, write_project
 from parrot_integrations.metagpt import install, watch_runs
@@ -43,7 +41,7 @@ def main() -> int:
     if given.way == "parrot":
         install(extra=extra, shares_first=given.shares_first)
     else:
-        _send_in_body(extra)
+        send_in_body(extra)
     record(LLM_REGISTRY.get_provider(LLMType.OPENAI))
     return asyncio.run(_run(given))
 
@@ -92,16 +90,6 @@ async def _team(given: argparse.Namespace, config: Config, number: int, begin_s:
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps(run), encoding="utf-8")
     return 1 + 7 * given.files - notes.num_answered
-
-
-def _send_in_body(extra: Mapping[str, Any]) -> None:
-    """Let OpenAI's provider send parameters that it has no setting for."""
-    original = OpenAILLM._cons_kwargs
-
-    def with_extra(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        return {**original(self, *args, **kwargs), "extra_body": dict(extra)}
-
-    OpenAILLM._cons_kwargs = with_extra
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -26,8 +26,8 @@ from loguru import logger
 from metagpt.config2 import Config
 from metagpt.configs.llm_config import LLMType
 from metagpt.provider.llm_provider_registry import LLM_REGISTRY, create_llm_instance
-from metagpt.provider.openai_api import OpenAILLM
 
+from examples.metagpt.extra_body import send_in_body
 from examples.metagpt.recording import RunNotes, begin_notes, record
 from examples.metagpt.team import name_of, write_project
 from parrot_backend.protocol import SessionView
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.way == "parrot":
         install(extra=extra, shares_first=given.shares_first)
     elif extra:
-        _send_in_body(extra)
+        send_in_body(extra)
     record(LLM_REGISTRY.get_provider(LLMType.OPENAI))
     files, notes, views = asyncio.run(_run(given))
     missing = _missing(files, notes, given.files, given.rounds)
@@ -117,16 +117,6 @@ def _end_s(notes: RunNotes) -> float:
     """Return the time from the first call's begin to the last one's end."""
     ends_s = [call.end_s for call in notes.calls if call.end_s is not None]
     return max(ends_s) - notes.calls[0].begin_s if ends_s else 0.0
-
-
-def _send_in_body(extra: Mapping[str, Any]) -> None:
-    """Let OpenAI's provider send parameters that it has no setting for."""
-    original = OpenAILLM._cons_kwargs
-
-    def with_extra(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        return {**original(self, *args, **kwargs), "extra_body": dict(extra)}
-
-    OpenAILLM._cons_kwargs = with_extra
 
 
 def _parser() -> argparse.ArgumentParser:
