@@ -27,7 +27,6 @@ from agent_framework.observability import ChatTelemetryLayer
 from parrot_integrations.agent_framework.errors import InvalidOptions, framework_errors
 from parrot_integrations.agent_framework.messages import to_messages
 from parrot_integrations.agent_framework.options import (
-    CallSpec,
     ParrotChatOptions,
     read_options,
 )
@@ -43,6 +42,7 @@ from parrot_integrations.planning.annotations import (
 from parrot_integrations.planning.calls import ModelCall
 from parrot_integrations.planning.clients import Connection
 from parrot_integrations.planning.direct import replies_to
+from parrot_integrations.planning.options import CallSpec
 from parrot_integrations.planning.reply import Reply
 from parrot_integrations.planning.submits import Terms
 from parrot_integrations.settings import resolve_settings

@@ -6,7 +6,6 @@ What is not known, or what a Parrot server cannot do, is an error, never dropped
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from agent_framework import ChatOptions, FunctionTool, validate_tool_mode
@@ -23,6 +22,7 @@ from parrot_integrations.planning.annotations import Annotation, Perf
 from parrot_integrations.planning.calls import CallOptions
 from parrot_integrations.planning.options import (
     SAMPLING_NAMES,
+    CallSpec,
     from_openai_tool,
     to_response_format,
     to_sampling,
@@ -73,21 +73,6 @@ _KNOWN = frozenset(
         *("instructions", "metadata", "user", "store", "timeout_s"),
     }
 )
-
-
-@dataclass(frozen=True, slots=True)
-class CallSpec:
-    """One call's parameters.
-
-    Attributes:
-        options: What decides on the output.
-        annotation: What the call says about itself.
-        timeout_s: Longest wait; None leaves it to the client.
-    """
-
-    options: CallOptions
-    annotation: Annotation
-    timeout_s: float | None
 
 
 def read_options(options: Mapping[str, Any], model: str | None) -> CallSpec:

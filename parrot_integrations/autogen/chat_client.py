@@ -30,7 +30,7 @@ from parrot_integrations.autogen.config import (
 )
 from parrot_integrations.autogen.events import tell_call, tell_stream_end, tell_stream_start
 from parrot_integrations.autogen.messages import to_messages
-from parrot_integrations.autogen.options import CallSpec, Choice, read_arguments
+from parrot_integrations.autogen.options import Choice, read_arguments
 from parrot_integrations.autogen.results import to_result
 from parrot_integrations.autogen.team import at_work
 from parrot_integrations.autogen.tokens import TokenEstimate
@@ -44,6 +44,7 @@ from parrot_integrations.planning.annotations import (
 from parrot_integrations.planning.calls import ModelCall
 from parrot_integrations.planning.clients import Connection
 from parrot_integrations.planning.direct import replies_to
+from parrot_integrations.planning.options import CallSpec
 from parrot_integrations.planning.reply import Reply, ReplyText
 from parrot_integrations.planning.submits import Terms
 from parrot_integrations.settings import resolve_settings

@@ -6,7 +6,6 @@ What is not known is an error, never dropped.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from autogen_core.tools import Tool as FrameworkTool
@@ -18,6 +17,7 @@ from parrot_integrations.planning.annotations import Annotation
 from parrot_integrations.planning.calls import CallOptions
 from parrot_integrations.planning.options import (
     SAMPLING_NAMES,
+    CallSpec,
     from_openai_tool,
     to_response_format,
     to_sampling,
@@ -36,21 +36,6 @@ _KNOWN = frozenset(
         *("parallel_tool_calls", "chat_template_kwargs", "metadata", "user", "timeout_s"),
     }
 )
-
-
-@dataclass(frozen=True, slots=True)
-class CallSpec:
-    """One call's parameters.
-
-    Attributes:
-        options: What decides on the output.
-        annotation: What the call says about itself.
-        timeout_s: Longest wait; None leaves it to the client.
-    """
-
-    options: CallOptions
-    annotation: Annotation
-    timeout_s: float | None
 
 
 def read_arguments(

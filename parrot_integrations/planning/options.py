@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -17,6 +17,7 @@ from parrot_backend.protocol import (
     Tool,
     ToolChoice,
 )
+from parrot_integrations.planning.annotations import Annotation
 from parrot_integrations.planning.calls import CallOptions
 
 #: Parameters that go to the sampler as they are; None is the server's default.
@@ -35,6 +36,21 @@ SAMPLING_NAMES = (
 )
 
 _response_format: TypeAdapter[ResponseFormat] = TypeAdapter(ResponseFormat)
+
+
+@dataclass(frozen=True, slots=True)
+class CallSpec:
+    """One call's parameters.
+
+    Attributes:
+        options: What decides on the output.
+        annotation: What the call says about itself.
+        timeout_s: Longest wait; None leaves it to the client.
+    """
+
+    options: CallOptions
+    annotation: Annotation
+    timeout_s: float | None
 
 
 def to_sampling(merged: Mapping[str, Any]) -> Sampling:
