@@ -15,6 +15,7 @@ from parrot_backend.core.criteria import UNANNOTATED, Objective
 from parrot_backend.core.discovery.found import Found
 from parrot_backend.core.events import RequestUsage
 from parrot_backend.core.ids import AttemptId, EngineId, NodeId, SessionId, VariableId
+from parrot_backend.core.output_forecast import OutputForecast
 from parrot_backend.core.prefix import PrefixBoundary, PrefixChain
 from parrot_backend.core.prompt import Input, PromptPart, PromptSegment, Text
 from parrot_backend.core.sampling import Sampling
@@ -130,6 +131,7 @@ class Request(Node):
         quiet: Nobody reads its text while it is generated, in this attempt or in the next one.
         found: What its texts were found to say of it, if they were looked at.
         beginnings: Hashes of beginnings of its prompt that others may share, between boundaries.
+        forecast: How long its output will be, if calls of its kind were seen.
     """
 
     session: SessionId
@@ -157,6 +159,7 @@ class Request(Node):
     quiet: bool = False
     found: Found | None = None
     beginnings: PrefixChain = ()
+    forecast: OutputForecast | None = None
 
     @property
     def num_references(self) -> int:

@@ -85,7 +85,7 @@ class Arrival:
     Attributes:
         time_s: On the simulated clock.
         program: What it runs.
-        user: Whose it is, for policies that keep a user's calls on one engine; "" for the job's own.
+        user: Whose it is, for policies that keep a user's calls on one engine; "" for no one.
     """
 
     time_s: float
