@@ -1,0 +1,128 @@
+"""How long steps take: linear, linear by size of batch, and scaled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from parrot_backend.core.step_time import StepTimeModel, StepWork
+from parrot_backend.sim.spec import LatencyModel
+
+
+@dataclass(frozen=True, slots=True)
+class LinearLatency:
+    """One linear model for all steps.
+
+    Attributes:
+        model: Its coefficients.
+    """
+
+    model: StepTimeModel
+
+    def step_s(self, work: StepWork) -> float:
+        """Return the time of one step."""
+        return self.model.predict_s(work)
+
+    def decode_run_s(self, decodes: int, context_tokens: int, num_steps: int) -> float:
+        """Return the time of so many steps of decoding alone."""
+        model = self.model
+        first_s = model.base_s + model.per_decode_s * decodes
+        reads = num_steps * context_tokens + decodes * (num_steps * (num_steps - 1) // 2)
+        return num_steps * first_s + model.per_context_token_s * reads
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeTime:
+    """Time of a step of decoding: ``base_s + per_context_token_s * context + per_decode_s * n``."""
+
+    base_s: float
+    per_context_token_s: float
+    per_decode_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PiecewiseLatency:
+    """A step of prefill alone, and steps of decoding by size of batch (the form of DistServe).
+
+    A step that does both takes the longer of the two bases, and the sum of what each adds: weights
+    are read once. That is ours: the engines that the form was made for never mixed the two.
+
+    Attributes:
+        prefill_base_s: Time of a step with prefill.
+        per_prefill_token_s: Added by each prompt token.
+        per_squared_token_s: Added by each square of a prompt's length, in tokens.
+        small: Decoding in batches of fewer than ``threshold``.
+        large: Decoding in others.
+        threshold: Requests that decode.
+    """
+
+    prefill_base_s: float
+    per_prefill_token_s: float
+    per_squared_token_s: float
+    small: DecodeTime
+    large: DecodeTime
+    threshold: int
+
+    def step_s(self, work: StepWork) -> float:
+        """Return the time of one step."""
+        base_s = added_s = 0.0
+        if work.decodes:
+            part = self.small if work.decodes < self.threshold else self.large
+            base_s = part.base_s
+            added_s = part.per_context_token_s * work.context_tokens
+            added_s += part.per_decode_s * work.decodes
+        if work.prefill_tokens:
+            base_s = max(base_s, self.prefill_base_s)
+            added_s += self.per_prefill_token_s * work.prefill_tokens
+            # A whole prompt of n tokens makes n * n / 2 pairs.
+            added_s += self.per_squared_token_s * 2 * work.prefill_pairs
+        return base_s + added_s
+
+    def decode_run_s(self, decodes: int, context_tokens: int, num_steps: int) -> float:
+        """Return the time of so many steps of decoding alone."""
+        part = self.small if decodes < self.threshold else self.large
+        reads = num_steps * context_tokens + decodes * (num_steps * (num_steps - 1) // 2)
+        first_s = part.base_s + part.per_decode_s * decodes
+        return num_steps * first_s + part.per_context_token_s * reads
+
+
+@dataclass(frozen=True, slots=True)
+class ScaledLatency:
+    """Another model, slower or faster by a factor.
+
+    Attributes:
+        inner: The other model.
+        factor: Of all its times.
+    """
+
+    inner: LatencyModel
+    factor: float
+
+    def step_s(self, work: StepWork) -> float:
+        """Return the time of one step."""
+        return self.factor * self.inner.step_s(work)
+
+    def decode_run_s(self, decodes: int, context_tokens: int, num_steps: int) -> float:
+        """Return the time of so many steps of decoding alone."""
+        return self.factor * self.inner.decode_run_s(decodes, context_tokens, num_steps)
+
+
+def steps_within(
+    latency: LatencyModel, decodes: int, context_tokens: int, elapsed_s: float, max_steps: int
+) -> int:
+    """Return after how many steps of a run of decoding so much time has passed, at least.
+
+    Args:
+        latency: How long steps take.
+        decodes: Requests in each step.
+        context_tokens: KV tokens that the first step reads.
+        elapsed_s: The time; a step that is not done by then counts.
+        max_steps: Steps of the whole run, at least 1.
+    """
+    low, high = 1, max_steps
+    while low < high:
+        middle = (low + high) // 2
+        if latency.decode_run_s(decodes, context_tokens, middle) >= elapsed_s:
+            high = middle
+        else:
+            low = middle + 1
+    return low
