@@ -1,0 +1,317 @@
+"""The simulated shell: events to the core, and its commands carried out on a simulated clock.
+
+As in the live runtime, ``dispatch`` is the one way to the core: events are handled one at a time
+and in order, and what happens while commands are carried out is handled right after.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import assert_never
+
+from parrot_backend.core.attempts import prefix_seed
+from parrot_backend.core.commands import (
+    AbortRequest,
+    AnswerWaiter,
+    CloseEngine,
+    Command,
+    FillPrefix,
+    FollowInstance,
+    ReleasePrefixes,
+    ResetStream,
+    RetainPrefix,
+    SetTimer,
+    StageRequest,
+    StartRequest,
+    StreamText,
+    UpdateRequest,
+)
+from parrot_backend.core.coordinator import Coordinator
+from parrot_backend.core.criteria import UNANNOTATED
+from parrot_backend.core.events import (
+    EngineReported,
+    EngineTimer,
+    Event,
+    GraphSubmitted,
+    RequestFailed,
+    RequestFinished,
+    RequestUsage,
+    SessionClosed,
+    SessionTimer,
+    Timer,
+    TimerFired,
+)
+from parrot_backend.core.ids import AttemptId, NodeId
+from parrot_backend.core.nodes import Request
+from parrot_backend.core.prefix import prefix_chain
+from parrot_backend.core.prompt import PartKind, PromptPart
+from parrot_backend.errors import ParrotError, RequestError
+from parrot_backend.sim.engine_seam import Finished, Refused, SimRequest
+from parrot_backend.sim.event_loop import EventLoop, Scheduled
+from parrot_backend.sim.fleet import EngineFactory, SimFleet
+from parrot_backend.sim.jobs import LiveCall
+from parrot_backend.sim.plan import made_tokens
+from parrot_backend.sim.records import CallRecord, RecordSink
+from parrot_backend.sim.spec import EngineSpec
+from parrot_backend.sim.texts import output_text
+
+#: Sees each event that the core took in, its time, and what the core asked for.
+Observer = Callable[[Event, float, Sequence[Command]], None]
+
+
+class SimShell:
+    """One simulated server.
+
+    Args:
+        coordinator: The core.
+        loop: The clock.
+        specs: Its engines.
+        create: Makes them.
+        sink: Takes the records of calls.
+        observer: Looks on; None for nobody.
+
+    Attributes:
+        fleet: The engines.
+        answer: Takes the answers; set by whoever plays the clients.
+    """
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        loop: EventLoop,
+        specs: Sequence[EngineSpec],
+        create: EngineFactory,
+        sink: RecordSink,
+        observer: Observer | None,
+    ) -> None:
+        self._coordinator = coordinator
+        self._loop = loop
+        self._sink = sink
+        self._observer = observer
+        self._pending: deque[Event] = deque()
+        self._is_dispatching = False
+        self._timers: dict[Timer, Scheduled] = {}
+        self._calls: dict[NodeId, LiveCall] = {}
+        self.fleet = SimFleet(specs, create, loop, self)
+        self.answer: Callable[[AnswerWaiter], None] = _nobody
+
+    # --- events ----------------------------------------------------------------------------
+
+    def submit(self, event: GraphSubmitted, calls: Sequence[LiveCall]) -> None:
+        """Hand over what a client sends.
+
+        Args:
+            event: The submit.
+            calls: Its calls.
+
+        Raises:
+            ParrotError: The core rejected it; nothing has changed.
+        """
+        for call in calls:
+            node = _node_id(call)
+            self._calls[node] = call
+            call.job.nodes.append(node)
+        try:
+            self.dispatch(event)
+        except BaseException:
+            self.forget([_node_id(call) for call in calls])
+            raise
+
+    def forget(self, nodes: Sequence[NodeId]) -> None:
+        """Forget calls that nobody waits for any more."""
+        for node in nodes:
+            self._calls.pop(node, None)
+
+    def dispatch(self, event: Event) -> None:
+        """Tell the core of an event and carry out what it asks for.
+
+        Raises:
+            ParrotError: The core rejected the event; nothing has changed.
+        """
+        if self._is_dispatching:
+            self._pending.append(event)
+            return
+        self._is_dispatching = True
+        try:
+            self._handle(event)
+            while self._pending:
+                self._handle_pending(self._pending.popleft())
+        finally:
+            self._is_dispatching = False
+        self.fleet.settle()
+
+    def _handle_pending(self, event: Event) -> None:
+        try:
+            self._handle(event)
+        except ParrotError as exc:
+            # Not what was dispatched: whoever did that must not take it for a rejection.
+            raise RuntimeError(f"the core rejected {event}") from exc
+
+    def _handle(self, event: Event) -> None:
+        now_s = self._loop.now_s
+        try:
+            commands = self._coordinator.handle(event, now_s)
+        except RequestError as exc:
+            if exc.code == "unknown_session" and not isinstance(event, GraphSubmitted):
+                return  # it has ended by itself meanwhile
+            raise
+        if self._observer is not None:
+            self._observer(event, now_s, commands)
+        if isinstance(event, SessionClosed):
+            self._drop_timer(SessionTimer(event.session))
+        for command in commands:
+            self._carry_out(command)
+
+    # --- engines ---------------------------------------------------------------------------
+
+    def call_finished(self, engine: int, call: LiveCall | None, event: Finished) -> None:
+        """A call, or a fill (None), has run to its end."""
+        if call is None:
+            usage = RequestUsage(event.computed_tokens, 0, event.cached_tokens)
+            self.dispatch(RequestFinished(event.attempt, "", None, "stop", usage))
+            return
+        spec, job = call.spec, call.job
+        tokens = made_tokens(spec)
+        text = output_text(job.number, spec.name, tokens)
+        node = _node_id(call)
+        self._calls.pop(node, None)
+        if call.position in job.plan.continued:
+            self._name_continuation(engine, call, event.attempt, text)
+        usage = RequestUsage(
+            call.prompt_tokens,
+            tokens,
+            event.cached_tokens,
+            event.at_s - call.placed_s,
+            event.at_s - event.first_token_s,
+        )
+        reason = "length" if spec.max_tokens == tokens else "stop"
+        self._sink.call(_record(engine, call, event, tokens))
+        self.dispatch(RequestFinished(event.attempt, text, None, reason, usage))
+
+    def call_refused(self, call: LiveCall | None, event: Refused) -> None:
+        """An attempt can never run on its engine; perhaps on another."""
+        self.dispatch(
+            RequestFailed(event.attempt, "prompt_too_long", event.message, is_retryable=True)
+        )
+
+    def _name_continuation(
+        self, engine: int, call: LiveCall, attempt: AttemptId, text: str
+    ) -> None:
+        """Let prompts that begin with a call's prompt and output find them on its engine."""
+        session = self._coordinator.sessions.get(call.job.session.id)
+        request = None if session is None else session.graph.nodes[_node_id(call)]
+        if not isinstance(request, Request):
+            return  # the session ended at this very instant
+        parts = (*request.parts, PromptPart(PartKind.VALUE, text))
+        self.fleet.extend(engine, attempt, prefix_chain(prefix_seed(request), parts, 1.0)[-1].hash)
+
+    # --- commands --------------------------------------------------------------------------
+
+    def _carry_out(self, command: Command) -> None:
+        match command:
+            case StartRequest():
+                self._start(command)
+            case AnswerWaiter():
+                self.answer(command)
+            case UpdateRequest(engine, attempt, objective, remaining):
+                self.fleet.update(engine, attempt, objective, remaining)
+            case FillPrefix():
+                self._fill(command)
+            case RetainPrefix(engine, key, source):
+                self.fleet.retain(engine, key, source)
+            case ReleasePrefixes(engine, keys):
+                self.fleet.release(engine, keys)
+            case AbortRequest(engine, attempt):
+                self.fleet.abort(engine, attempt)
+            case CloseEngine(engine):
+                self.fleet.give_up(engine)
+            case SetTimer(timer, at_s):
+                self._set_timer(timer, at_s)
+            case StageRequest():
+                # A wish: of a call that its engine does not go on with, nothing more is heard.
+                # Programs have one output per call, so there is nothing to go on with.
+                pass
+            case StreamText() | ResetStream() | FollowInstance():
+                pass  # simulated clients wait for whole values
+            case _:
+                assert_never(command)
+
+    def _start(self, command: StartRequest) -> None:
+        call = self._calls[command.node]
+        if call.ready_s is None:
+            node = self._coordinator.session(command.session).graph.nodes[command.node]
+            call.ready_s = node.ready_s
+        call.placed_s = self._loop.now_s
+        call.prompt_tokens = command.prefixes[-1].tokens
+        call.attempts += 1
+        call.reason = command.reason
+        request = SimRequest(
+            command.attempt,
+            command.prefixes,
+            made_tokens(call.spec),
+            command.objective,
+            command.remaining,
+            command.tenant,
+            command.retain,
+        )
+        self.fleet.start(command.engine, request, call)
+
+    def _fill(self, command: FillPrefix) -> None:
+        request = SimRequest(
+            command.attempt,
+            command.prefixes,
+            0,
+            UNANNOTATED,
+            tenant=command.tenant,
+            retain=command.retain,
+            is_fill=True,
+        )
+        self.fleet.start(command.engine, request, None)
+
+    # --- timers ----------------------------------------------------------------------------
+
+    def _set_timer(self, timer: Timer, at_s: float) -> None:
+        self._drop_timer(timer)
+        if at_s < float("inf"):
+            self._timers[timer] = self._loop.at(at_s, self._fire, timer)
+
+    def _drop_timer(self, timer: Timer) -> None:
+        entry = self._timers.pop(timer, None)
+        if entry is not None:
+            self._loop.cancel(entry)
+
+    def _fire(self, timer: Timer) -> None:
+        del self._timers[timer]
+        if isinstance(timer, EngineTimer) and self.fleet.is_alive(timer.engine):
+            # Live engines say now and then that they work; here it is enough to say it in time.
+            self.dispatch(EngineReported(timer.engine))
+        self.dispatch(TimerFired(timer))
+
+
+def _node_id(call: LiveCall) -> NodeId:
+    return NodeId(f"{call.job.session.id}.{call.job.name(call.position)}#0")
+
+
+def _record(engine: int, call: LiveCall, event: Finished, tokens: int) -> CallRecord:
+    assert call.ready_s is not None, "set when it is started"
+    return CallRecord(
+        job=call.job.number,
+        app=call.job.program.app,
+        call=call.spec.name,
+        engine=engine,
+        ready_s=call.ready_s,
+        placed_s=call.placed_s,
+        first_token_s=event.first_token_s,
+        finished_s=event.at_s,
+        prompt_tokens=call.prompt_tokens,
+        cached_tokens=event.cached_tokens,
+        computed_tokens=event.computed_tokens,
+        output_tokens=tokens,
+        attempts=call.attempts,
+        reason=call.reason,
+    )
+
+
+def _nobody(answer: AnswerWaiter) -> None:
+    raise AssertionError(f"nobody waits for {answer.variable}")
