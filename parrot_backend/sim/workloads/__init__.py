@@ -1,0 +1,1 @@
+"""Programs and arrivals: the paper's applications, agents, and recorded traffic."""
