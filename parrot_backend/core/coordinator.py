@@ -305,7 +305,6 @@ class Coordinator:
         propagation.cancel(variables, (), message)
         self._progress.carry_out(session, propagation.effects, now_s)
         self._progress.annotator.forget(session)
-        self._fleet.scheduler.forget_session(session.id)
         self._book.forget(session)
 
     # --- timers ----------------------------------------------------------------------------

@@ -142,13 +142,6 @@ def test_a_session_whose_engine_is_gone_finds_a_new_home() -> None:
     assert known.home(request("s")) == "b"
 
 
-def test_a_session_that_ended_is_forgotten() -> None:
-    known = homes(s=A, t=B)
-    known.session_ended(SessionId("s"))
-    known.session_ended(SessionId("never placed"))
-    assert (known.home(request("s")), len(known)) == (None, 1)
-
-
 def test_a_session_has_a_home_for_each_model() -> None:
     known = homes(s=A)
     assert known.home(request("s", model="other")) is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from parrot_backend.core.engine_state import EngineState
-from parrot_backend.core.ids import AttemptId, EngineId, SessionId
+from parrot_backend.core.ids import AttemptId, EngineId
 from parrot_backend.core.nodes import Request
 
 
@@ -15,9 +15,6 @@ class PlacementMemory:
 
     def ended(self, attempt: AttemptId, engine: EngineId) -> None:
         """Take in that an attempt runs no more."""
-
-    def session_ended(self, session: SessionId) -> None:
-        """Forget a session: nothing more of it will be placed."""
 
     def lost(self, engine: EngineId) -> None:
         """Forget an engine and all that ran there; it will not come back under this id."""

@@ -8,7 +8,7 @@ from parrot_backend.core.config import SchedulerConfig
 from parrot_backend.core.criteria import Objective, ObjectiveClass
 from parrot_backend.core.engine_state import EngineState
 from parrot_backend.core.events import EngineInfo
-from parrot_backend.core.ids import AttemptId, EngineId, SessionId
+from parrot_backend.core.ids import AttemptId, EngineId
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.prefix import PrefixIndex, PrefixIndexConfig
 from parrot_backend.core.scheduling.placement import ClusterView, Placement
@@ -58,10 +58,6 @@ class Scheduler:
         self._free.pop(engine, None)
         self._memory.lost(engine)
         return self.engines.pop(engine)
-
-    def forget_session(self, session: SessionId) -> None:
-        """Take in that nothing more of a session will come."""
-        self._memory.session_ended(session)
 
     def enqueue(self, request: Request) -> None:
         """Take in a ready request."""

@@ -15,6 +15,7 @@ Wrong choice where sessions differ much in load, or share prompts among each oth
 from __future__ import annotations
 
 from collections import OrderedDict
+from hashlib import blake2b
 
 from parrot_backend.core.engine_state import EngineState
 from parrot_backend.core.ids import AttemptId, EngineId, SessionId
@@ -27,31 +28,31 @@ from parrot_backend.core.scheduling.placement import ClusterView, Placement
 class SessionHomes(PlacementMemory):
     """Where sessions are at home, for each model that they use.
 
+    It outlives the sessions, since a client may come back under the same name; names are kept as
+    digests.
+
     Args:
         max_sessions: The session that was placed longest ago is forgotten beyond this.
     """
 
     def __init__(self, max_sessions: int) -> None:
         self._max_sessions = max_sessions
-        self._homes: OrderedDict[SessionId, dict[str | None, EngineId]] = OrderedDict()
+        self._homes: OrderedDict[bytes, dict[str | None, EngineId]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._homes)
 
     def home(self, request: Request) -> EngineId | None:
         """Return where the session of a request is at home; None for nowhere yet."""
-        return self._homes.get(request.session, {}).get(request.model)
+        return self._homes.get(_digest(request.session), {}).get(request.model)
 
     def placed(self, request: Request, attempt: AttemptId, engine: EngineState) -> None:
         """Take in a placement: the first of a session makes its home."""
-        self._homes.setdefault(request.session, {}).setdefault(request.model, engine.id)
-        self._homes.move_to_end(request.session)
+        key = _digest(request.session)
+        self._homes.setdefault(key, {}).setdefault(request.model, engine.id)
+        self._homes.move_to_end(key)
         while len(self._homes) > self._max_sessions:
             self._homes.popitem(last=False)
-
-    def session_ended(self, session: SessionId) -> None:
-        """Forget a session."""
-        self._homes.pop(session, None)
 
     def lost(self, engine: EngineId) -> None:
         """Forget the homes on an engine."""
@@ -82,3 +83,8 @@ class SessionAffinityPlacement:
             else f"{home}, where its session began, is not free"
         )
         return [Placement(request, best.id, f"{why}: fewest running requests")]
+
+
+def _digest(session: SessionId) -> bytes:
+    # Two sessions with one digest would share a home, and nothing else.
+    return blake2b(session.encode("utf-8", "surrogatepass"), digest_size=8).digest()
