@@ -9,8 +9,18 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from parrot_backend.core.prefix import PrefixIndexConfig
+from parrot_backend.core.scheduling.baseline_config import BaselineConfig
 
-PlacementName = Literal["paper", "fcfs", "least_loaded"]
+PlacementName = Literal[
+    "paper",
+    "fcfs",
+    "least_loaded",
+    "round_robin",
+    "power_of_two",
+    "session_affinity",
+    "cache_aware",
+    "kv_exact",
+]
 OrderingName = Literal["application", "urgency", "topological", "fcfs"]
 
 
@@ -21,10 +31,11 @@ class SchedulerConfig:
     Attributes:
         placement: Which policy picks engines.
         ordering: Which order ready requests are served in; None takes the placement's own
-            (``urgency`` for ``paper``, ``fcfs`` for ``fcfs``, else ``application``).
+            (``urgency`` for ``paper``, ``application`` for ``least_loaded``, else ``fcfs``).
         max_wait_s: A request that waited longer goes before all others, so nothing starves.
         max_backfill: How many blocked requests may be passed over to place a later one.
         max_shared: How many queued requests that share a prefix are placed together at most.
+        baselines: Settings of the baseline policies.
     """
 
     placement: PlacementName = "paper"
@@ -32,6 +43,7 @@ class SchedulerConfig:
     max_wait_s: float = 30.0
     max_backfill: int = 8
     max_shared: int = 32
+    baselines: BaselineConfig = field(default_factory=BaselineConfig)
 
 
 @dataclass(frozen=True, slots=True)

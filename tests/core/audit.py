@@ -15,7 +15,7 @@ from hashlib import blake2b
 from typing import Any
 
 from parrot_backend.core.commands import AnswerWaiter, Command, StageRequest, StartRequest
-from parrot_backend.core.config import CoreConfig
+from parrot_backend.core.config import CoreConfig, PlacementName
 from parrot_backend.core.control import ControlNode
 from parrot_backend.core.coordinator import Coordinator
 from parrot_backend.core.events import (
@@ -68,7 +68,15 @@ STATE_OF_OUTPUT = {
 }
 
 #: Placements that look at the engines' memory alone.
-BLIND = ("fcfs", "least_loaded")
+BLIND: tuple[PlacementName, ...] = (
+    "fcfs",
+    "least_loaded",
+    "round_robin",
+    "power_of_two",
+    "session_affinity",
+    "cache_aware",
+    "kv_exact",
+)
 
 
 def audited_driver(

@@ -15,7 +15,12 @@ import pytest
 from hypothesis import strategies as st
 
 from parrot_backend.core.commands import AbortRequest, AnswerWaiter
-from parrot_backend.core.config import CoreConfig, EarlyFillConfig, SchedulerConfig
+from parrot_backend.core.config import (
+    CoreConfig,
+    EarlyFillConfig,
+    PlacementName,
+    SchedulerConfig,
+)
 from parrot_backend.core.control import ControlNode
 from parrot_backend.core.control_specs import (
     BodySpec,
@@ -65,6 +70,7 @@ from parrot_backend.core.transforms import JsonField, Split, SplitList, Strip, T
 from parrot_backend.core.variable import Variable
 from parrot_backend.errors import ParrotError
 from tests.core.audit import (
+    BLIND,
     Audit,
     foresight_of,
     mentions,
@@ -111,7 +117,7 @@ TRANSFORMS: tuple[tuple[Transform, ...], ...] = (
 #: Past each of the core's limits now and then: on age, on silence, on idle sessions.
 WAITS_S = (0.5, 1.0, 1.0, 5.0, 5.0, 31.0, 31.0, 125.0, 601.0)
 STEP_TIME = StepTimeModel(0.01, 1e-5, 1e-4, 1e-8, 1e-9, num_samples=9, error=0.1)
-PLACEMENTS = ("paper", "paper", "fcfs", "least_loaded")
+PLACEMENTS: tuple[PlacementName, ...] = tuple(name for blind in BLIND for name in ("paper", blind))
 
 
 class Chaos:
@@ -127,7 +133,7 @@ class Chaos:
         self, seed: int = 0, models: tuple[str, ...] = ("m",), max_backlog: int = 3
     ) -> None:
         scheduler = SchedulerConfig(
-            placement=PLACEMENTS[seed % len(PLACEMENTS)],  # type: ignore[arg-type]
+            placement=PLACEMENTS[seed % len(PLACEMENTS)],
             max_backfill=(8, 0, 2)[seed % 3],
         )
         config = CoreConfig(

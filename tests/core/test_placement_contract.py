@@ -6,14 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parrot_backend.core.config import SchedulerConfig
 from parrot_backend.core.criteria import Objective, ObjectiveClass
 from parrot_backend.core.engine_state import EngineState
 from parrot_backend.core.ids import AttemptId
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.prefix import PrefixChain
-from parrot_backend.core.scheduling.baselines import FcfsPlacement, LeastLoadedPlacement
 from parrot_backend.core.scheduling.paper import PaperPlacement
 from parrot_backend.core.scheduling.placement import ClusterView, PlacementPolicy
+from parrot_backend.core.scheduling.policies import PLACEMENTS
 from tests.core.clusters import make_loaded_engine, make_view
 from tests.core.hypothesis_settings import examples
 from tests.helpers.builders import make_chain, make_objective, make_request
@@ -25,11 +26,7 @@ OBJECTIVES = [
     make_objective(ObjectiveClass.THROUGHPUT),
 ]
 CHAINS = [(), make_chain(("p", 60)), make_chain(("p", 60)), make_chain(("p", 60), ("pq", 90))]
-POLICIES = [
-    pytest.param(PaperPlacement(), id="paper"),
-    pytest.param(FcfsPlacement(), id="fcfs"),
-    pytest.param(LeastLoadedPlacement(), id="least_loaded"),
-]
+POLICIES = [pytest.param(make(SchedulerConfig())[0], id=name) for name, make in PLACEMENTS.items()]
 
 
 @st.composite

@@ -12,7 +12,7 @@ from parrot_backend.core.ids import SessionId
 from parrot_backend.core.prompt import Role
 from parrot_backend.core.transforms import Format, JsonField, Strip
 from parrot_backend.core.variable import VariableState
-from tests.core.audit import audited_driver
+from tests.core.audit import BLIND, audited_driver
 from tests.helpers.builders import (
     make_call,
     make_engine,
@@ -169,7 +169,7 @@ def test_equal_prompts_get_equal_replies() -> None:
     assert driver.variable("a").value == driver.variable("b").value
 
 
-@pytest.mark.parametrize("placement", ["paper", "fcfs", "least_loaded"])
+@pytest.mark.parametrize("placement", ["paper", *BLIND])
 @pytest.mark.parametrize("ordering", [None, "application", "urgency", "topological", "fcfs"])
 def test_value_does_not_depend_on_the_policy(
     placement: PlacementName, ordering: OrderingName | None

@@ -45,7 +45,7 @@ from parrot_backend.core.ids import NodeId, VariableId, WaiterId, name_of
 from parrot_backend.core.nodes import NodeState
 from parrot_backend.core.prefix import PrefixIndexConfig
 from parrot_backend.core.variable import VariableState
-from tests.core.audit import audited_driver
+from tests.core.audit import BLIND, audited_driver
 from tests.core.chaos import SCRIPTS, Chaos, Op
 from tests.core.hypothesis_settings import examples
 from tests.core.random_programs import (
@@ -204,7 +204,7 @@ ANY_PROGRAM = programs() | control_programs()
 @examples(100)
 @given(
     ANY_PROGRAM,
-    st.sampled_from(["paper", "fcfs", "least_loaded"]),
+    st.sampled_from(["paper", *BLIND]),
     st.lists(st.sampled_from([1, 2, 16]), min_size=1, max_size=3),
 )
 def test_program_gives_the_values_that_a_plain_interpreter_gives(

@@ -21,6 +21,7 @@ from parrot_backend.core.scheduling.queue import (
     topological_order,
     urgency_order,
 )
+from tests.core.audit import BLIND
 from tests.core.hypothesis_settings import examples
 from tests.helpers.builders import make_chain, make_objective, make_request
 
@@ -148,8 +149,8 @@ def test_serving_order(ordering: Callable[[Request], OrderKey], expected: list[R
     [
         ("paper", None, urgency_order),
         ("paper", "topological", topological_order),
-        ("fcfs", None, arrival_order),
         ("least_loaded", None, application_order),
+        *((name, None, arrival_order) for name in BLIND if name != "least_loaded"),
         ("paper", "application", application_order),
         ("fcfs", "topological", topological_order),
         ("least_loaded", "fcfs", arrival_order),

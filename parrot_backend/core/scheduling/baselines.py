@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from parrot_backend.core.engine_state import EngineState
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.scheduling.placement import ClusterView, Placement
@@ -32,3 +34,13 @@ class LeastLoadedPlacement:
 def _with_room(request: Request, view: ClusterView) -> list[EngineState]:
     # Objectives are ignored: an engine is bounded by its slots and memory alone.
     return [engine for engine in view.candidates([request]) if engine.fits(request.need_tokens)]
+
+
+def has_room(request: Request, engine: EngineState, view: ClusterView) -> bool:
+    """Tell whether an engine has room for a request beside the prefix of it that it holds."""
+    return engine.fits(view.need_tokens(engine, [request]))
+
+
+def least_loaded(engines: Iterable[EngineState]) -> EngineState:
+    """Return the engine with the fewest running requests; of equals the oldest."""
+    return min(engines, key=lambda engine: (len(engine.running), engine.order))

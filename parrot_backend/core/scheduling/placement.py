@@ -68,7 +68,10 @@ class ClusterView:
 
 
 class PlacementPolicy(Protocol):
-    """Chooses engines. A policy is a function of its arguments and keeps no state."""
+    """Chooses engines. A policy is a function of its arguments, and of its memory if it has one.
+
+    It keeps no state itself: its memory is the scheduler's (``memory.py``), and is only read here.
+    """
 
     def place(self, request: Request, view: ClusterView) -> list[Placement]:
         """Place the request, and perhaps others of the queue with it.

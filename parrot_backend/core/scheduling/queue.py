@@ -57,7 +57,15 @@ _OLD_ORDERINGS: dict[Callable[[Request], OrderKey], Callable[[Request], OrderKey
     urgency_order: topological_order
 }
 
-_OWN_ORDERING: dict[str, OrderingName] = {"paper": "urgency", "fcfs": "fcfs"}
+_OWN_ORDERING: dict[str, OrderingName] = {
+    "paper": "urgency",
+    "fcfs": "fcfs",
+    "round_robin": "fcfs",
+    "power_of_two": "fcfs",
+    "session_affinity": "fcfs",
+    "cache_aware": "fcfs",
+    "kv_exact": "fcfs",
+}
 
 
 def ordering_of(config: SchedulerConfig) -> Callable[[Request], OrderKey]:

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from parrot_backend.core.config import PlacementName, SchedulerConfig
+from parrot_backend.core.config import SchedulerConfig
 from parrot_backend.core.criteria import Objective, ObjectiveClass
 from parrot_backend.core.engine_state import EngineState
 from parrot_backend.core.events import EngineInfo
 from parrot_backend.core.ids import AttemptId, EngineId
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.prefix import PrefixIndex, PrefixIndexConfig
-from parrot_backend.core.scheduling.baselines import FcfsPlacement, LeastLoadedPlacement
-from parrot_backend.core.scheduling.paper import PaperPlacement
-from parrot_backend.core.scheduling.placement import ClusterView, Placement, PlacementPolicy
+from parrot_backend.core.scheduling.placement import ClusterView, Placement
+from parrot_backend.core.scheduling.policies import make_policy
 from parrot_backend.core.scheduling.queue import WaitingQueue, ordering_of
-
-PLACEMENTS: dict[PlacementName, Callable[[], PlacementPolicy]] = {
-    "paper": PaperPlacement,
-    "fcfs": FcfsPlacement,
-    "least_loaded": LeastLoadedPlacement,
-}
 
 
 class Scheduler:
@@ -29,7 +22,7 @@ class Scheduler:
     def __init__(self, config: SchedulerConfig, prefix_config: PrefixIndexConfig) -> None:
         self._config = config
         self._min_prefix_tokens = prefix_config.min_tokens
-        self._policy = PLACEMENTS[config.placement]()
+        self._policy, self._memory = make_policy(config)
         self._queues: dict[str | None, WaitingQueue] = {}
         self.prefixes = PrefixIndex(prefix_config)
         self.engines: dict[EngineId, EngineState] = {}
@@ -63,6 +56,7 @@ class Scheduler:
         """Stop placing on an engine, and return its last account."""
         self.prefixes.remove_engine(engine)
         self._free.pop(engine, None)
+        self._memory.lost(engine)
         return self.engines.pop(engine)
 
     def enqueue(self, request: Request) -> None:
@@ -103,6 +97,7 @@ class Scheduler:
         state = self.engines[engine]
         state.remove(attempt)
         self._note_slots(state)
+        self._memory.ended(attempt, engine)
 
     def schedule(
         self, now_s: float, name_attempt: Callable[[Request], AttemptId]
@@ -200,6 +195,7 @@ class Scheduler:
         )
         self._note_slots(engine)
         self.prefixes.record(engine_id, request.sharing)
+        self._memory.placed(request, attempt, engine)
 
     def _remove(self, request: Request) -> None:
         queue = self._queues[request.model]
