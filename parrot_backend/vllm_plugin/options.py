@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from parrot_backend.vllm_plugin.pacing import PacingOptions
+from parrot_backend.core.pacing import PacingOptions
 from parrot_backend.vllm_plugin.pins import PinOptions
 from parrot_backend.vllm_plugin.waiting import WaitingOptions
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import islice, takewhile
 from typing import Any
 
+from parrot_backend.core.pacing import Pacer, StepPlan
 from parrot_backend.core.step_time import StepTimeFitter, StepWork
 from parrot_backend.vllm_compat.seams import CoreRequest, CoreSeam
 from parrot_backend.vllm_plugin.admission import Admission
@@ -18,7 +19,6 @@ from parrot_backend.vllm_plugin.figures import Figures
 from parrot_backend.vllm_plugin.hints import Hints, RequestClass
 from parrot_backend.vllm_plugin.keeper import PrefixKeeper
 from parrot_backend.vllm_plugin.options import PluginOptions
-from parrot_backend.vllm_plugin.pacing import Pacer, StepPlan
 from parrot_backend.vllm_plugin.report import ReportLog
 from parrot_backend.vllm_plugin.room import RoomMaker
 from parrot_backend.vllm_plugin.roster import UNHINTED_CLASS, Roster

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from parrot_backend.core.step_time import StepTimeModel
-from parrot_backend.vllm_plugin.hints import RequestClass
+from parrot_backend.core.request_class import RequestClass
 
 
 class PacedRequest(Protocol):
