@@ -12,6 +12,7 @@ from typing import Any
 
 from parrot_backend.core.pacing import Pacer, StepPlan
 from parrot_backend.core.step_time import StepTimeFitter, StepWork
+from parrot_backend.core.waiting import WaitingRequests
 from parrot_backend.vllm_compat.seams import CoreRequest, CoreSeam
 from parrot_backend.vllm_plugin.admission import Admission
 from parrot_backend.vllm_plugin.calls import Calls
@@ -25,7 +26,6 @@ from parrot_backend.vllm_plugin.roster import UNHINTED_CLASS, Roster
 from parrot_backend.vllm_plugin.splicer import Splicer
 from parrot_backend.vllm_plugin.steady import SteadyDecoding
 from parrot_backend.vllm_plugin.step_work import work_of
-from parrot_backend.vllm_plugin.waiting import WaitingRequests
 
 #: Order of requests when their hints are not to count.
 _NO_ORDER = Hints(request_class=UNHINTED_CLASS)
