@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 
+from parrot_backend.sim.kv_names import NameBook
 from parrot_backend.sim.kv_node import FreeQueue, FreeRun, KvNode
 
 #: What a boundary is here: a name of all before it, and its length in tokens.
@@ -49,11 +50,14 @@ class KvCache:
         num_blocks: How many there are.
         block_tokens: Tokens of one.
 
+        names: Is told which boundaries are cached no longer; None if nobody asks.
+
     Attributes:
         num_free: Blocks that nobody holds, cached or not.
     """
 
-    def __init__(self, num_blocks: int, block_tokens: int) -> None:
+    def __init__(self, num_blocks: int, block_tokens: int, names: NameBook | None = None) -> None:
+        self.names = names
         self.block_tokens = block_tokens
         self.num_blocks = num_blocks
         self.num_free = num_blocks
@@ -299,6 +303,8 @@ class KvCache:
             run.high -= taken
             node.cached -= taken
             num_blocks -= taken
+            if node.names and self.names is not None:
+                self.names.lost(node)
             if run.high == run.low:
                 del self._queue[run]
                 del node.free[0]

@@ -6,10 +6,10 @@ is not taken for one that nobody served. What was let in for its age is not pree
 
 from __future__ import annotations
 
+from parrot_backend.core.pacing import StepPlan
 from parrot_backend.vllm_compat.seams import CoreRequest, CoreSeam
 from parrot_backend.vllm_plugin.hints import RequestClass
 from parrot_backend.vllm_plugin.options import PluginOptions
-from parrot_backend.vllm_plugin.pacing import StepPlan
 from parrot_backend.vllm_plugin.room import RoomMaker
 
 

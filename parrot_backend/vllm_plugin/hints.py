@@ -11,8 +11,9 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import NamedTuple, TypeVar
+
+from parrot_backend.core.request_class import RequestClass as RequestClass
 
 _V = TypeVar("_V")
 
@@ -26,22 +27,6 @@ _MAX_UNKNOWN_REPORTED = 8
 _MAX_S = 1e9
 # JSON can spell them, and msgpack, in which reports are told, cannot.
 _SURROGATES = re.compile("[\ud800-\udfff]")
-
-
-class RequestClass(IntEnum):
-    """What is wanted of a request, the most urgent first.
-
-    Attributes:
-        LATENCY: Somebody waits for it.
-        TASK_GROUP: Member of a group whose completion as a group counts.
-        THROUGHPUT: Nobody waits for it in particular.
-        FILL: Prefill ahead of need, in spare capacity only.
-    """
-
-    LATENCY = 0
-    TASK_GROUP = 1
-    THROUGHPUT = 2
-    FILL = 3
 
 
 _CLASSES = {request_class.name.lower(): request_class for request_class in RequestClass}

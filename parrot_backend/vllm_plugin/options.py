@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from parrot_backend.vllm_plugin.pacing import PacingOptions
+from parrot_backend.core.pacing import PacingOptions
+from parrot_backend.core.waiting import WaitingOptions
 from parrot_backend.vllm_plugin.pins import PinOptions
-from parrot_backend.vllm_plugin.waiting import WaitingOptions
 
 
 @dataclass(frozen=True, slots=True)

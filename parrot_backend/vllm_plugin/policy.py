@@ -10,7 +10,9 @@ from dataclasses import replace
 from itertools import islice, takewhile
 from typing import Any
 
+from parrot_backend.core.pacing import Pacer, StepPlan
 from parrot_backend.core.step_time import StepTimeFitter, StepWork
+from parrot_backend.core.waiting import WaitingRequests
 from parrot_backend.vllm_compat.seams import CoreRequest, CoreSeam
 from parrot_backend.vllm_plugin.admission import Admission
 from parrot_backend.vllm_plugin.calls import Calls
@@ -18,14 +20,12 @@ from parrot_backend.vllm_plugin.figures import Figures
 from parrot_backend.vllm_plugin.hints import Hints, RequestClass
 from parrot_backend.vllm_plugin.keeper import PrefixKeeper
 from parrot_backend.vllm_plugin.options import PluginOptions
-from parrot_backend.vllm_plugin.pacing import Pacer, StepPlan
 from parrot_backend.vllm_plugin.report import ReportLog
 from parrot_backend.vllm_plugin.room import RoomMaker
 from parrot_backend.vllm_plugin.roster import UNHINTED_CLASS, Roster
 from parrot_backend.vllm_plugin.splicer import Splicer
 from parrot_backend.vllm_plugin.steady import SteadyDecoding
 from parrot_backend.vllm_plugin.step_work import work_of
-from parrot_backend.vllm_plugin.waiting import WaitingRequests
 
 #: Order of requests when their hints are not to count.
 _NO_ORDER = Hints(request_class=UNHINTED_CLASS)

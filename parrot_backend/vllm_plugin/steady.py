@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from parrot_backend.core.pacing import StepPlan
 from parrot_backend.vllm_compat.seams import CoreRequest, CoreSeam
-from parrot_backend.vllm_plugin.pacing import StepPlan
 
 #: After so many steps there is a plan again: times of steps are learnt, and pins expire.
 MAX_STEPS = 7

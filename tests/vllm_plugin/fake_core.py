@@ -12,9 +12,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from parrot_backend.core.pacing import StepPlan
 from parrot_backend.core.step_time import StepTimeModel, StepWork
 from parrot_backend.vllm_plugin.options import PluginOptions
-from parrot_backend.vllm_plugin.pacing import StepPlan
 from parrot_backend.vllm_plugin.policy import ApplicationPolicy
 from parrot_backend.vllm_plugin.prefixes import Hash
 from tests.vllm_plugin.fake_pool import Block, FakePool

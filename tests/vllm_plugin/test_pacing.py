@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parrot_backend.core.pacing import Pacer, PacingOptions, StepPlan
 from parrot_backend.core.step_time import StepTimeModel, StepWork
 from parrot_backend.vllm_plugin.hints import RequestClass
-from parrot_backend.vllm_plugin.pacing import Pacer, PacingOptions, StepPlan
 from tests.core.hypothesis_settings import examples
 
 LATENCY, GROUP, THROUGHPUT, FILL = RequestClass

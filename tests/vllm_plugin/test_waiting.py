@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parrot_backend.vllm_plugin import waiting as waiting_module
+from parrot_backend.core import waiting as waiting_module
+from parrot_backend.core.waiting import WaitingOptions, WaitingRequests
 from parrot_backend.vllm_plugin.hints import Hints, RequestClass
-from parrot_backend.vllm_plugin.waiting import WaitingOptions, WaitingRequests
 from tests.core.hypothesis_settings import examples
 
 L, G, T, F = RequestClass
@@ -33,7 +33,9 @@ def pop_all(waiting: WaitingRequests[str]) -> list[str]:
 
 
 def first_hints(waiting: WaitingRequests[Any]) -> Hints:
-    return waiting._entries[waiting.first()].hints
+    hints = waiting._entries[waiting.first()].hints
+    assert isinstance(hints, Hints)
+    return hints
 
 
 def admit(waiting: WaitingRequests[str], tokens: int = 100) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from parrot_backend.core.request_class import RequestClass
 from parrot_backend.core.step_time import StepTimeModel
-from parrot_backend.vllm_plugin.hints import RequestClass
 
 
 class PacedRequest(Protocol):

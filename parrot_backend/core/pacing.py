@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from parrot_backend.core.request_class import RequestClass
+from parrot_backend.core.step_budget import PacedRequest, StepBudget
 from parrot_backend.core.step_time import StepTimeModel, StepWork
-from parrot_backend.vllm_plugin.hints import RequestClass
-from parrot_backend.vllm_plugin.step_budget import PacedRequest, StepBudget
 
 T = TypeVar("T", bound=PacedRequest)
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-from parrot_backend.vllm_plugin.waiting_lane import Entry, Lane, SortedValues, SortKey
+from parrot_backend.core.waiting_lane import Entry, Lane, SortedValues, SortKey
 
 T = TypeVar("T")
 

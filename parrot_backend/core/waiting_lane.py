@@ -10,14 +10,45 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import merge
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from parrot_backend.vllm_plugin.hints import Hints
+from parrot_backend.core.request_class import RequestClass
 
 T = TypeVar("T")
 V = TypeVar("V")
 
 SortKey = tuple[float, ...]
+
+
+class Ranked(Protocol):
+    """What the order goes by.
+
+    Attributes:
+        request_class: What is wanted of the request.
+        deadline_s: When it should be done; None for no deadline.
+        tenant: Whose it is.
+        group: Task group that it belongs to.
+        path_length: Longest remaining path after it, in requests.
+        prefix_group: Requests with an equal one share a prefix of the prompt.
+    """
+
+    @property
+    def request_class(self) -> RequestClass: ...  # noqa: D102
+
+    @property
+    def deadline_s(self) -> float | None: ...  # noqa: D102
+
+    @property
+    def tenant(self) -> str: ...  # noqa: D102
+
+    @property
+    def group(self) -> str | None: ...  # noqa: D102
+
+    @property
+    def path_length(self) -> int: ...  # noqa: D102
+
+    @property
+    def prefix_group(self) -> str | None: ...  # noqa: D102
 
 
 class SortedValues(Generic[V]):
@@ -79,7 +110,7 @@ class Entry(Generic[T]):
     """
 
     item: T
-    hints: Hints
+    hints: Ranked
     arrival_s: float
     since_s: float
     order: int
@@ -101,7 +132,7 @@ class _Unit(Generic[T]):
 
     __slots__ = ("_has_begun", "_path_lengths", "members", "prefix_group")
 
-    def __init__(self, hints: Hints, *, has_begun: bool) -> None:
+    def __init__(self, hints: Ranked, *, has_begun: bool) -> None:
         self.members: SortedValues[Entry[T]] = SortedValues()
         self.prefix_group = hints.prefix_group if hints.group is None else None
         self._has_begun = has_begun

@@ -21,9 +21,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from parrot_backend.vllm_plugin.hints import Hints, RequestClass
-from parrot_backend.vllm_plugin.waiting_lane import Entry, SortedValues, SortKey
-from parrot_backend.vllm_plugin.waiting_tenants import TenantLanes, TenantShares
+from parrot_backend.core.request_class import RequestClass
+from parrot_backend.core.waiting_lane import Entry, Ranked, SortedValues, SortKey
+from parrot_backend.core.waiting_tenants import TenantLanes, TenantShares
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ class WaitingRequests(Generic[T]):
         for entry in self._in_order():
             yield entry.item
 
-    def add(self, item: T, hints: Hints, arrival_s: float, since_s: float | None = None) -> None:
+    def add(self, item: T, hints: Ranked, arrival_s: float, since_s: float | None = None) -> None:
         """Put in a request; one that is here already is replaced.
 
         Args:
@@ -97,7 +97,7 @@ class WaitingRequests(Generic[T]):
         self._leave(entry)
         return True
 
-    def update(self, item: T, hints: Hints) -> None:
+    def update(self, item: T, hints: Ranked) -> None:
         """Give a request new hints, and its place accordingly; without effect if it is not here."""
         entry = self._entries.get(item)
         if entry is None:
@@ -141,7 +141,7 @@ class WaitingRequests(Generic[T]):
             entry.is_old = True
             self._put_in_order(entry)
 
-    def note_admitted(self, hints: Hints, tokens: int) -> None:
+    def note_admitted(self, hints: Ranked, tokens: int) -> None:
         """Account for a request that begins to run.
 
         Args:
@@ -221,5 +221,5 @@ class WaitingRequests(Generic[T]):
                 del self._groups[hints.group]
 
 
-def _level(hints: Hints) -> SortKey:
+def _level(hints: Ranked) -> SortKey:
     return (hints.request_class, math.inf if hints.deadline_s is None else hints.deadline_s)
