@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator
+from itertools import pairwise
 
 from parrot_backend.core.criteria import Criteria
 from parrot_backend.sim.program import Arrival, Constant, Piece
@@ -81,7 +82,7 @@ def forks(requests: Iterable[TracedRequest], block_tokens: int) -> frozenset[Blo
     followed_by = dict[Block, Block]()
     for request in requests:
         blocks = _blocks(request, block_tokens)
-        for block, then in zip(blocks, blocks[1:], strict=False):
+        for block, then in pairwise(blocks):
             if followed_by.setdefault(block, then) != then:
                 found.add(block)
         found.update(blocks[-1:])

@@ -32,7 +32,7 @@ class Team:
 
     def own(self, name: str, length: LengthRange) -> tuple[Piece, ...]:
         """Return a text of this job; keep it to use it again."""
-        return text(f"{self._job}/{name}", length.draw(self._rng))
+        return text(f"{self._app}/{self._job}/{name}", length.draw(self._rng))
 
     def ask(
         self, name: str, stage: str, length: LengthRange, *parts: Piece | Iterable[Piece]
