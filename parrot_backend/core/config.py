@@ -79,6 +79,21 @@ class DiscoveryConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class OptimiserConfig:
+    """Settings of the plan optimiser.
+
+    Attributes:
+        prunes: Calls that nobody can want are not run.
+        merges: Equal deterministic calls of a tenant run once while one of them is on its way.
+        result_cache_bytes: Results of such calls that are kept for later ones; 0 for none.
+    """
+
+    prunes: bool = True
+    merges: bool = True
+    result_cache_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class CoreConfig:
     """Settings of the coordinator.
 
@@ -104,6 +119,7 @@ class CoreConfig:
     prefix_index: PrefixIndexConfig = field(default_factory=PrefixIndexConfig)
     early_fill: EarlyFillConfig = field(default_factory=EarlyFillConfig)
     discovery: DiscoveryConfig = field(default_factory=DiscoveryConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     retain_prefixes: bool = True
     splice: bool = False
     max_nodes_per_session: int = 10_000

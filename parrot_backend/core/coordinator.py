@@ -40,8 +40,11 @@ from parrot_backend.core.events import (
 from parrot_backend.core.fleet import Fleet
 from parrot_backend.core.graph import GraphDelta
 from parrot_backend.core.ids import EngineId, SessionId, VariableId, name_of, variable_id
-from parrot_backend.core.nodes import NodeState
+from parrot_backend.core.nodes import Node, NodeState, Request
+from parrot_backend.core.optimiser import Optimiser
 from parrot_backend.core.progress import Progress
+from parrot_backend.core.pruning import unneeded
+from parrot_backend.core.reuse import Reuse
 from parrot_backend.core.session import Session
 from parrot_backend.core.session_book import SessionBook
 from parrot_backend.core.tool_support import check_tools
@@ -58,6 +61,7 @@ class Coordinator:
         self._book = SessionBook()
         self._fleet = Fleet(config, self._emit)
         self._progress = Progress(config, self._book, self._fleet, self._emit)
+        self._reuse = Reuse(self._book, self._fleet, self._progress)
 
     # --- reading ---------------------------------------------------------------------------
 
@@ -74,7 +78,7 @@ class Coordinator:
     @property
     def num_waiting(self) -> int:
         """Ready requests that no engine has taken yet."""
-        return self._fleet.num_waiting
+        return self._fleet.num_waiting + self._progress.optimiser.num_following
 
     @property
     def num_unfinished_calls(self) -> int:
@@ -85,6 +89,11 @@ class Coordinator:
     def num_discovery_chars(self) -> int:
         """Text that is remembered to find it again in prompts."""
         return self._progress.annotator.num_chars
+
+    @property
+    def optimiser(self) -> Optimiser:
+        """What the optimiser has done, to be read only."""
+        return self._progress.optimiser
 
     @property
     def num_active_calls(self) -> int:
@@ -156,6 +165,7 @@ class Coordinator:
                 self._fire(event.timer, now_s)
             case _:
                 assert_never(event)
+        self._reuse.carry_on(now_s)
         for request in self._fleet.place(now_s):
             self._progress.look_ahead(request)
         self._fleet.resume_fills()
@@ -193,10 +203,18 @@ class Coordinator:
                 session.annotate(session.find(wanted.variable), wanted.criteria)
         self._progress.deduce(session)
         propagation = self._progress.propagation(session, now_s)
+        if self._config.optimiser.prunes and event.is_new and event.close and event.wanted:
+            propagation.prune(self._unneeded(session, event, delta))
         propagation.admit(delta.nodes)
         self._progress.carry_out(session, propagation.effects, now_s)
         self._progress.expect(session, delta.nodes)
         self._want(session, event, now_s)
+
+    def _unneeded(self, session: Session, event: GraphSubmitted, delta: GraphDelta) -> list[Node]:
+        """Return new nodes that nothing is made of that is wanted, now or ever."""
+        nodes = unneeded(session.graph, delta.nodes, (w.variable for w in event.wanted))
+        self._progress.optimiser.num_pruned += sum(isinstance(n, Request) for n in nodes)
+        return nodes
 
     def _check(self, event: GraphSubmitted, delta: GraphDelta) -> None:
         for call in calls_of(event.nodes):

@@ -163,12 +163,16 @@ class Fleet:
         if request is not None:
             self.enqueue(request, now_s)
 
-    def enqueue(self, request: Request, now_s: float) -> None:
-        """Queue a ready request. One without a model gets the default, as soon as there is one."""
-        self.settle_model(request)
+    def prepare(self, request: Request) -> None:
+        """Note what the prompt of a ready request shares, and how long it is."""
         request.prefixes = self.foresight.complete(request, prefix_seed(request), self._rate.value)
         in_front = int(len(request.chat.prompt_text) * self._rate.value)
         request.prompt_tokens = in_front + (request.prefixes[-1].tokens if request.prefixes else 0)
+
+    def enqueue(self, request: Request, now_s: float) -> None:
+        """Queue a ready request. One without a model gets the default, as soon as there is one."""
+        self.settle_model(request)
+        self.prepare(request)
         staged = self.splicing.take(request)
         if staged is not None and staged.engine in self.scheduler.engines:
             self._adopt(request, staged, now_s)

@@ -35,10 +35,11 @@ class NodeState(Enum):
 
 _ENDED = frozenset({NodeState.FINISHED, NodeState.FAILED, NodeState.CANCELLED})
 
-#: Legal moves. RUNNING -> READY is a retry after an engine failed.
+#: Legal moves. RUNNING -> READY is a retry after an engine failed, READY -> FINISHED a request that
+#: got the result of an equal one.
 NODE_TRANSITIONS: dict[NodeState, frozenset[NodeState]] = {
     NodeState.WAITING: frozenset({NodeState.READY}) | _ENDED,
-    NodeState.READY: frozenset({NodeState.RUNNING, NodeState.FAILED, NodeState.CANCELLED}),
+    NodeState.READY: frozenset({NodeState.RUNNING}) | _ENDED,
     NodeState.RUNNING: frozenset({NodeState.READY}) | _ENDED,
     NodeState.FINISHED: frozenset(),
     NodeState.FAILED: frozenset(),

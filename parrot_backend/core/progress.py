@@ -17,6 +17,7 @@ from parrot_backend.core.following import Following
 from parrot_backend.core.foresight import requests_fed_by
 from parrot_backend.core.ids import EngineId, WaiterId
 from parrot_backend.core.nodes import Node, NodeState, Request
+from parrot_backend.core.optimiser import Optimiser
 from parrot_backend.core.propagation import Propagation
 from parrot_backend.core.session import Session
 from parrot_backend.core.session_book import SessionBook
@@ -37,6 +38,7 @@ class Progress:
         waiters: Who waits for what.
         following: Streams that report instances.
         annotator: What is found in the texts of calls.
+        optimiser: Which calls need no engine.
         num_unfinished: Requests of all sessions that have not ended.
     """
 
@@ -49,6 +51,7 @@ class Progress:
         self.waiters = Waiters(emit)
         self.following = Following(emit, self.waiters.attach)
         self.annotator = Annotator(config.discovery)
+        self.optimiser = Optimiser(config.optimiser, fleet)
         self.num_unfinished = 0
         self._num_requests = 0
 
@@ -80,6 +83,7 @@ class Progress:
         request.usage = event.usage
         request.move(NodeState.FINISHED)
         request.finished_s = now_s
+        self.optimiser.finished(request, event)
         if request.first_token_s is None:
             assert request.placed_s is not None
             began_s = now_s - (event.usage.decode_s or 0.0)
@@ -258,6 +262,7 @@ class Progress:
                 if variable.failure is not None:
                     self.num_unfinished -= 1
                     session.count_ended(now_s)
+                    self.optimiser.failed(node, variable)
             if variable.failure is not None and node is not None:
                 self._fleet.foresight.forget(node.id)
                 self._fleet.splicing.drop(node.id)
@@ -267,7 +272,7 @@ class Progress:
                 self.expect(session, session.graph.consumers(variable))
         for request in effects.ready:
             if not request.has_ended:
-                self._fleet.enqueue(request, now_s)
+                self.optimiser.begin(request, now_s)
         if effects.added:
             self.expect(session, effects.added)
 

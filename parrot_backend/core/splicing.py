@@ -101,6 +101,10 @@ class Splicing:
         self.drop(request.id)
         return None
 
+    def holds(self, node: NodeId) -> bool:
+        """Tell whether an engine has a request already."""
+        return node in self._staged
+
     def drop(self, node: NodeId) -> None:
         """Take a request back, if it is staged."""
         staged = self._staged.pop(node, None)

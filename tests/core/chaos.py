@@ -18,6 +18,7 @@ from parrot_backend.core.commands import AbortRequest, AnswerWaiter
 from parrot_backend.core.config import (
     CoreConfig,
     EarlyFillConfig,
+    OptimiserConfig,
     PlacementName,
     SchedulerConfig,
 )
@@ -145,6 +146,9 @@ class Chaos:
                 max_per_engine=1 + seed % 2,
                 max_backlog=max_backlog,
             ),
+            optimiser=OptimiserConfig(
+                merges=seed % 3 != 2, result_cache_bytes=(0, 3_000, 100_000)[seed // 2 % 3]
+            ),
             retain_prefixes=seed % 7 != 6,
             splice=seed % 4 != 3,
             max_nodes_per_session=40,
@@ -261,7 +265,9 @@ class Chaos:
         segments: list[Segment] = [Role("user")] if chosen % 2 else []
         segments += [Text("a prompt that some share " * (chosen % 3) + "."), *inputs]
         for i, output in enumerate(outputs):
-            segments += [Output(output, Sampling(max_tokens=(8, 40, 300)[(chosen + i) % 3]))]
+            max_tokens, is_greedy = (8, 40, 300)[(chosen + i) % 3], chosen % 8 < 5
+            sampling = Sampling(max_tokens=max_tokens, temperature=0.0 if is_greedy else 1.0)
+            segments += [Output(output, sampling)]
             segments += [Text(f" and {i} ")] * (chosen % 2)
         model = (None, *self._models)[chosen % (1 + len(self._models))]
         return CallSpec(self._name("c"), tuple(segments), model), outputs
