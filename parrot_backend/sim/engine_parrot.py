@@ -49,6 +49,12 @@ class ParrotRules:
         self._waiting: WaitingRequests[Live] = WaitingRequests(WaitingOptions(_MAX_WAIT_S))
         self._room = Room(machine, keeper, self._preempt)
         self._now_s = 0.0
+        #: Alive requests of each class, and those with a target per token.
+        self._num_alive = [0] * len(RequestClass)
+        self._num_targets = 0
+        #: Who has begun with its prompt and is not done, and whether the last step held anybody.
+        self._prefilling: list[Live] = []
+        self._holds = False
 
     @property
     def num_waiting(self) -> int:
@@ -61,21 +67,35 @@ class ParrotRules:
 
     def add(self, live: Live) -> None:
         """A request has come."""
+        self._count(live, 1)
+        self._enqueue(live)
+
+    def _enqueue(self, live: Live) -> None:
         self._waiting.add(live, live.rank(), live.arrival_s, live.waits_since_s)
 
     def remove(self, live: Live) -> None:
         """A request is given up that waits."""
         self._waiting.remove(live)
+        self._count(live, -1)
 
     def update(self, live: Live, objective: Objective, remaining: int) -> None:
         """More is known of a request."""
+        self._count(live, -1)
         live.set_objective(objective, remaining)
+        self._count(live, 1)
         if live in self._waiting:
             self._waiting.update(live, live.rank())
 
     def ended(self, live: Live) -> None:
         """A request that ran has ended or was given up."""
         self._room.forget(live)
+        self._count(live, -1)
+        if live in self._prefilling:
+            self._prefilling.remove(live)
+
+    def _count(self, live: Live, change: int) -> None:
+        self._num_alive[live.request_class] += change
+        self._num_targets += change * (live.tpot_s is not None)
 
     def plan(self, now_s: float) -> int:
         """Choose what the next steps compute; return how many are alike, 0 for none."""
@@ -90,19 +110,26 @@ class ParrotRules:
 
     def _plan(self, now_s: float) -> int:
         machine, waiting = self._machine, self._waiting
-        waiting.promote_old(now_s)
         self._keeper.expire(now_s)
         self._room.begin_step()
         coming: list[Live] = []
         if waiting:
+            waiting.promote_old(now_s)
             self._room.reclaim_for(waiting.first(), now_s)
-            urgent = list(takewhile(_is_urgent, islice(waiting, _MAX_LOOKED_AT)))
-            coming = [live for live in urgent if self._room.make_for(live, now_s)]
-        plan = self._paced(coming, now_s)
-        self._room.make_for_step(plan.order, plan.held, now_s)
-        self._seat(plan)
+            if len(waiting) > 1 or not self._is_alike:
+                urgent = list(takewhile(_is_urgent, islice(waiting, _MAX_LOOKED_AT)))
+                coming = [live for live in urgent if self._room.make_for(live, now_s)]
+        if self._is_alike and not self._holds:
+            plan = self._alike(coming)
+        else:
+            plan = self._paced(coming, now_s)
+            self._room.make_for_step(plan.order, plan.held, now_s)
+            self._seat(plan)
         was_preempted = self._make_room(plan.order, now_s)
-        self._compute(plan, may_admit=not was_preempted)
+        if self._prefilling or waiting or plan.order:
+            self._compute(plan, may_admit=not was_preempted)
+            self._prefilling = [x for x, _ in machine.chunks if x.computed < x.target_tokens]
+        self._holds = bool(plan.held)
         batch = machine.batch
         if machine.chunks:
             return 1
@@ -111,13 +138,23 @@ class ParrotRules:
         if plan.held:
             return 1
         num_steps = batch.num_steps_within(machine.num_free, batch.steps_to_end)
-        return num_steps if self._is_alike() else min(num_steps, _STEPS_PER_PLAN)
+        return num_steps if self._is_alike else min(num_steps, _STEPS_PER_PLAN)
 
+    @property
     def _is_alike(self) -> bool:
-        """Tell whether pacing could hold nobody in steps of decoding alone."""
-        running = iter(self._machine.running)
-        first = next(running).request_class
-        return all(live.request_class is first for live in running)
+        """Whether pacing could hold nobody: all are of one class, and none has a target."""
+        latency, group, throughput, fill = self._num_alive
+        if latency:
+            return not (group or throughput or fill or self._num_targets)
+        return not fill
+
+    def _alike(self, coming: list[Live]) -> StepPlan[Live]:
+        """Return what pacing would, but for those that decode anyway."""
+        max_tokens = None
+        if self._num_alive[RequestClass.LATENCY] and len(self._waiting) > 1:
+            max_tokens = self._machine.batch.num_requests
+            max_tokens += sum(live.remaining_tokens for live in (*self._prefilling, *coming))
+        return StepPlan(list(self._prefilling), [], max_tokens, admits_others=True)
 
     def _paced(self, coming: list[Live], now_s: float) -> StepPlan[Live]:
         """Return who takes part in the next step, in the order in which they get tokens."""
@@ -145,15 +182,19 @@ class ParrotRules:
     def _make_room(self, order: list[Live], now_s: float) -> bool:
         """As vLLM does: the last in order give up their blocks until the others can go on."""
         machine = self._machine
+        most = machine.spec.max_step_tokens
         was_preempted = False
-        while order:
-            chunks = [x for x in order if not x.is_decoding]
-            most = machine.spec.max_step_tokens
+        while machine.running:
             needed = machine.batch.num_blocks_for(1)
-            needed += sum(machine.num_blocks_for(x, min(x.remaining_tokens, most)) for x in chunks)
+            for live in order:
+                if not live.is_decoding:
+                    needed += machine.num_blocks_for(live, min(live.remaining_tokens, most))
+            if needed > machine.cache.num_free:
+                self._keeper.reclaim(needed - machine.cache.num_free)
             if needed <= machine.cache.num_free:
                 break
-            self._preempt(order.pop(), now_s)
+            victim = order.pop() if order else next(reversed(machine.running))
+            self._preempt(victim, now_s)
             was_preempted = True
         return was_preempted
 
@@ -214,7 +255,9 @@ class ParrotRules:
 
     def _preempt(self, live: Live, now_s: float) -> None:
         self._machine.preempt(live, now_s)
-        self.add(live)
+        if live in self._prefilling:
+            self._prefilling.remove(live)
+        self._enqueue(live)
 
 
 def _is_urgent(live: Live) -> bool:
