@@ -7,21 +7,21 @@ part after the step that is in progress then.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import math
 from typing import Protocol
 
 from parrot_backend.core.criteria import Objective
 from parrot_backend.core.ids import AttemptId
+from parrot_backend.sim.engine_checks import check, problem_of
+from parrot_backend.sim.engine_keeper import Keeper
 from parrot_backend.sim.engine_live import Live
 from parrot_backend.sim.engine_machine import Machine
+from parrot_backend.sim.engine_parrot import ParrotRules
 from parrot_backend.sim.engine_seam import Finished, Refused, SimEvent, SimRequest
 from parrot_backend.sim.engine_vllm import VllmRules
-from parrot_backend.sim.kv_node import KvNode
-from parrot_backend.sim.latency import ScaledLatency, steps_within
+from parrot_backend.sim.kv_names import NameBook
+from parrot_backend.sim.latency import ScaledLatency, step_time_of, steps_within
 from parrot_backend.sim.spec import EngineSpec
-
-#: Ended requests whose output can still be named (the plug-in's number).
-_MAX_ENDED = 1024
 
 
 class Rules(Protocol):
@@ -58,19 +58,25 @@ class ContinuousBatchingEngine:
 
     Args:
         spec: What it is.
+        reports_cache: Whether it tells what its cache holds.
 
     Raises:
         ValueError: Its numbers contradict each other.
     """
 
-    def __init__(self, spec: EngineSpec) -> None:
-        _check(spec)
+    def __init__(self, spec: EngineSpec, *, reports_cache: bool = False) -> None:
+        check(spec)
         self.spec = spec
-        self.machine = Machine(spec)
-        self._rules: Rules = VllmRules(self.machine)
+        has_pins = spec.rules == "parrot" and spec.caches_prefixes
+        follows = spec.caches_prefixes and (has_pins or reports_cache)
+        names = NameBook(spec.block_tokens) if follows else None
+        self.machine = Machine(spec, names)
+        self._keeper = Keeper(self.machine.cache, pins=has_pins, names=names)
+        self._reports_cache = reports_cache
+        self._rules = self._create_rules()
         self._latency = spec.latency
         self._lives: dict[AttemptId, Live] = {}
-        self._ended: OrderedDict[AttemptId, KvNode] = OrderedDict()
+        self._retains: list[tuple[bytes, AttemptId | None]] = []
         self._events: list[SimEvent] = []
         self._num_started = 0
         self._factor = self._factor_in_use = 1.0
@@ -82,18 +88,26 @@ class ContinuousBatchingEngine:
         #: When the next run is to begin, if none is in progress.
         self._due_s: float | None = None
 
+    def _create_rules(self) -> Rules:
+        if self.spec.rules == "vllm":
+            return VllmRules(self.machine, self._keeper)
+        return ParrotRules(self.machine, self._keeper, step_time_of(self.spec.latency))
+
     # --- the seam -----------------------------------------------------------------------------
 
     def start(self, request: SimRequest, now_s: float) -> None:
         """Queue an attempt."""
-        problem = self._problem(request)
+        problem = problem_of(request, self.spec)
         if problem:
             self._events.append(Refused(request.attempt, now_s, problem))
             return
-        live = Live(request, self._num_started, now_s)
+        live = Live(request, self._num_started, now_s, self.machine.batch)
         self._num_started += 1
         self._lives[request.attempt] = live
         self._rules.add(live)
+        if request.retain:
+            self._retains.extend((key, None) for key in request.retain)
+        self._keeper.arrived(live)
         self._interrupt(now_s)
 
     def abort(self, attempt: AttemptId, now_s: float) -> None:
@@ -121,17 +135,20 @@ class ContinuousBatchingEngine:
 
     def retain(self, key: bytes, attempt: AttemptId | None, now_s: float) -> None:
         """Keep a prefix; with an ended attempt, it is that attempt's prompt and output."""
-        if attempt is not None:
-            self.extend(attempt, key, now_s)
+        if self._end_s is None:
+            self._keeper.retain(key, attempt, now_s)
+        else:  # the step in progress counts with the blocks that are free now
+            self._retains.append((key, attempt))
+            self._interrupt(now_s)
 
     def release(self, keys: tuple[bytes, ...], now_s: float) -> None:
         """Keep prefixes no longer."""
+        self._retains = [each for each in self._retains if each[0] not in keys]
+        self._keeper.release(keys)
 
     def extend(self, attempt: AttemptId, key: bytes, now_s: float) -> None:
         """Name the prompt and output of an ended attempt, so that prompts that go on find it."""
-        node = self._ended.get(attempt)
-        if node is not None:
-            self.machine.cache.name_tail(node, attempt, key)
+        self._keeper.extend(attempt, key)
 
     def slow_down(self, factor: float, now_s: float) -> None:
         """Take so many times as long for steps that begin from now on."""
@@ -151,6 +168,7 @@ class ContinuousBatchingEngine:
                 self._begin_run(end_s)
             elif self._due_s is not None and self._due_s <= now_s:
                 due_s, self._due_s = self._due_s, None
+                self._retain_and_report(due_s)
                 self._begin_run(due_s)
             else:
                 break
@@ -162,7 +180,8 @@ class ContinuousBatchingEngine:
         """When something happens next if nothing else comes; None if nothing will."""
         if self._events:
             return self._events[0].at_s
-        return self._due_s if self._end_s is None else self._end_s
+        next_s = self._due_s if self._end_s is None else self._end_s
+        return None if next_s == math.inf else next_s
 
     # --- runs of steps ------------------------------------------------------------------------
 
@@ -173,6 +192,8 @@ class ContinuousBatchingEngine:
         if self._factor != self._factor_in_use:
             self._factor_in_use = self._factor
             self._latency = ScaledLatency(self.spec.latency, self._factor)
+            if isinstance(self._rules, ParrotRules):
+                self._rules.learn(step_time_of(self._latency))
         machine = self.machine
         if machine.chunks:
             run_s = self._latency.step_s(machine.work())
@@ -208,6 +229,17 @@ class ContinuousBatchingEngine:
             if live.hold is not None:
                 self._drop(live)
         self._aborted.clear()
+        self._retain_and_report(now_s)
+
+    def _retain_and_report(self, now_s: float) -> None:
+        for key, attempt in self._retains:
+            self._keeper.retain(key, attempt, now_s)
+        self._retains.clear()
+        if self._reports_cache:
+            is_last = not self.machine.running
+            report = self._keeper.report(now_s, is_last=is_last)
+            if report is not None:
+                self._events.append(report)
 
     def _prompt_done(self, live: Live, now_s: float) -> None:
         if live.first_token_s < 0:
@@ -241,35 +273,4 @@ class ContinuousBatchingEngine:
         self._rules.ended(live)
         node = self.machine.end(live)
         if node is not None and live.generated:
-            self._ended[live.request.attempt] = node
-            if len(self._ended) > _MAX_ENDED:
-                self._ended.popitem(last=False)
-
-    def _problem(self, request: SimRequest) -> str:
-        """Return why a request can never run here, or an empty text."""
-        spec = self.spec
-        tokens = request.prompt_tokens + request.output_tokens
-        if not request.prompt_tokens:
-            return "the prompt is empty"
-        if tokens > spec.max_model_len:
-            return f"{tokens} tokens of prompt and output, and the model takes {spec.max_model_len}"
-        most = spec.num_blocks * spec.block_tokens
-        if tokens > most:
-            return f"{tokens} tokens of prompt and output, and the KV memory holds {most}"
-        return ""
-
-
-def _check(spec: EngineSpec) -> None:
-    positive = {
-        "num_blocks": spec.num_blocks,
-        "block_tokens": spec.block_tokens,
-        "max_requests": spec.max_requests,
-        "max_model_len": spec.max_model_len,
-    }
-    for name, value in positive.items():
-        if value < 1:
-            raise ValueError(f"{name} of an engine must be at least 1, not {value}")
-    if spec.max_step_tokens < spec.max_requests:
-        raise ValueError(
-            f"a step of {spec.max_step_tokens} tokens is too short for {spec.max_requests} requests"
-        )
+            self._keeper.ended(live, node)

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from heapq import heappop, heappush
+from typing import NamedTuple
 
 from parrot_backend.core.criteria import Objective
+from parrot_backend.core.request_class import RequestClass
 from parrot_backend.sim.engine_seam import SimRequest
-from parrot_backend.sim.kv_cache import Boundary, Hold
+from parrot_backend.sim.kv_node import Boundary, Hold
+
+
+class Rank(NamedTuple):
+    """What the order of waiting requests goes by (``core.waiting_lane.Ranked``)."""
+
+    request_class: RequestClass
+    deadline_s: float | None
+    tenant: str
+    group: str | None
+    path_length: int
+    prefix_group: str | None
 
 
 class Live:
@@ -18,7 +31,8 @@ class Live:
     Attributes:
         request: What was asked for.
         objective: What is asked for now.
-        remaining: Longest path behind it, in calls.
+        request_class: What follows from that.
+        path_length: Longest path behind it, in calls.
         chain: Boundaries of what is to be computed before it decodes.
         target_tokens: How long that is; after a preemption it includes what was generated.
         arrival_s: When it came.
@@ -34,6 +48,7 @@ class Live:
 
     __slots__ = (
         "arrival_s",
+        "batch",
         "cached_tokens",
         "chain",
         "computed",
@@ -46,17 +61,18 @@ class Live:
         "joined",
         "objective",
         "order",
-        "remaining",
+        "path_length",
         "request",
+        "request_class",
         "started_s",
         "target_tokens",
         "waits_since_s",
     )
 
-    def __init__(self, request: SimRequest, order: int, now_s: float) -> None:
+    def __init__(self, request: SimRequest, order: int, now_s: float, batch: DecodeBatch) -> None:
         self.request = request
-        self.objective: Objective = request.objective
-        self.remaining = request.remaining
+        self.batch = batch
+        self.set_objective(request.objective, request.remaining)
         self.chain: tuple[Boundary, ...] = request.chain
         self.target_tokens = request.prompt_tokens
         self.arrival_s = self.waits_since_s = now_s
@@ -71,6 +87,48 @@ class Live:
         self.first_token_s = -1.0
         self.held_since_s: float | None = None
         self.is_aborted = False
+
+    def set_objective(self, objective: Objective, remaining: int) -> None:
+        """Take in what is asked for now."""
+        self.objective: Objective = objective
+        self.path_length: int = remaining
+        # The numbers of the classes agree; fills have one more.
+        number = RequestClass.FILL if self.request.is_fill else objective.objective_class
+        self.request_class = RequestClass(number)
+
+    @property
+    def tpot_s(self) -> float | None:
+        """Target time per output token."""
+        return self.objective.tpot_s
+
+    def rank(self) -> Rank:
+        """Return what its place among waiting requests goes by, as it is now."""
+        chain, objective = self.request.chain, self.objective
+        return Rank(
+            self.request_class,
+            objective.deadline_s,
+            self.request.tenant,
+            objective.group,
+            self.path_length,
+            chain[0][0].hex() if len(chain) > 1 else None,
+        )
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens whose KV it has now."""
+        if self.joined < 0:
+            return self.computed
+        return self.computed + self.batch.step - self.joined
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether its next step gives it its next token by computing one."""
+        return self.hold is not None and 0 < self.target_tokens <= self.computed
+
+    @property
+    def remaining_tokens(self) -> int:
+        """Tokens to compute before it has its next token of output: 1 if it decodes."""
+        return max(1, self.target_tokens - self.computed)
 
     @property
     def tail(self) -> Boundary:
@@ -136,10 +194,6 @@ class DecodeBatch:
         if self._shares_reads:
             self._saved_tokens -= self._shared(live, -1)
         self._drop_ended()
-
-    def context_of(self, live: Live) -> int:
-        """Return how many tokens of a request that decodes are computed."""
-        return live.computed + self.step - live.joined
 
     def num_blocks_for(self, num_steps: int) -> int:
         """Return how many new blocks so many steps take."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from parrot_backend.core.step_time import StepWork
 from parrot_backend.sim.engine_live import DecodeBatch, Live
 from parrot_backend.sim.kv_cache import KvCache
+from parrot_backend.sim.kv_names import NameBook
 from parrot_backend.sim.kv_node import KvNode
 from parrot_backend.sim.spec import EngineSpec
 
@@ -20,9 +21,9 @@ class Machine:
         num_preempted: Since the start.
     """
 
-    def __init__(self, spec: EngineSpec) -> None:
+    def __init__(self, spec: EngineSpec, names: NameBook | None = None) -> None:
         self.spec = spec
-        self.cache = KvCache(spec.num_blocks, spec.block_tokens)
+        self.cache = KvCache(spec.num_blocks, spec.block_tokens, names)
         self.batch = DecodeBatch(spec.block_tokens, shares_reads=spec.shares_reads)
         self.running: dict[Live, None] = {}
         self.chunks: list[tuple[Live, int]] = []
@@ -32,6 +33,11 @@ class Machine:
         self._prefill_tokens = 0
         self._single_tokens = 0
         self._single_context = 0
+
+    @property
+    def num_free_slots(self) -> int:
+        """How many more requests may run."""
+        return self.spec.max_requests - len(self.running)
 
     # --- admission ----------------------------------------------------------------------------
 
@@ -59,8 +65,22 @@ class Machine:
 
     def num_blocks_for(self, live: Live, tokens: int) -> int:
         """Return how many new blocks a chunk takes."""
-        block_tokens = self.spec.block_tokens
-        return -(-(live.computed + tokens) // block_tokens) - -(-live.computed // block_tokens)
+        block_tokens, context = self.spec.block_tokens, live.context_tokens
+        return -(-(context + tokens) // block_tokens) - -(-context // block_tokens)
+
+    def num_freed_by(self, live: Live) -> int:
+        """Return how many blocks become free if a request that runs is preempted."""
+        hold = live.hold
+        assert hold is not None
+        freed = -(-live.context_tokens // self.spec.block_tokens) - hold.num_blocks + hold.copies
+        node, depth = hold.node, hold.depth
+        while node.parent is not None:
+            if node.full + sum((node.partial or {}).values()) > 1:
+                break
+            freed += depth
+            node = node.parent
+            depth = node.length
+        return freed
 
     def compute(self, live: Live, tokens: int) -> None:
         """Let the next step compute so many more tokens of a prompt; there must be blocks."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 
 from parrot_backend.core.criteria import Objective
+from parrot_backend.sim.engine_keeper import Keeper
 from parrot_backend.sim.engine_live import Live
 from parrot_backend.sim.engine_machine import Machine
 
@@ -20,10 +21,12 @@ class VllmRules:
 
     Args:
         machine: What it decides for.
+        keeper: Is told what is computed.
     """
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, keeper: Keeper) -> None:
         self._machine = machine
+        self._keeper = keeper
         self._waiting: deque[Live] = deque()
         #: Who has begun with its prompt and is not done: at most one, the newest.
         self._prefilling: list[Live] = []
@@ -43,7 +46,7 @@ class VllmRules:
 
     def update(self, live: Live, objective: Objective, remaining: int) -> None:
         """More is known of a request; nothing follows."""
-        live.objective, live.remaining = objective, remaining
+        live.set_objective(objective, remaining)
 
     def ended(self, live: Live) -> None:
         """A request that ran has ended or was given up."""
@@ -64,6 +67,8 @@ class VllmRules:
                 budget -= tokens
             if not was_preempted:
                 self._admit(budget, now_s)
+            for live, _ in machine.chunks:
+                self._keeper.stored(live, now_s)
             self._prefilling = [x for x, _ in machine.chunks if x.computed < x.target_tokens]
         if machine.chunks:
             return 1

@@ -15,32 +15,7 @@ from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 
 from parrot_backend.sim.kv_names import NameBook
-from parrot_backend.sim.kv_node import FreeQueue, FreeRun, KvNode
-
-#: What a boundary is here: a name of all before it, and its length in tokens.
-Boundary = tuple[Hashable, int]
-
-
-class Hold:
-    """What one request holds: all cached blocks up to a place in the tree, and copies beside.
-
-    Attributes:
-        node: The deepest node of which it holds blocks; a root if it holds none.
-        depth: How many of that node's blocks.
-        copies: Blocks that it computed though their content was held already.
-    """
-
-    __slots__ = ("copies", "depth", "node")
-
-    def __init__(self, node: KvNode, depth: int) -> None:
-        self.node = node
-        self.depth = depth
-        self.copies = 0
-
-    @property
-    def num_blocks(self) -> int:
-        """Blocks of its prompt that are in the tree."""
-        return self.node.start + self.depth
+from parrot_backend.sim.kv_node import Boundary, FreeQueue, FreeRun, Hold, KvNode
 
 
 class KvCache:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable
 
+#: What a boundary is here: a name of all before it, and its length in tokens.
+Boundary = tuple[Hashable, int]
+
 
 class KvNode:
     """The blocks between two boundaries of prompts.
@@ -86,6 +89,28 @@ class KvNode:
         self.partial[depth] -= 1
         if not self.partial[depth]:
             del self.partial[depth]
+
+
+class Hold:
+    """What one request holds: all cached blocks up to a place in the tree, and copies beside.
+
+    Attributes:
+        node: The deepest node of which it holds blocks; a root if it holds none.
+        depth: How many of that node's blocks.
+        copies: Blocks that it computed though their content was held already.
+    """
+
+    __slots__ = ("copies", "depth", "node")
+
+    def __init__(self, node: KvNode, depth: int) -> None:
+        self.node = node
+        self.depth = depth
+        self.copies = 0
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of its prompt that are in the tree."""
+        return self.node.start + self.depth
 
 
 class FreeRun:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from parrot_backend.core.step_time import StepTimeModel, StepWork
+from parrot_backend.core.step_time import StepTimeFitter, StepTimeModel, StepWork
 from parrot_backend.sim.spec import LatencyModel
 
 
@@ -104,6 +104,31 @@ class ScaledLatency:
     def decode_run_s(self, decodes: int, context_tokens: int, num_steps: int) -> float:
         """Return the time of so many steps of decoding alone."""
         return self.factor * self.inner.decode_run_s(decodes, context_tokens, num_steps)
+
+
+def step_time_of(latency: LatencyModel) -> StepTimeModel:
+    """Return the linear model that an engine would learn of its own steps.
+
+    The model itself where it is linear, else a fit over the kinds of steps that engines make.
+    """
+    if isinstance(latency, LinearLatency):
+        return latency.model
+    fitter = StepTimeFitter()
+    for work in _TYPICAL_STEPS:
+        fitter.observe(work, latency.step_s(work))
+    model = fitter.model
+    assert model is not None, "there are enough typical steps"
+    return model
+
+
+#: Steps of decoding, of prefill, and of both.
+_TYPICAL_STEPS = tuple(
+    StepWork(prefill, decodes, decodes * context, prefill * prefill // 2)
+    for prefill in (0, 64, 512, 2048)
+    for decodes in (0, 1, 8, 32, 96)
+    for context in (256, 1024, 4096)
+    if prefill or decodes
+)
 
 
 def steps_within(

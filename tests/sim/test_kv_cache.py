@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parrot_backend.sim.kv_cache import Hold, KvCache
-from parrot_backend.sim.kv_node import KvNode
+from parrot_backend.sim.kv_cache import KvCache
+from parrot_backend.sim.kv_node import Hold, KvNode
 from tests.core.hypothesis_settings import examples
 from tests.sim.naive_cache import NaiveCache, NaiveHold
 
@@ -59,9 +59,7 @@ def node_names(node: KvNode) -> list[Hashable]:
 
 def queue_names(cache: KvCache) -> list[Hashable]:
     return [
-        node_names(run.node)[i]
-        for run in cache._queue
-        for i in reversed(range(run.low, run.high))
+        node_names(run.node)[i] for run in cache._queue for i in reversed(range(run.low, run.high))
     ]
 
 
