@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from parrot_backend.core.config import CoreConfig, OrderingName, PlacementName, SchedulerConfig
-from parrot_backend.sim.engine import create_engine
+from parrot_backend.sim.engine import ContinuousBatchingEngine
 from parrot_backend.sim.program import Arrival
 from parrot_backend.sim.records import CallRecord, JobRecord, RecordSink
 from parrot_backend.sim.simulation import Ending, Simulation
@@ -97,7 +97,7 @@ def serve(
         seed,
         outcome,
         until_s=until_s,
-        create_engine=create_engine,
+        create_engine=ContinuousBatchingEngine,
     )
     outcome.ending = simulation.run()
     return outcome
