@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from parrot_backend.core.config import CoreConfig, OrderingName, PlacementName, SchedulerConfig
+from parrot_backend.core.prefix import PrefixIndexConfig
 from parrot_backend.sim.engine import ContinuousBatchingEngine
 from parrot_backend.sim.program import Arrival
 from parrot_backend.sim.records import CallRecord, JobRecord, RecordSink
@@ -59,6 +60,11 @@ def core_config(
     """Return settings of the core: one policy and its order, all else as by default."""
     scheduler = replace(SchedulerConfig(placement=placement, ordering=ordering), **settings)
     return CoreConfig(scheduler=scheduler, tokens_per_char=1.0)
+
+
+def unshared(config: CoreConfig) -> CoreConfig:
+    """Return settings for engines that share nothing: nobody looks for prefixes."""
+    return replace(config, prefix_index=PrefixIndexConfig(min_tokens=10**9))
 
 
 def graph_client(round_trip: Delay = PAPER_ROUND_TRIP) -> ClientSpec:
