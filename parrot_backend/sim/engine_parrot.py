@@ -129,10 +129,12 @@ class ParrotRules:
             return 1
         if not batch.num_requests:
             return 0
-        if plan.held:
+        if plan.held or was_preempted:
             return 1
         num_steps = batch.num_steps_within(machine.num_free, batch.steps_to_end)
-        return num_steps if self._is_alike else min(num_steps, _STEPS_PER_PLAN)
+        # Pins are given back to who has waited for long enough.
+        is_settled = self._is_alike and not (waiting and self._keeper.pins)
+        return num_steps if is_settled else min(num_steps, _STEPS_PER_PLAN)
 
     @property
     def _is_alike(self) -> bool:
