@@ -7,16 +7,14 @@ it is not asked: steps of decoding alone are then alike until a request comes or
 
 from __future__ import annotations
 
-from itertools import islice, takewhile
-
 from parrot_backend.core.criteria import Objective
 from parrot_backend.core.pacing import Pacer, StepPlan
 from parrot_backend.core.request_class import RequestClass
 from parrot_backend.core.step_time import StepTimeModel
-from parrot_backend.core.waiting import WaitingOptions, WaitingRequests
 from parrot_backend.sim.engine_keeper import Keeper
 from parrot_backend.sim.engine_live import Live
 from parrot_backend.sim.engine_machine import Machine
+from parrot_backend.sim.engine_queue import LiveQueue
 from parrot_backend.sim.engine_room import Room
 
 #: What has waited longer goes first (the plug-in's ``max_wait_s``).
@@ -46,7 +44,7 @@ class ParrotRules:
         self._keeper = keeper
         self._model = model
         self._pacer = Pacer()
-        self._waiting: WaitingRequests[Live] = WaitingRequests(WaitingOptions(_MAX_WAIT_S))
+        self._waiting = LiveQueue(_MAX_WAIT_S)
         self._room = Room(machine, keeper, self._preempt)
         self._now_s = 0.0
         #: Alive requests of each class, and those with a target per token.
@@ -68,10 +66,7 @@ class ParrotRules:
     def add(self, live: Live) -> None:
         """A request has come."""
         self._count(live, 1)
-        self._enqueue(live)
-
-    def _enqueue(self, live: Live) -> None:
-        self._waiting.add(live, live.rank(), live.arrival_s, live.waits_since_s)
+        self._waiting.add(live)
 
     def remove(self, live: Live) -> None:
         """A request is given up that waits."""
@@ -83,8 +78,7 @@ class ParrotRules:
         self._count(live, -1)
         live.set_objective(objective, remaining)
         self._count(live, 1)
-        if live in self._waiting:
-            self._waiting.update(live, live.rank())
+        self._waiting.update(live)
 
     def ended(self, live: Live) -> None:
         """A request that ran has ended or was given up."""
@@ -117,7 +111,7 @@ class ParrotRules:
             waiting.promote_old(now_s)
             self._room.reclaim_for(waiting.first(), now_s)
             if len(waiting) > 1 or not self._is_alike:
-                urgent = list(takewhile(_is_urgent, islice(waiting, _MAX_LOOKED_AT)))
+                urgent = waiting.urgent(_MAX_LOOKED_AT)
                 coming = [live for live in urgent if self._room.make_for(live, now_s)]
         if self._is_alike and not self._holds:
             plan = self._alike(coming)
@@ -135,10 +129,12 @@ class ParrotRules:
             return 1
         if not batch.num_requests:
             return 0
-        if plan.held:
+        if plan.held or was_preempted:
             return 1
         num_steps = batch.num_steps_within(machine.num_free, batch.steps_to_end)
-        return num_steps if self._is_alike else min(num_steps, _STEPS_PER_PLAN)
+        # Pins are given back to who has waited for long enough.
+        is_settled = self._is_alike and not (waiting and self._keeper.pins)
+        return num_steps if is_settled else min(num_steps, _STEPS_PER_PLAN)
 
     @property
     def _is_alike(self) -> bool:
@@ -215,7 +211,6 @@ class ParrotRules:
                 return
             waiting.pop()
             machine.begin(live, node, depth, self._now_s)
-            waiting.note_admitted(live.rank(), live.target_tokens)
             self._keeper.begun(live, self._now_s)
             budget -= self._chunk(live, budget)
 
@@ -257,8 +252,4 @@ class ParrotRules:
         self._machine.preempt(live, now_s)
         if live in self._prefilling:
             self._prefilling.remove(live)
-        self._enqueue(live)
-
-
-def _is_urgent(live: Live) -> bool:
-    return live.request_class is RequestClass.LATENCY
+        self._waiting.add(live)

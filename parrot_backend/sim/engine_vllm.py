@@ -74,6 +74,8 @@ class VllmRules:
             return 1
         if not batch.num_requests:
             return 0
+        if was_preempted:
+            return 1  # others may be let in after it
         return batch.num_steps_within(machine.num_free, batch.steps_to_end)
 
     def _make_room(self, now_s: float) -> bool:

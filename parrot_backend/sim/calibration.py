@@ -1,0 +1,173 @@
+"""Calibration files: what an engine that runs has learnt of itself, for the simulator.
+
+JSON, one engine a file::
+
+    {"format": "parrot-calibration", "version": 1, "model": "...", "max_model_len": ...,
+     "max_requests": ..., "capacity_tokens": ..., "latency_capacity_tokens": ...,
+     "step_time": {"base_s": ..., "per_prefill_token_s": ..., ...}}
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from parrot_backend.core.engine_state import EngineState
+from parrot_backend.core.step_time import StepTimeModel
+from parrot_backend.sim.latency import LinearLatency
+from parrot_backend.sim.spec import EngineRules, EngineSpec
+
+_FORMAT = "parrot-calibration"
+_VERSION = 1
+
+
+class CalibrationError(ValueError):
+    """A file is no calibration, or not one that can be used; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """One engine.
+
+    Attributes:
+        model: What it serves.
+        max_model_len: Longest prompt plus output, in tokens.
+        max_requests: Requests that may run at once.
+        capacity_tokens: KV tokens that running requests may hold together.
+        latency_capacity_tokens: The same while latency-sensitive work runs.
+        step_time: How long its steps take.
+    """
+
+    model: str
+    max_model_len: int
+    max_requests: int
+    capacity_tokens: int
+    latency_capacity_tokens: int
+    step_time: StepTimeModel
+
+    def spec(
+        self, *, block_tokens: int = 16, max_step_tokens: int = 8192, rules: EngineRules = "parrot"
+    ) -> EngineSpec:
+        """Return the simulated engine that is like this one.
+
+        Args:
+            block_tokens: Tokens of one KV block.
+            max_step_tokens: Tokens of one step; engines do not tell.
+            rules: Its own scheduler.
+        """
+        return EngineSpec(
+            latency=LinearLatency(self.step_time),
+            num_blocks=max(1, self.capacity_tokens // block_tokens),
+            block_tokens=block_tokens,
+            max_step_tokens=max(max_step_tokens, self.max_requests),
+            max_requests=self.max_requests,
+            max_model_len=self.max_model_len,
+            rules=rules,
+            latency_capacity_tokens=self.latency_capacity_tokens,
+            model=self.model,
+        )
+
+
+def calibration_of(engine: EngineState) -> Calibration:
+    """Return what an engine has learnt of itself.
+
+    Raises:
+        CalibrationError: It has not made enough steps yet.
+    """
+    if engine.step_time is None:
+        raise CalibrationError(
+            f"engine {engine.id} does not know yet how long its steps take: let it serve requests "
+            "with prompts and outputs for some seconds, and see that it runs with our plug-in"
+        )
+    info = engine.info
+    return Calibration(
+        info.models[0] if info.models else "model",
+        info.max_model_len,
+        info.max_requests,
+        info.capacity_tokens,
+        info.latency_capacity_tokens,
+        engine.step_time,
+    )
+
+
+def to_json(calibration: Calibration) -> str:
+    """Return the text of a file."""
+    content = {"format": _FORMAT, "version": _VERSION, **asdict(calibration)}
+    return json.dumps(content, indent=2) + "\n"
+
+
+def read_calibration(path: Path) -> Calibration:
+    """Read a file.
+
+    Raises:
+        CalibrationError: It is not there, or it is no calibration.
+    """
+    try:
+        return from_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise CalibrationError(f"{path} cannot be read: {error}") from error
+    except CalibrationError as error:
+        raise CalibrationError(f"{path}: {error}") from error
+
+
+def from_json(text: str) -> Calibration:
+    """Return the calibration that a text holds.
+
+    Raises:
+        CalibrationError: It holds none, or its numbers make no sense.
+    """
+    try:
+        raw = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise CalibrationError(f"no JSON: {error}") from error
+    if not isinstance(raw, Mapping) or raw.get("format") != _FORMAT:
+        raise CalibrationError(f"no calibration: 'format' must be {_FORMAT!r}")
+    if raw.get("version") != _VERSION:
+        raise CalibrationError(f"version {raw.get('version')!r} is not known, only {_VERSION}")
+    step_time = raw.get("step_time")
+    if not isinstance(step_time, Mapping):
+        raise CalibrationError("'step_time' is missing, or no object")
+    model = raw.get("model")
+    if not isinstance(model, str) or not model:
+        raise CalibrationError("'model' must be a name")
+    return Calibration(
+        model,
+        _count(raw, "max_model_len"),
+        _count(raw, "max_requests"),
+        _count(raw, "capacity_tokens"),
+        _count(raw, "latency_capacity_tokens"),
+        _step_time(step_time),
+    )
+
+
+def _step_time(raw: Mapping[str, Any]) -> StepTimeModel:
+    names = [field.name for field in fields(StepTimeModel)]
+    unknown = set(raw) - set(names)
+    if unknown:
+        raise CalibrationError(f"'step_time' has no {sorted(unknown)[0]!r}")
+    values = {name: _amount(raw, name) for name in names if name != "num_samples"}
+    model = StepTimeModel(num_samples=_count(raw, "num_samples", least=0), **values)
+    if not model.base_s + model.per_decode_s + model.per_prefill_token_s > 0:
+        raise CalibrationError("by 'step_time', steps take no time")
+    return model
+
+
+def _amount(raw: Mapping[str, Any], name: str) -> float:
+    value = raw.get(name)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or value is None or not math.isfinite(value) or value < 0:
+        raise CalibrationError(f"{name!r} must be a number of at least 0, not {value!r}")
+    return float(value)
+
+
+def _count(raw: Mapping[str, Any], name: str, least: int = 1) -> int:
+    value = raw.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise CalibrationError(
+            f"{name!r} must be a whole number of at least {least}, not {value!r}"
+        )
+    return value

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from parrot_backend.core.engine_state import EngineState
+from parrot_backend.core.events import EngineInfo
+from parrot_backend.core.ids import EngineId
+from parrot_backend.core.step_time import StepTimeModel, StepWork
+from parrot_backend.sim.calibration import (
+    CalibrationError,
+    calibration_of,
+    from_json,
+    read_calibration,
+    to_json,
+)
+
+MODEL = StepTimeModel(0.01, 1e-4, 1e-5, 1e-7, 1e-9, 128, 0.05)
+
+
+def engine(step_time: StepTimeModel | None = MODEL) -> EngineState:
+    info = EngineInfo(EngineId("e"), ("tiny",), 4096, 65_536, 6144, 64)
+    return EngineState(info, step_time=step_time)
+
+
+def test_a_file_gives_back_what_an_engine_learnt(tmp_path: Path) -> None:
+    calibration = calibration_of(engine())
+    path = tmp_path / "engine.json"
+    path.write_text(to_json(calibration))
+    assert read_calibration(path) == calibration
+
+
+def test_the_simulated_engine_is_like_it() -> None:
+    spec = calibration_of(engine()).spec(block_tokens=32)
+    assert (spec.num_blocks, spec.block_tokens) == (2048, 32)
+    assert (spec.max_requests, spec.max_model_len, spec.model) == (64, 4096, "tiny")
+    work = StepWork.prefill(100, 0)
+    assert spec.latency.step_s(work) == MODEL.predict_s(work)
+
+
+def test_an_engine_that_has_learnt_nothing_says_so() -> None:
+    with pytest.raises(CalibrationError, match="let it serve"):
+        calibration_of(engine(None))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "x"}, "no calibration"),
+        ({"version": 2}, "version 2"),
+        ({"model": ""}, "'model'"),
+        ({"capacity_tokens": 0}, "'capacity_tokens'"),
+        ({"max_requests": True}, "'max_requests'"),
+        ({"max_model_len": 1.5}, "'max_model_len'"),
+        ({"step_time": None}, "'step_time'"),
+        ({"step_time": {"base_s": -1.0}}, "'base_s'"),
+        ({"step_time": {"base_s": float("nan")}}, "'base_s'"),
+        ({"step_time": {"speed": 1.0}}, "'speed'"),
+        ({"step_time": {"base_s": 0, "per_decode_s": 0, "per_prefill_token_s": 0}}, "no time"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said(change: dict[str, Any], message: str) -> None:
+    raw = json.loads(to_json(calibration_of(engine())))
+    if isinstance(change.get("step_time"), dict):
+        change = {"step_time": {**raw["step_time"], **change["step_time"]}}
+    with pytest.raises(CalibrationError, match=message):
+        from_json(json.dumps({**raw, **change}))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3"])
+def test_what_is_no_calibration_is_refused(text: str) -> None:
+    with pytest.raises(CalibrationError):
+        from_json(text)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CalibrationError, match=r"missing\.json"):
+        read_calibration(tmp_path / "missing.json")
