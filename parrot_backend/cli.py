@@ -140,6 +140,10 @@ EngineStallS = Annotated[
 DrainTimeoutS = Annotated[
     float | None, _option("How long a shutdown lets calls go on.", "30", _LIMITS)
 ]
+Record = Annotated[
+    Path | None,
+    _option("Write all that happens to a new file, prompts and outputs too.", "off"),
+]
 DemoModel = Annotated[
     str | None, _option("Model path or name.", "the tiny model that ships with Parrot")
 ]
@@ -194,6 +198,7 @@ def serve(
     engine_stall_s: EngineStallS = None,
     drain_timeout_s: DrainTimeoutS = None,
     log_level: LogLevel = None,
+    record: Record = None,
 ) -> None:
     """Start the server. Every option can also be set as an environment variable PARROT_*."""
     from parrot_backend.server.main import run_server

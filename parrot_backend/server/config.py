@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError
@@ -65,6 +66,7 @@ class ServerSettings(_Settings):
         stream_ping_s: A silent stream carries a comment this often, so that proxies keep it open.
         stream_send_timeout_s: A client that takes nothing of its stream for so long is gone.
         engine_restarts_per_hour: An engine that dies more often stays down.
+        record: New file for all that the core takes in, prompts and outputs too; None for none.
     """
 
     host: str = "127.0.0.1"
@@ -96,6 +98,7 @@ class ServerSettings(_Settings):
     engine_restart_delay_s: Seconds = 1.0
     engine_restart_max_delay_s: Seconds = 30.0
     engine_restarts_per_hour: int = Field(default=10, ge=0)
+    record: Path | None = None
 
     def core_config(self) -> CoreConfig:
         """Return the part that the core gets."""

@@ -37,6 +37,9 @@ def run_server(flags: Mapping[str, Any]) -> int:
     try:
         serve(settings.server, slots, typer.echo)
     except OSError as exc:
+        if settings.server.record is not None and exc.filename == str(settings.server.record):
+            typer.echo(f"parrot: cannot record to {exc.filename}: {exc.strerror}", err=True)
+            return EXIT_BAD_SETTINGS
         address = f"{settings.server.host}:{settings.server.port}"
         typer.echo(f"parrot: cannot listen on {address}: {exc.strerror}", err=True)
         return EXIT_CANNOT_LISTEN

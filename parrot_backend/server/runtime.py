@@ -57,6 +57,7 @@ from parrot_backend.core.variable import Variable
 from parrot_backend.errors import ParrotError
 from parrot_backend.server.clock import Clock
 from parrot_backend.server.engine_requests import engine_request, fill_request, staged_request
+from parrot_backend.server.recorder import EventRecorder
 from parrot_backend.server.seams import EngineDriver, RuntimeObserver
 from parrot_backend.server.waiting import Inbox, Message
 
@@ -72,8 +73,10 @@ class Runtime:
         clock: Clock,
         engines: EngineDriver,
         observer: RuntimeObserver,
+        recorder: EventRecorder | None = None,
     ) -> None:
         self._coordinator = coordinator
+        self._recorder = recorder
         self._clock = clock
         self._engines = engines
         self._observer = observer
@@ -115,12 +118,12 @@ class Runtime:
     def _handle(self, event: Event) -> None:
         if isinstance(event, TokensGenerated):
             # Nothing is decided or ends here, and it happens for each token.
-            for command in self._coordinator.handle(event, self._clock.now_s()):
+            for command in self._ask_core(event):
                 self._carry_out(command)
             return
         at_stake = self._at_stake(event)
         begin_s = perf_counter()
-        commands = self._coordinator.handle(event, self._clock.now_s())
+        commands = self._ask_core(event)
         elapsed_s = perf_counter() - begin_s
         self._observer.decided(elapsed_s)
         if isinstance(event, GraphSubmitted) and event.discovers:
@@ -132,6 +135,13 @@ class Runtime:
             self._drop_timer(SessionTimer(event.session))
         for command in commands:
             self._carry_out(command)
+
+    def _ask_core(self, event: Event) -> list[Command]:
+        now_s = self._clock.now_s()
+        commands = self._coordinator.handle(event, now_s)
+        if self._recorder is not None:
+            self._recorder.record(event, now_s, commands)
+        return commands
 
     def _at_stake(self, event: Event) -> list[tuple[Request, Variable]]:
         """Return the running requests that an event may end, each with its output."""

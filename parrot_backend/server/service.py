@@ -35,6 +35,7 @@ from parrot_backend.server.convert import SubmitContext, submit_to_event
 from parrot_backend.server.engine_requests import DEFAULT_TENANT
 from parrot_backend.server.observability import CallObserver
 from parrot_backend.server.open_sessions import OpenSessions
+from parrot_backend.server.recorder import EventRecorder
 from parrot_backend.server.runtime import Runtime
 from parrot_backend.server.supervisor import EngineSlot, Supervisor
 from parrot_backend.server.views import answer_to_view, variable_to_view
@@ -57,13 +58,21 @@ class Service:
     """
 
     def __init__(self, settings: ServerSettings, slots: Sequence[EngineSlot], clock: Clock) -> None:
+        """Put a server together.
+
+        Raises:
+            OSError: The recording that was asked for cannot be made.
+        """
         self.settings = settings
         self.clock = clock
         self.metrics = PrometheusMetrics()
         self.coordinator = Coordinator(settings.core_config())
         self.supervisor = Supervisor(slots, settings.supervisor_config(), clock)
         observer = CallObserver(self.metrics)
-        self.runtime = Runtime(self.coordinator, clock, self.supervisor, observer)
+        self._recorder: EventRecorder | None = None
+        if settings.record is not None:
+            self._recorder = EventRecorder(settings.record, settings.core_config())
+        self.runtime = Runtime(self.coordinator, clock, self.supervisor, observer, self._recorder)
         self.open_sessions = OpenSessions(
             self.coordinator.sessions,
             lambda session: self.runtime.dispatch(SessionClosed(session)),
@@ -95,6 +104,8 @@ class Service:
         if not self.is_draining:
             await self.drain()
         await self.supervisor.close()
+        if self._recorder is not None:
+            self._recorder.close()
 
     # --- requests --------------------------------------------------------------------------
 

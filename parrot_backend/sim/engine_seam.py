@@ -116,7 +116,7 @@ class SimulatedEngine(Protocol):
         ...
 
     def slow_down(self, factor: float, now_s: float) -> None:
-        """Take so many times as long for steps that begin from now on."""
+        """Take so many times as long for steps that begin from now on; infinity: nothing ever."""
         ...
 
     def advance(self, now_s: float) -> list[SimEvent]:

@@ -68,8 +68,14 @@ class EventLoop:
         *args: object,
         turn: Turn = Turn.SERVER,
     ) -> Scheduled:
-        """Call back at a time; one that is past counts as the present."""
-        if not time_s >= self.now_s:  # also where it is not a number
+        """Call back at a time; one that is past counts as the present.
+
+        Raises:
+            ValueError: The time is not a number.
+        """
+        if not time_s >= self.now_s:
+            if math.isnan(time_s):
+                raise ValueError("the time is not a number")
             time_s = self.now_s
         entry = Scheduled(time_s, callback, args)
         self._num_scheduled += 1

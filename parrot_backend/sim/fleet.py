@@ -61,7 +61,6 @@ class _Life:
         running: Attempts there, fills (None) among them.
         wake: When it is looked at again.
         advanced_s: Up to when it has computed.
-        is_hung: It does nothing more, and says nothing.
     """
 
     id: EngineId
@@ -71,7 +70,6 @@ class _Life:
     wake: Scheduled | None = None
     advanced_s: float = -1.0
     busy_since_s: float = 0.0
-    is_hung: bool = False
 
 
 class SimFleet:
@@ -122,7 +120,7 @@ class SimFleet:
         life = self._life_at.get(fault.engine)
         if fault.kind == "joins":
             self.join(fault.engine)
-        elif life is None or life.is_hung:
+        elif life is None:
             return
         elif fault.kind == "lost":
             self._advance(life)
@@ -140,7 +138,7 @@ class SimFleet:
     def is_alive(self, engine: EngineId) -> bool:
         """Tell whether an engine gives signs of life: it has something to do, and does it."""
         life = self._lives.get(engine)
-        return life is not None and not life.is_hung and life.engine.next_s is not None
+        return life is not None and life.engine.next_s is not None
 
     def busy_s(self) -> tuple[float, ...]:
         """Return how long something has run at each position, fills not counted."""
@@ -160,9 +158,8 @@ class SimFleet:
 
     def _slow_down(self, life: _Life, factor: float) -> None:
         self._advance(life)
-        life.is_hung = math.isinf(factor)
-        if not life.is_hung:
-            life.engine.slow_down(factor, self._loop.now_s)
+        life.engine.slow_down(factor, self._loop.now_s)
+        if factor < math.inf:  # else it says nothing more
             self._report_step_time(life, factor)
         self._note_changed(life)
         self.settle()
@@ -185,10 +182,8 @@ class SimFleet:
     def start(self, engine: EngineId, request: SimRequest, call: LiveCall | None) -> None:
         """Begin an attempt of a call, or a fill (None)."""
         for life in self._driven(engine):
-            if call is not None:
-                call.engine = life.position
-                if not self._runs_calls(life):
-                    life.busy_since_s = self._loop.now_s
+            if call is not None and not self._runs_calls(life):
+                life.busy_since_s = self._loop.now_s
             life.running[request.attempt] = call
             life.engine.start(request, self._loop.now_s)
 
@@ -222,13 +217,13 @@ class SimFleet:
     def settle(self) -> None:
         """Set the alarms of the engines that were told something."""
         for life in self._changed.values():
-            next_s = None if life.is_hung else life.engine.next_s
+            next_s = life.engine.next_s
             if life.wake is not None:
                 if life.wake.time_s == next_s:
                     continue
                 self._loop.cancel(life.wake)
                 life.wake = None
-            if next_s is not None and next_s < math.inf:
+            if next_s is not None:
                 life.wake = self._loop.at(next_s, self._wake, life)
         self._changed.clear()
 
@@ -252,7 +247,7 @@ class SimFleet:
 
     def _advance(self, life: _Life) -> None:
         now_s = self._loop.now_s
-        if life.advanced_s == now_s or life.is_hung:
+        if life.advanced_s == now_s:
             return
         life.advanced_s = now_s
         for event in life.engine.advance(now_s):

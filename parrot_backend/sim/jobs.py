@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from parrot_backend.core.commands import StartRequest
 from parrot_backend.core.ids import NodeId, SessionId, VariableId, variable_id
 from parrot_backend.sim.plan import Plan, plan_of
 from parrot_backend.sim.program import Arrival, Program, ProgramCall
@@ -78,10 +79,16 @@ class LiveCall:
     position: int
     ready_s: float | None = None
     placed_s: float = 0.0
-    engine: int = -1
     prompt_tokens: int = 0
     attempts: int = 0
     reason: str = ""
+
+    def begin(self, command: StartRequest, now_s: float) -> None:
+        """Take in that an attempt begins."""
+        self.placed_s = now_s
+        self.prompt_tokens = command.prefixes[-1].tokens
+        self.attempts += 1
+        self.reason = command.reason
 
     @property
     def spec(self) -> ProgramCall:

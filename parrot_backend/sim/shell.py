@@ -28,15 +28,12 @@ from parrot_backend.core.commands import (
     UpdateRequest,
 )
 from parrot_backend.core.coordinator import Coordinator
-from parrot_backend.core.criteria import UNANNOTATED
 from parrot_backend.core.events import (
     EngineReported,
     EngineTimer,
     Event,
     GraphSubmitted,
     RequestFailed,
-    RequestFinished,
-    RequestUsage,
     SessionClosed,
     SessionTimer,
     Timer,
@@ -47,12 +44,19 @@ from parrot_backend.core.nodes import Request
 from parrot_backend.core.prefix import prefix_chain
 from parrot_backend.core.prompt import PartKind, PromptPart
 from parrot_backend.errors import ParrotError, RequestError
-from parrot_backend.sim.engine_seam import Finished, Refused, SimRequest
+from parrot_backend.sim.attempts import (
+    attempt_request,
+    call_record,
+    fill_end,
+    fill_request,
+    finish_event,
+)
+from parrot_backend.sim.engine_seam import Finished, Refused
 from parrot_backend.sim.event_loop import EventLoop, Scheduled
 from parrot_backend.sim.fleet import EngineFactory, SimFleet
 from parrot_backend.sim.jobs import LiveCall
 from parrot_backend.sim.plan import made_tokens
-from parrot_backend.sim.records import CallRecord, RecordSink
+from parrot_backend.sim.records import RecordSink
 from parrot_backend.sim.spec import EngineSpec
 from parrot_backend.sim.texts import output_text
 
@@ -168,8 +172,7 @@ class SimShell:
     def call_finished(self, engine: int, call: LiveCall | None, event: Finished) -> None:
         """A call, or a fill (None), has run to its end."""
         if call is None:
-            usage = RequestUsage(event.computed_tokens, 0, event.cached_tokens)
-            self.dispatch(RequestFinished(event.attempt, "", None, "stop", usage))
+            self.dispatch(fill_end(event))
             return
         spec, job = call.spec, call.job
         tokens = made_tokens(spec)
@@ -178,16 +181,8 @@ class SimShell:
         self._calls.pop(node, None)
         if call.position in job.plan.continued:
             self._name_continuation(engine, call, event.attempt, text)
-        usage = RequestUsage(
-            call.prompt_tokens,
-            tokens,
-            event.cached_tokens,
-            event.at_s - call.placed_s,
-            event.at_s - event.first_token_s,
-        )
-        reason = "length" if spec.max_tokens == tokens else "stop"
-        self._sink.call(_record(engine, call, event, tokens))
-        self.dispatch(RequestFinished(event.attempt, text, None, reason, usage))
+        self._sink.call(call_record(engine, call, event, tokens))
+        self.dispatch(finish_event(call, event, text))
 
     def call_refused(self, call: LiveCall | None, event: Refused) -> None:
         """An attempt can never run on its engine; perhaps on another."""
@@ -217,7 +212,7 @@ class SimShell:
             case UpdateRequest(engine, attempt, objective, remaining):
                 self.fleet.update(engine, attempt, objective, remaining)
             case FillPrefix():
-                self._fill(command)
+                self.fleet.start(command.engine, fill_request(command), None)
             case RetainPrefix(engine, key, source):
                 self.fleet.retain(engine, key, source)
             case ReleasePrefixes(engine, keys):
@@ -242,32 +237,8 @@ class SimShell:
         if call.ready_s is None:
             node = self._coordinator.session(command.session).graph.nodes[command.node]
             call.ready_s = node.ready_s
-        call.placed_s = self._loop.now_s
-        call.prompt_tokens = command.prefixes[-1].tokens
-        call.attempts += 1
-        call.reason = command.reason
-        request = SimRequest(
-            command.attempt,
-            command.prefixes,
-            made_tokens(call.spec),
-            command.objective,
-            command.remaining,
-            command.tenant,
-            command.retain,
-        )
-        self.fleet.start(command.engine, request, call)
-
-    def _fill(self, command: FillPrefix) -> None:
-        request = SimRequest(
-            command.attempt,
-            command.prefixes,
-            0,
-            UNANNOTATED,
-            tenant=command.tenant,
-            retain=command.retain,
-            is_fill=True,
-        )
-        self.fleet.start(command.engine, request, None)
+        call.begin(command, self._loop.now_s)
+        self.fleet.start(command.engine, attempt_request(command, made_tokens(call.spec)), call)
 
     # --- timers ----------------------------------------------------------------------------
 
@@ -291,26 +262,6 @@ class SimShell:
 
 def _node_id(call: LiveCall) -> NodeId:
     return NodeId(f"{call.job.session.id}.{call.job.name(call.position)}#0")
-
-
-def _record(engine: int, call: LiveCall, event: Finished, tokens: int) -> CallRecord:
-    assert call.ready_s is not None, "set when it is started"
-    return CallRecord(
-        job=call.job.number,
-        app=call.job.program.app,
-        call=call.spec.name,
-        engine=engine,
-        ready_s=call.ready_s,
-        placed_s=call.placed_s,
-        first_token_s=event.first_token_s,
-        finished_s=event.at_s,
-        prompt_tokens=call.prompt_tokens,
-        cached_tokens=event.cached_tokens,
-        computed_tokens=event.computed_tokens,
-        output_tokens=tokens,
-        attempts=call.attempts,
-        reason=call.reason,
-    )
 
 
 def _nobody(answer: AnswerWaiter) -> None:

@@ -12,9 +12,11 @@ from typing import Literal
 
 from parrot_backend.core.config import CoreConfig
 from parrot_backend.core.coordinator import Coordinator
-from parrot_backend.sim.clients import CallsClient, GraphClient, SimClient
+from parrot_backend.sim.calls_client import CallsClient
+from parrot_backend.sim.client import SimClient
 from parrot_backend.sim.event_loop import EventLoop
 from parrot_backend.sim.fleet import EngineFactory
+from parrot_backend.sim.graph_client import GraphClient
 from parrot_backend.sim.jobs import JobBook
 from parrot_backend.sim.program import Arrival, Workload
 from parrot_backend.sim.records import RecordSink

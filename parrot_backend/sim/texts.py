@@ -43,16 +43,15 @@ def output_text(job: int, call: str, tokens: int) -> str:
     return text_of(f"output {job} {call}", tokens)
 
 
+#: Text that is remembered, in bytes, and what a short one takes beside its characters.
+_MAX_BYTES, _ENTRY_BYTES = 1 << 20, 300
+
+
 class ConstantTexts:
-    """Constant texts as segments of prompts, made once while they are in use.
+    """Constant texts as segments of prompts; those of late are made once and shared."""
 
-    Args:
-        max_chars: Text that is remembered; the oldest is forgotten beyond.
-    """
-
-    def __init__(self, max_chars: int = 1 << 22) -> None:
-        self._max_chars = max_chars
-        self._num_chars = 0
+    def __init__(self) -> None:
+        self._num_bytes = 0
         self._segments: dict[tuple[str, int], Text] = {}
 
     def segment(self, key: str, tokens: int) -> Text:
@@ -61,9 +60,9 @@ class ConstantTexts:
         if found is not None:
             return found
         made = self._segments[key, tokens] = Text(text_of(f"constant {key}", tokens))
-        self._num_chars += tokens
-        while self._num_chars > self._max_chars:
+        self._num_bytes += tokens + _ENTRY_BYTES
+        while self._num_bytes > _MAX_BYTES:
             oldest = next(iter(self._segments))
             del self._segments[oldest]
-            self._num_chars -= oldest[1]
+            self._num_bytes -= oldest[1] + _ENTRY_BYTES
         return made

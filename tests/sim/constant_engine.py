@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 from parrot_backend.core.criteria import Objective
 from parrot_backend.core.ids import AttemptId
 from parrot_backend.core.prefix import PrefixBoundary
@@ -60,6 +63,8 @@ class ConstantEngine:
         computed = request.prompt_tokens - cached
         first_s = now_s + PREFILL_S * computed * self._factor
         end_s = first_s + DECODE_S * request.output_tokens * self._factor
+        if math.isinf(self._factor):
+            first_s = end_s = math.inf
         self._chains[request.attempt] = request.chain
         self._running[request.attempt] = Finished(
             request.attempt, end_s, first_s, now_s, cached, computed
@@ -93,6 +98,8 @@ class ConstantEngine:
     def slow_down(self, factor: float, now_s: float) -> None:
         self._reach(now_s)
         self._factor = factor
+        if math.isinf(factor):
+            self._running = {a: replace(e, at_s=factor) for a, e in self._running.items()}
 
     def advance(self, now_s: float) -> list[SimEvent]:
         assert now_s >= self._now_s
@@ -111,7 +118,8 @@ class ConstantEngine:
     def next_s(self) -> float | None:
         if self._due:
             return self._now_s
-        return min((event.at_s for event in self._running.values()), default=None)
+        next_s = min((event.at_s for event in self._running.values()), default=math.inf)
+        return None if math.isinf(next_s) else next_s
 
     def _reach(self, now_s: float) -> None:
         assert now_s == self._now_s, "whoever drives an engine brings it to the present first"

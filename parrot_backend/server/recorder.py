@@ -1,0 +1,67 @@
+"""Writes what the core takes in to a file, so that the run can be studied and replayed.
+
+A recording holds prompts, outputs and whatever else clients send: only the user who runs the server
+may read it. Trouble with the file ends the recording, never the server.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from parrot_backend.core.commands import Command
+from parrot_backend.core.config import CoreConfig
+from parrot_backend.core.event_codec import Json
+from parrot_backend.core.events import Event
+from parrot_backend.core.recording import header_of, line_of
+
+logger = logging.getLogger(__name__)
+
+_OWNER_ONLY = 0o600
+
+
+class EventRecorder:
+    """One recording.
+
+    Args:
+        path: A new file; an old one is never written over.
+        config: Settings of the core.
+
+    Raises:
+        OSError: The file exists, or cannot be made.
+    """
+
+    def __init__(self, path: Path, config: CoreConfig) -> None:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
+        self._path = path
+        self._file = os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogatepass")
+        self._is_open = True
+        self._write(header_of(config))
+        logger.warning("prompts and outputs are recorded in %s", path)
+
+    def record(self, event: Event, now_s: float, commands: Sequence[Command]) -> None:
+        """Write down an event that the core has taken in, and what was decided."""
+        self._write(line_of(event, now_s, commands))
+
+    def close(self) -> None:
+        """End the recording. Idempotent."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        try:
+            self._file.close()
+        except OSError as exc:
+            logger.error("the end of the recording %s is lost: %s", self._path, exc)
+
+    def _write(self, line: Json) -> None:
+        if not self._is_open:
+            return
+        try:
+            json.dump(line, self._file, ensure_ascii=True, separators=(",", ":"))
+            self._file.write("\n")
+        except OSError as exc:
+            logger.error("the recording %s ends here: %s", self._path, exc)
+            self.close()
