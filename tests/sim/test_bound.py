@@ -165,6 +165,19 @@ def test_parallel_calls_wait_for_their_prompts_to_be_computed():
     assert len(found.path) == 2
 
 
+def test_reading_what_is_only_their_own_is_work_of_each_call():
+    engine = replace(ENGINE, latency=Linear(per_context_token_s=0.001))
+    maps = [call(f"m{n}", Constant("shared", 50), Constant(f"t{n}", 100)) for n in range(8)]
+    reduce = call("r", *[Output(m.name) for m in maps])
+    # 850 tokens in one step; 3 more steps; 8 times 100 tokens read in 3 steps of each.
+    begins_s = 9.5 + 3 + 2.4
+    found = bound(program(*maps, reduce), engine, NO_NET)
+    assert found.job_s == pytest.approx(begins_s + 1.01 + 3 + 0.001 * (3 * 32 + 3))
+    assert found.path == ("r",)
+    together = bound(program(*maps, wanted=tuple(m.name for m in maps)), engine, NO_NET)
+    assert together.job_s == pytest.approx(begins_s)
+
+
 def test_parallel_calls_share_their_prefix():
     maps = [call(f"m{n}", Constant("shared", 100), Constant(f"t{n}", 10)) for n in range(8)]
     reduce = call("r", *[Output(m.name) for m in maps])

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parrot_backend.core.criteria import CriteriaKind
 from parrot_backend.sim.program import Arrival, Constant, Output, Program, ProgramCall
 from parrot_backend.sim.workloads.building import LATENCY, text
 from parrot_backend.sim.workloads.checks import MAX_TOKENS, WorkloadError, check_program
@@ -184,6 +185,14 @@ def test_conversations_of_a_trace_have_one_user():
     users = [job.user for job in make_workload("mooncake", 0, {})]
     assert len(set(users)) == 7373
     assert len(set(make_workload("azure", 0, {"jobs": 50}))) == 50
+
+
+@pytest.mark.parametrize("kind", CriteriaKind)
+def test_users_ask_for_what_the_workload_says(kind: CriteriaKind):
+    jobs = list(make_workload("debate", 0, {"jobs": 2, "criteria": kind.value}))
+    assert {criteria.kind for job in jobs for _, criteria in job.program.wanted} == {kind}
+    usual = list(make_workload("debate", 0, {"jobs": 2}))
+    assert [job.program.calls for job in jobs] == [job.program.calls for job in usual]
 
 
 def test_a_replay_runs_as_fast_as_it_is_told():
