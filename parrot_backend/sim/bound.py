@@ -2,15 +2,17 @@
 
 The bound holds for any scheduler that starts to generate when all of a prompt is there. It is the
 longest path of dependent calls, each alone on an engine that is free, with every prefix cached that
-can be; and no call begins before the prompts of all calls that it depends on can have been computed
-on as many engines as there are. What is computed ahead of need, while other calls still run, costs
-nothing on the path. The bound does not hold where outputs are streamed into prompts while they are
-made, or where engines guess tokens.
+can be; and no call begins before so many engines as there are can have done the work of all calls
+that it depends on: their prompts, shared parts once, and reading KV that nobody else reads. What is
+computed ahead of need, while other calls still run, costs nothing on the path. The bound does not
+hold where outputs are streamed into prompts while they are made, where engines guess tokens, or
+where steps are not linear in what they compute.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -91,6 +93,8 @@ class _Search:
             self._tree.add(call)
         self._warm = frozenset[int]().union(*map(self._tree.known, warm))
         self._held: _Held = dict.fromkeys(self._warm, 0.0)
+        self._num_readers = Counter(node for path in self._tree.paths.values() for node in path)
+        self._per_context_token_s = _per_context_token_s(engine)
         self._finished_s = dict[str, float]()
         self._came_from = dict[str, str | None]()
         self._ancestors = dict[str, frozenset[str]]()
@@ -120,7 +124,12 @@ class _Search:
                 if not waiting[reader.name]:
                     order += 1
                     heapq.heappush(ready, (self._ready_s(reader), order, reader))
-        last = max((name for name, _ in self._program.wanted), key=self._finished_s.__getitem__)
+        wanted = [name for name, _ in self._program.wanted]
+        last = max(wanted, key=self._finished_s.__getitem__)
+        all_of_it = frozenset(wanted).union(*(self._ancestors[name] for name in wanted))
+        worked_s = self._worked_s(all_of_it)
+        if worked_s > self._finished_s[last]:
+            return Bound(worked_s + self._half_s, (last,))
         return Bound(self._finished_s[last] + self._half_s, self._path_to(last))
 
     def _ready_s(self, call: ProgramCall) -> float:
@@ -131,10 +140,10 @@ class _Search:
         done_s = self._finished_s[latest] if latest is not None else None
         ready_s = self._at_server_s(done_s, call.think_s)
         if needs:
-            work_s = self._work_before_s(call)
-            if self._at_server_s(work_s, call.think_s) > ready_s:
+            work_s = self._at_server_s(self._worked_s(self._ancestors[call.name]), call.think_s)
+            if work_s > ready_s:
                 self._came_from[call.name] = None
-                return self._at_server_s(work_s, call.think_s)
+                return work_s
         return ready_s
 
     def _at_server_s(self, done_s: float | None, think_s: float) -> float:
@@ -145,26 +154,44 @@ class _Search:
             return done_s
         return done_s + self._half_s + think_s + sending_s
 
-    def _work_before_s(self, call: ProgramCall) -> float:
-        """Return when all prompts before a call can be computed, and the last one be answered."""
-        names = self._ancestors[call.name]
-        decode_s = min(self._decode_s(c) for c in self._program.calls if c.name in names)
+    def _worked_s(self, names: frozenset[str]) -> float:
+        """Return when so many engines can have ended these calls, however they share the work.
+
+        The call whose prompt is computed last decodes after that. With one engine, its steps are no
+        part of what computes prompts, and all that others read of the KV comes on top.
+        """
+        calls = [call for call in self._program.calls if call.name in names]
+        begun_s = self._overhead_s + self._half_s
+        prefill_s = self._prefill_work_s(names)
+        reading_s = sum(map(self._reading_s, calls))
+        if self._num_engines == 1:
+            steps = min(call.output_tokens for call in calls) - 1
+            step_s = self._engine.latency.step_s(StepWork(decodes=1))
+            return begun_s + prefill_s + reading_s + steps * step_s
+        spread_s = (prefill_s + reading_s) / self._num_engines
+        last_s = prefill_s / self._num_engines + min(map(self._decode_s, calls))
+        return begun_s + max(spread_s, last_s)
+
+    def _reading_s(self, call: ProgramCall) -> float:
+        """Return what a call's decoding adds to steps by reading KV that is only its own."""
+        path = self._tree.paths[call.name]
+        own_tokens = sum(self._tree.tokens[node] for node in path if self._num_readers[node] == 1)
+        return self._per_context_token_s * own_tokens * (call.output_tokens - 1)
+
+    def _prefill_work_s(self, names: frozenset[str]) -> float:
+        """Return the time of all steps that compute prompts, each shared part once."""
         nodes = [node for name in names for node in self._tree.paths[name]]
         if self._engine.caches_prefixes:
             given = self._warm.union(self._tree.ended[name] for name in names)
             nodes = list(set(nodes) - given)
         own = [(self._tree.end_tokens[node], self._tree.tokens[node]) for node in nodes]
-        tokens = sum(tokens for _, tokens in own)
-        pairs = sum((end - tokens) * tokens + tokens * tokens // 2 for end, tokens in own)
-        work_s = self._prefill_work_s(tokens, pairs) / self._num_engines
-        return self._overhead_s + self._half_s + work_s + decode_s
-
-    def _prefill_work_s(self, tokens: int, pairs: int) -> float:
-        if not tokens:
+        total = sum(tokens for _, tokens in own)
+        if not total:
             return 0.0
-        steps = -(-tokens // self._engine.max_step_tokens)
-        # Full steps all alike: the cheapest, where a step's time is linear in what it computes.
-        work = StepWork(prefill_tokens=tokens // steps, prefill_pairs=pairs // steps)
+        pairs = sum((end - tokens) * tokens + tokens * tokens // 2 for end, tokens in own)
+        steps = -(-total // self._engine.max_step_tokens)
+        # Steps all alike: the cheapest, where a step's time is linear in what it computes.
+        work = StepWork(prefill_tokens=total // steps, prefill_pairs=pairs // steps)
         return steps * self._engine.latency.step_s(work)
 
     def _finish(self, call: ProgramCall, ready_s: float) -> None:
@@ -239,6 +266,19 @@ class _Search:
 
 def _needs(call: ProgramCall) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*call.reads, *call.after)))
+
+
+def _per_context_token_s(engine: EngineSpec) -> float:
+    """Return what reading a KV token adds to a step at least, at small or large batches."""
+    many = 100_000
+    return (
+        min(
+            engine.latency.step_s(StepWork(decodes=decodes, context_tokens=many))
+            - engine.latency.step_s(StepWork(decodes=decodes))
+            for decodes in (1, engine.max_requests)
+        )
+        / many
+    )
 
 
 def _mean_s(delay: Delay) -> float:

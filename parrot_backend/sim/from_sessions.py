@@ -90,8 +90,12 @@ class _Reading:
         self._round_trip_s = round_trip_s
         self._ran = {n.output: n for n in view.nodes if n.kind == "request" and _has_run(n)}
         self._other = {n.output: n for n in view.nodes if n.kind != "request"}
-        self._controls = {_name(n): n for n in view.nodes if n.kind in ("map", "branch", "loop")}
         self._sources = dict[str, frozenset[str]]()
+        ended = dict[int, set[str]]()
+        for name, node in self._ran.items():
+            if node.finished_s is not None:
+                ended.setdefault(_instant(node.finished_s), set()).add(name)
+        self._ended_at = {at: frozenset(names) for at, names in ended.items()}
 
     def program(self, criteria: Criteria) -> Program:
         """Return the program."""
@@ -155,7 +159,7 @@ class _Reading:
     def _needs(self, node: NodeView) -> frozenset[str]:
         """Return the calls that had to end before a call could run."""
         direct = (self._sources_of(name) for name in self._inputs(node))
-        return frozenset[str]().union(*direct, self._begun_by(node.output)) - {node.output}
+        return frozenset[str]().union(*direct, self._begun_by(node)) - {node.output}
 
     def _sources_of(self, name: str) -> frozenset[str]:
         """Return the calls that a variable comes from, by way of transforms and control flow."""
@@ -163,39 +167,29 @@ class _Reading:
             return frozenset({name})
         node = self._other.get(name)
         if node is None:
-            return self._begun_by(name)
+            return frozenset()
         if name not in self._sources:
-            self._sources[name] = frozenset()
-            ways = [self._sources_of(used) for used in node.inputs]
-            if node.kind != "transform":
-                inside = f"{_name(node)}:"
-                ways.append(frozenset(one for one in self._ran if one.startswith(inside)))
-            self._sources[name] = frozenset[str]().union(*ways, self._begun_by(name))
+            ways = map(self._sources_of, node.inputs)
+            self._sources[name] = frozenset[str]().union(*ways, self._begun_by(node))
         return self._sources[name]
 
-    def _begun_by(self, name: str) -> frozenset[str]:
-        """Return the calls that decided on an instance: those before its map, branch or round."""
-        control_name, _, rest = name.partition(":")
-        found = frozenset[str]()
-        while rest:
-            index, _, rest = rest.partition(":")
-            control = self._controls.get(control_name)
-            if control is not None:
-                found |= frozenset[str]().union(*map(self._sources_of, control.inputs))
-                if control.kind == "loop" and index.isdecimal() and int(index):
-                    before = f"{control_name}:{int(index) - 1}:"
-                    found |= {one for one in self._ran if one.startswith(before)}
-            local, _, after = rest.partition(":")
-            control_name, rest = f"{control_name}:{index}:{local}", after
-        return found
+    def _begun_by(self, node: NodeView) -> frozenset[str]:
+        """Return the calls that decided on an instance of a map, a branch or a loop.
+
+        What a control node waited for is not shown once its instances are there, but they were made
+        at the very time when it came.
+        """
+        if ":" not in node.output:
+            return frozenset()
+        return self._ended_at.get(_instant(node.created_s), frozenset())
 
 
 def _has_run(node: NodeView) -> bool:
     return node.state == "finished" and node.usage is not None and node.ready_s is not None
 
 
-def _name(node: NodeView) -> str:
-    return node.id.partition(".")[2]
+def _instant(time_s: float) -> int:
+    return round(time_s * 1e9)
 
 
 def _stage(node: NodeView) -> str | None:

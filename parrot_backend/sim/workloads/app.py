@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
+from parrot_backend.core.criteria import Criteria, CriteriaKind
 from parrot_backend.sim.program import Arrival
 from parrot_backend.sim.workloads.arrivals import (
     ARRIVAL_KINDS,
     ArrivalKind,
     ArrivalProcess,
+    asking,
     first,
     seeded,
 )
@@ -45,6 +47,12 @@ ARRIVALS = (
     Parameter("arrivals", "poisson", "how they follow each other", choices=ARRIVAL_KINDS),
     Parameter("cv", 1.0, "for gamma: deviation of the gaps over their mean", above=0),
     Parameter("burst_jobs", 4, "for bursts: jobs that begin together", least=1),
+    Parameter(
+        "criteria",
+        CriteriaKind.LATENCY.value,
+        "what users ask of what they get",
+        choices=tuple(kind.value for kind in CriteriaKind),
+    ),
 )
 
 
@@ -63,6 +71,8 @@ def endless(make: Callable[[Settings, int, Iterator[float]], Iterator[Arrival]])
     """Return a builder that cuts off after the number of jobs that was asked for."""
 
     def build(settings: Settings, seed: int) -> Iterator[Arrival]:
-        return first(make(settings, seed, times_s(settings, seed)), settings.whole("jobs"))
+        jobs = make(settings, seed, times_s(settings, seed))
+        criteria = Criteria(CriteriaKind(settings.word("criteria")))
+        return asking(first(jobs, settings.whole("jobs")), criteria)
 
     return build

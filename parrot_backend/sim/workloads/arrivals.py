@@ -5,10 +5,11 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count, islice, repeat
 from typing import Literal
 
+from parrot_backend.core.criteria import Criteria
 from parrot_backend.sim.program import Arrival, Program, Workload
 from parrot_backend.sim.workloads.checks import WorkloadError, at_least, positive
 
@@ -95,6 +96,13 @@ def merged(*workloads: Workload) -> Iterator[Arrival]:
 def delayed(workload: Workload, by_s: float) -> Iterator[Arrival]:
     """Return the same arrivals, later."""
     return (Arrival(a.time_s + by_s, a.program, a.user) for a in workload)
+
+
+def asking(workload: Workload, criteria: Criteria) -> Iterator[Arrival]:
+    """Return the same arrivals, with this asked for everything that is wanted."""
+    for arrival in workload:
+        wanted = tuple((name, criteria) for name, _ in arrival.program.wanted)
+        yield replace(arrival, program=replace(arrival.program, wanted=wanted))
 
 
 def seeded(seed: int, purpose: str) -> random.Random:

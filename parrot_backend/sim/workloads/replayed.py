@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator
+from functools import lru_cache
 from itertools import pairwise
 
 from parrot_backend.core.criteria import Criteria
@@ -29,8 +30,8 @@ def mooncake_jobs(speed: float = 1.0) -> Iterator[Arrival]:
     Raises:
         WorkloadError: The speed is not above zero.
     """
-    requests = tuple(mooncake_conversation())
-    return replay(requests, "mooncake", speed=speed, ends=forks(requests, MOONCAKE_BLOCK_TOKENS))
+    requests, ends = _mooncake()
+    return replay(requests, "mooncake", speed=speed, ends=ends)
 
 
 def azure_jobs(speed: float = 1.0) -> Iterator[Arrival]:
@@ -87,6 +88,12 @@ def forks(requests: Iterable[TracedRequest], block_tokens: int) -> frozenset[Blo
                 found.add(block)
         found.update(blocks[-1:])
     return frozenset(found)
+
+
+@lru_cache(maxsize=1)
+def _mooncake() -> tuple[tuple[TracedRequest, ...], frozenset[Block]]:
+    requests = tuple(mooncake_conversation())
+    return requests, forks(requests, MOONCAKE_BLOCK_TOKENS)
 
 
 def _replay(
