@@ -78,6 +78,20 @@ Ordering = Annotated[
     str | None,
     _option("application, urgency, topological or fcfs.", "the placement's own", _SCHEDULING),
 ]
+Prune = Annotated[
+    bool | None,
+    _option("Leave out calls that nobody can want.", "on", _SCHEDULING, "--prune/--no-prune"),
+]
+MergeCalls = Annotated[
+    bool | None,
+    _option(
+        "Run equal deterministic calls once.", "on", _SCHEDULING, "--merge-calls/--no-merge-calls"
+    ),
+]
+ResultCacheMib = Annotated[
+    float | None,
+    _option("Memory for results of deterministic calls, in MiB; 0 for none.", "0", _SCHEDULING),
+]
 EarlyFill = Annotated[
     bool | None,
     _option(
@@ -182,6 +196,9 @@ def serve(
     token_ms: TokenMs = None,
     placement: Placement = None,
     ordering: Ordering = None,
+    prune: Prune = None,
+    merge_calls: MergeCalls = None,
+    result_cache_mib: ResultCacheMib = None,
     early_fill: EarlyFill = None,
     discovery: Discovery = None,
     vllm_scheduler: VllmScheduler = None,

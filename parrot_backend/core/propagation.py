@@ -19,7 +19,6 @@ from parrot_backend.core.graph import MAX_GROWN_REFERENCES, SessionGraph
 from parrot_backend.core.ids import VariableId, name_of
 from parrot_backend.core.nodes import Node, NodeState, Request, TransformNode
 from parrot_backend.core.prompt import PromptPart
-from parrot_backend.core.pruning import PRUNED
 from parrot_backend.core.resolution import resolve
 from parrot_backend.core.transforms import (
     MAX_PROMPT_CHARS,
@@ -119,8 +118,9 @@ class Propagation:
 
     def prune(self, nodes: Iterable[Node]) -> None:
         """Cancel nodes that nobody can want, given readers before what they read."""
-        for node in nodes:
-            self._cancel(self._graph.variables[node.output], "nobody can want it", PRUNED)
+        for name, variable in ((name_of(n.output), self._graph.variables[n.output]) for n in nodes):
+            failure = Failure("pruned", "nobody can want it", name, (name,))
+            self._settle_badly(variable, VariableState.CANCELLED, failure)
 
     # --- the work lists --------------------------------------------------------------------
 
@@ -184,8 +184,8 @@ class Propagation:
         failure = Failure(code, message, variable.name, (variable.name,))
         self._settle_badly(variable, VariableState.FAILED, failure)
 
-    def _cancel(self, variable: Variable, message: str, code: str = "cancelled") -> None:
-        failure = Failure(code, message, variable.name, (variable.name,))
+    def _cancel(self, variable: Variable, message: str) -> None:
+        failure = Failure("cancelled", message, variable.name, (variable.name,))
         self._settle_badly(variable, VariableState.CANCELLED, failure)
 
     def _settle_badly(self, variable: Variable, state: VariableState, failure: Failure) -> None:

@@ -57,6 +57,9 @@ class ServerGauges:
         unfinished: All requests that have not ended, those that wait for inputs included.
         sessions: Live sessions.
         waiters: Values that clients wait for.
+        merged: Requests so far that got the result of an equal one that ran at the same time.
+        cache_hits: Requests so far that got the result of an equal one that ran before.
+        pruned: Requests so far that were not run because nobody can want them.
         is_up: For each engine slot, whether it serves.
         engines: Load of each live engine.
     """
@@ -66,6 +69,9 @@ class ServerGauges:
     unfinished: int
     sessions: int
     waiters: int
+    merged: int
+    cache_hits: int
+    pruned: int
     is_up: Mapping[str, bool]
     engines: Mapping[str, EngineGauges]
 
@@ -202,6 +208,9 @@ class _GaugeCollector(Collector):
         yield _gauge("num_calls_unfinished", "Requests that have not ended", state.unfinished)
         yield _gauge("sessions", "Live sessions", state.sessions)
         yield _gauge("waiters", "Values that clients wait for", state.waiters)
+        yield _total("merged_calls", "Requests that followed an equal one", state.merged)
+        yield _total("result_cache_hits", "Requests answered by the cache", state.cache_hits)
+        yield _total("pruned_calls", "Requests that nobody could want", state.pruned)
         up = GaugeMetricFamily("parrot_engine_up", "1 when the engine serves", labels=["engine"])
         for slot, is_up in state.is_up.items():
             up.add_metric([slot], float(is_up))
@@ -211,6 +220,10 @@ class _GaugeCollector(Collector):
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"parrot_{name}", text, value=value)
+
+
+def _total(name: str, text: str, value: float) -> CounterMetricFamily:
+    return CounterMetricFamily(f"parrot_{name}", text, value=value)
 
 
 def _engine_gauges(engines: Mapping[str, EngineGauges]) -> Iterator[Metric]:

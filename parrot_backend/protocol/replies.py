@@ -106,7 +106,7 @@ class NodeView(WireModel):
 
     id: str
     kind: Literal["request", "transform", "map", "branch", "loop"]
-    state: Literal["waiting", "ready", "running", "finished", "failed", "cancelled"]
+    state: Literal["waiting", "ready", "running", "finished", "failed", "cancelled", "pruned"]
     inputs: tuple[str, ...]
     output: str
     model: str | None = None

@@ -19,6 +19,7 @@ from parrot_backend.core.config import (
     CoreConfig,
     DiscoveryConfig,
     EarlyFillConfig,
+    OptimiserConfig,
     OrderingName,
     PlacementName,
     SchedulerConfig,
@@ -51,6 +52,10 @@ class ServerSettings(_Settings):
         max_sessions: Live sessions the server holds before it says ``saturated``.
         max_wait_s: Longest wait of one HTTP request, whatever it asks for.
         session_ttl_s: An idle session is forgotten after this.
+        prune: Calls that nobody can want are not run: what no wanted output is made of, in a
+            session that is closed by the submit that opens it.
+        merge_calls: Equal deterministic calls of a tenant run once while one of them is on its way.
+        result_cache_mib: Memory for results of such calls, for later ones; 0 keeps none.
         early_fill: Prompts of calls to come are computed as far as they are known, in spare
             capacity of engines that can do that.
         retain_prefixes: Engines keep prompt prefixes that calls to come will read, where they can.
@@ -79,6 +84,9 @@ class ServerSettings(_Settings):
     max_wait_s: Seconds = 3600.0
     placement: PlacementName = "paper"
     ordering: OrderingName | None = None
+    prune: bool = True
+    merge_calls: bool = True
+    result_cache_mib: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     early_fill: bool = False
     retain_prefixes: bool = True
     splice: bool = True
@@ -105,6 +113,11 @@ class ServerSettings(_Settings):
         return CoreConfig(
             scheduler=SchedulerConfig(placement=self.placement, ordering=self.ordering),
             early_fill=EarlyFillConfig(is_on=self.early_fill),
+            optimiser=OptimiserConfig(
+                prunes=self.prune,
+                merges=self.merge_calls,
+                result_cache_bytes=int(self.result_cache_mib * 2**20),
+            ),
             retain_prefixes=self.retain_prefixes,
             splice=self.splice,
             discovery=DiscoveryConfig(is_on=self.discovery, learns=self.discovery_learns),

@@ -255,6 +255,9 @@ class Service:
             unfinished=self.coordinator.num_unfinished_calls,
             sessions=len(self.coordinator.sessions),
             waiters=self.runtime.num_waiters,
+            merged=self.coordinator.optimiser.num_merged,
+            cache_hits=self.coordinator.optimiser.num_cache_hits,
+            pruned=self.coordinator.optimiser.num_pruned,
             is_up=self.supervisor.is_up(),
             engines={
                 engine: self._engine_gauges(engine, load)

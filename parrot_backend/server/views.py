@@ -13,6 +13,7 @@ from parrot_backend.core.discovery.found import Found
 from parrot_backend.core.events import EngineInfo, RequestUsage
 from parrot_backend.core.ids import name_of
 from parrot_backend.core.nodes import Node, Request
+from parrot_backend.core.pruning import PRUNED
 from parrot_backend.core.session import Session
 from parrot_backend.core.variable import Variable
 from parrot_backend.errors import Failure, ParrotError
@@ -56,12 +57,15 @@ def session_to_view(session: Session, now_s: float) -> wire.SessionView:
         state="closed" if session.is_closed else "open",
         age_s=now_s - session.created_s,
         variables=tuple(variable_to_view(v) for v in session.graph.variables.values()),
-        nodes=tuple(node_to_view(node, session.created_s) for node in nodes),
+        nodes=tuple(
+            node_to_view(node, session.graph.variables[node.output], session.created_s)
+            for node in nodes
+        ),
     )
 
 
-def node_to_view(node: Node, opened_s: float) -> wire.NodeView:
-    """Return a node; its times count from ``opened_s``."""
+def node_to_view(node: Node, output: Variable, opened_s: float) -> wire.NodeView:
+    """Return a node that makes ``output``; its times count from ``opened_s``."""
 
     def since_opening(at_s: float | None) -> float | None:
         return None if at_s is None else at_s - opened_s
@@ -69,7 +73,7 @@ def node_to_view(node: Node, opened_s: float) -> wire.NodeView:
     common = wire.NodeView(
         id=node.id,
         kind="transform",
-        state=node.state.value,
+        state="pruned" if _is_pruned(output) else node.state.value,
         inputs=tuple(name_of(used) for used in node.inputs),
         output=name_of(node.output),
         created_s=node.created_s - opened_s,
@@ -78,7 +82,7 @@ def node_to_view(node: Node, opened_s: float) -> wire.NodeView:
     )
     if isinstance(node, ControlNode):
         is_at_work = node.ready_s is not None and not node.has_ended
-        state = "running" if is_at_work else node.state.value
+        state = "running" if is_at_work else common.state
         return common.model_copy(update={"kind": node.kind, "state": state})
     if not isinstance(node, Request):
         return common
@@ -91,7 +95,7 @@ def node_to_view(node: Node, opened_s: float) -> wire.NodeView:
             "group": node.objective.group,
             "engine": node.engine,
             "attempts": node.attempts,
-            "reason": node.reason,
+            "reason": "nobody can want it" if _is_pruned(output) else node.reason,
             "placed_s": since_opening(node.placed_s),
             "first_token_s": since_opening(node.first_token_s),
             "engine_s": None if node.usage is None else node.usage.engine_s,
@@ -99,6 +103,10 @@ def node_to_view(node: Node, opened_s: float) -> wire.NodeView:
             "found": None if node.found is None else _found(node.found),
         }
     )
+
+
+def _is_pruned(output: Variable) -> bool:
+    return output.failure is not None and output.failure.code == PRUNED
 
 
 def _found(found: Found) -> wire.FoundView:
