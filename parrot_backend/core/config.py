@@ -44,13 +44,15 @@ class CostConfig:
         queue_weight: What a second of an engine counts for each request that waits, divided by the
             number of engines; 0 is off.
         miss_s: What it counts to miss a target: that much, and more the more it is missed by.
-        latency_tpot_s: Time per token that latency-sensitive work among itself, and other work
-            beside it, is to keep. It takes the place of the engine's latency capacity as soon as
-            the engine says how long its steps take; None leaves that in place. 40 ms is what the
-            paper's capacity was chosen for (section 5.4).
+        latency_tpot_s: Time per token that latency-sensitive work keeps beside other work: of that,
+            no more is taken. 40 ms is what the paper's capacity was chosen for (section 5.4). Until
+            an engine says how long its steps take, its latency capacity stands for it. None: no
+            bound but the targets that were asked for.
+        bounds_latency: Whether latency-sensitive work keeps that time among itself, too; else only
+            where it has targets. With it, each gets its tokens evenly, and the last ones late.
         splits_groups: Whether a task group may be spread over several engines; else it goes to one
             that has room for all of it, if there is one.
-        max_split: How many members of a group are placed together at most.
+        max_together: How many requests are placed together at most.
         shortlist: Beside those that hold some of the prompt, so many engines are looked at, by
             load. More cost more time.
     """
@@ -62,8 +64,9 @@ class CostConfig:
     queue_weight: float = 1.0
     miss_s: float = 10.0
     latency_tpot_s: float | None = 0.04
+    bounds_latency: bool = False
     splits_groups: bool = True
-    max_split: int = 64
+    max_together: int = 64
     shortlist: int = 8
 
 

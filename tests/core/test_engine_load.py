@@ -132,7 +132,7 @@ def test_what_is_computed_costs_more_where_the_cache_is_full_and_read() -> None:
     ),
     st.randoms(use_true_random=False),
 )
-def test_account_of_an_engine_whose_work_has_ended_is_empty(loads, order) -> None:  # type: ignore[no-untyped-def]
+def test_account_of_an_engine_whose_work_has_ended_is_empty(loads, order) -> None:
     load = loaded(*loads)
     idle = loaded().outlook(MODEL)
     left = list(range(len(loads)))

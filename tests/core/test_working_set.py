@@ -88,7 +88,7 @@ def prompts(draw: st.DrawFn) -> PrefixChain:
 
 @examples(200)
 @given(chains=st.lists(prompts(), min_size=1, max_size=8), order=st.randoms(use_true_random=False))
-def test_account_is_that_of_the_tree_and_ends_empty(chains: list[PrefixChain], order) -> None:  # type: ignore[no-untyped-def]
+def test_account_is_that_of_the_tree_and_ends_empty(chains: list[PrefixChain], order) -> None:
     engine = counting_engine()
     left = {f"r{number}": chain for number, chain in enumerate(chains)}
     for name, chain in left.items():

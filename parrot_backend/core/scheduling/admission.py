@@ -1,18 +1,22 @@
 """What the placement ``cost`` lets an engine take: the one place where it is decided.
 
 Room is KV memory for what runs together and a slot; so an engine is given what it can hold now, and
-what waits does so in our queue, where the order still counts. Beside that, work for which latency
-was asked keeps its time per token: as the engine's own step times predict it, where they are known,
-else by the latency capacity in tokens (paper, section 5.4).
+what waits does so in our queue, where the order still counts. Beside that, targets for the time per
+token are kept, and that of latency-sensitive work against work that nobody waits for: as the
+engine's own step times predict it, where they are known, else by the latency capacity in tokens
+(paper, section 5.4).
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
+from parrot_backend.core.config import CostConfig
 from parrot_backend.core.criteria import ObjectiveClass
 from parrot_backend.core.engine_state import EngineState
 from parrot_backend.core.nodes import Request
+from parrot_backend.core.scheduling.cost_terms import Work
 from parrot_backend.core.scheduling.placement import ClusterView
 
 #: What a step may take at least, as a multiple of one with a single request: an engine that does
@@ -45,9 +49,9 @@ def is_bounded(request: Request, view: ClusterView) -> bool:
 def admits(
     engine: EngineState,
     added: Added,
-    context_tokens: int,
+    work: Work,
     objective_class: ObjectiveClass,
-    latency_tpot_s: float | None,
+    config: CostConfig,
     *,
     is_bounded: bool,
 ) -> bool:
@@ -56,31 +60,33 @@ def admits(
     Args:
         engine: It has a free slot, or not.
         added: What it would run beside what it runs, this request's tokens included.
-        context_tokens: KV tokens that one decode of the request reads.
+        work: The request.
         objective_class: Of the request.
-        latency_tpot_s: Time per token to be kept; None bounds by the latency capacity.
-        is_bounded: Whether the request keeps to either.
+        config: Which times per token are to be kept.
+        is_bounded: Whether the request keeps to them.
     """
     if not engine.fits(added.tokens, added.requests):
         return False
-    model = engine.step_time
-    if latency_tpot_s is None or model is None:
-        return engine.admits(objective_class, added.tokens, added.requests, is_bounded=is_bounded)
-    load = engine.load
-    if objective_class is ObjectiveClass.LATENCY:
-        # It does not wait for other work to drain; the engine holds that back for it.
-        runs_with, context = load.bounded_decodes, load.bounded_context_tokens
-        others = runs_with + added.requests - 1
+    load, target_s, keeps_s = engine.load, engine.outlook.tpot_s, config.latency_tpot_s
+    if objective_class is ObjectiveClass.THROUGHPUT:
+        runs_with, context, is_alone = load.decodes, load.context_tokens, not load.num_latency
     else:
-        runs_with, context = load.decodes, load.context_tokens
-        others = load.num_latency
-    if not (is_bounded and others):
+        # It does not wait for bulk work to drain: the engine holds that back for it.
+        runs_with, context = load.bounded_decodes, load.bounded_context_tokens
+        is_alone = not load.bounded_decodes and added.requests == 1
+        target_s = min(target_s, work.tpot_s)
+        keeps_s = keeps_s if config.bounds_latency else None
+    if keeps_s is not None:
+        target_s = min(target_s, keeps_s)
+    if is_alone or not is_bounded or target_s == math.inf:
         return True
-    alone_s = model.base_s + model.decode_cost_s(context_tokens)
+    model = engine.step_time
+    if model is None:
+        return engine.admits(objective_class, added.tokens, added.requests)
     step_s = (
         model.base_s
         + model.per_decode_s * (runs_with + added.requests)
         + model.per_context_token_s * (context + added.context_tokens)
     )
-    target_s = min(latency_tpot_s, engine.outlook.tpot_s)
+    alone_s = model.base_s + model.decode_cost_s(work.context_tokens)
     return step_s <= max(target_s, _LEAST_SLOWDOWN * alone_s)

@@ -4,8 +4,9 @@ What it does: for each engine that admits the request, the time until its output
 before it, the part of its own prompt that the engine does not hold, its decodes beside the others)
 and the time by which others are delayed, each second weighted by who waits for it; targets that
 would be missed count heavily. The members of a task group are placed together, one after the
-other where each adds least (``group_plan.py``), so a group is spread as soon as queueing costs more
-than a second prefill of what its prompts share.
+other where each adds least (``joint_plan.py``), so a group is spread as soon as queueing costs more
+than a second prefill of what its prompts share. So are queued requests of one class with most of
+their prompts in common.
 
 Intent: shortest jobs on average, without breaking what was asked for.
 
@@ -28,7 +29,7 @@ from parrot_backend.core.ids import EngineId
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.scheduling.admission import Added, admits, is_bounded
 from parrot_backend.core.scheduling.cost_terms import Cost, Work, compute_price, cost_of, work_of
-from parrot_backend.core.scheduling.group_plan import place_group
+from parrot_backend.core.scheduling.joint_plan import place_jointly
 from parrot_backend.core.scheduling.placement import ClusterView, Placement
 from parrot_backend.core.scheduling.shortlist import shortlist
 
@@ -40,10 +41,10 @@ class CostPlacement:
         self._config = config
 
     def place(self, request: Request, view: ClusterView) -> list[Placement]:
-        """Place the request as the module says, and other members of its task group with it."""
-        group = request.objective.group
-        if group is not None and view.queue.group_size(group) > 1 and not request.avoided:
-            return place_group(request, group, view, self._config)
+        """Place the request as the module says, and perhaps others with it."""
+        mates, what = self._together(request, view)
+        if len(mates) > 1:
+            return place_jointly(mates, view, self._config, what)
         work = work_of(request, self._config, view.now_s)
         holders = view.prefixes.holders(request.sharing)
         engines = view.candidates([request])
@@ -57,6 +58,22 @@ class CostPlacement:
         cached = holders.get(engine.id, 0)
         return [Placement(request, engine.id, reason_of(cost, cached, len(view.free)))]
 
+    def _together(self, request: Request, view: ClusterView) -> tuple[list[Request], str]:
+        """Return what is placed with a request, itself first; alone, if it has failed before."""
+        if request.avoided:
+            return [request], ""
+        group = request.objective.group
+        if group is not None:
+            what = f"members of task group {group}"
+            found = view.queue.group_members(group) if view.queue.group_size(group) > 1 else []
+        else:
+            found, tokens = view.queue.sharing_prefix(request, view.max_shared)
+            what = f"queued requests that share a prefix of about {tokens} tokens"
+            # Who comes before its turn takes little from those it passes: most of it is computed.
+            found = [r for r in found if 2 * tokens >= r.prompt_tokens and _is_like(r, request)]
+        mates = [mate for mate in found if mate is not request and not mate.avoided]
+        return [request, *mates[: self._config.max_together - 1]], what
+
     def _best(
         self,
         request: Request,
@@ -69,7 +86,6 @@ class CostPlacement:
         price = compute_price(view, config)
         bounded = is_bounded(request, view)
         objective_class = request.objective.objective_class
-        context_tokens = work.context_tokens
         best: tuple[EngineState, Cost] | None = None
         least = (0.0, 0)
         for engine in engines:
@@ -79,11 +95,17 @@ class CostPlacement:
             key = (cost.total, engine.order)
             if best is not None and key >= least:
                 continue
-            added = Added(1, engine.added_tokens(request, cached), context_tokens)
-            target_s = config.latency_tpot_s
-            if admits(engine, added, context_tokens, objective_class, target_s, is_bounded=bounded):
+            added = Added(1, engine.added_tokens(request, cached), work.context_tokens)
+            if admits(engine, added, work, objective_class, config, is_bounded=bounded):
                 best, least = (engine, cost), key
         return best
+
+
+def _is_like(one: Request, other: Request) -> bool:
+    """Tell whether requests are bound by the same; who is not would be bound by the other."""
+    ours, theirs = one.objective, other.objective
+    is_bound_alike = ours.is_bounded == theirs.is_bounded
+    return ours.objective_class is theirs.objective_class and is_bound_alike
 
 
 def reason_of(cost: Cost, cached_tokens: int, num_engines: int) -> str:

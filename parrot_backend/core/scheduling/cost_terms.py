@@ -117,7 +117,13 @@ def cost_of(
     return Cost(total, wait_s, prefill_s, decode_s, others_s, longer_s)
 
 
-def compute_price(view: ClusterView, config: CostConfig) -> float:
-    """Return what a second of prefill counts for those who are not on an engine yet."""
-    waiting = (len(view.queue) - 1) / max(1, len(view.engines))
+def compute_price(view: ClusterView, config: CostConfig, num_placed: int = 1) -> float:
+    """Return what a second of prefill counts for those who are not on an engine yet.
+
+    Args:
+        view: Who waits, and for how many engines.
+        config: Weights.
+        num_placed: Of those who wait, so many are placed now.
+    """
+    waiting = (len(view.queue) - num_placed) / max(1, len(view.engines))
     return config.compute_weight + config.queue_weight * waiting

@@ -1,21 +1,23 @@
-"""Task groups over engines: each member where it adds least, once its mates before it are placed.
+"""Several requests over engines: each where it adds least, once those before it are placed.
 
-What counts for a group is when the last of its members has ended. So a member costs what it makes
-the group end later, and what it takes from others. Where mates are, their common prefix is, and is
-not computed again; but their prompts are computed first, and their decodes lengthen each step. When
-that costs more than computing the prefix once more, the next engine is cheaper.
+Where others of them are, their common prefix is, and is not computed again; but their prompts are
+computed first, and their decodes lengthen each step. When that costs more than computing the prefix
+once more, the next engine is cheaper. Of a task group counts when the last of its members has
+ended: one costs what it makes the group end later, and what it takes from others. Requests that
+only share a prefix are waited for one by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 from parrot_backend.core.config import CostConfig
 from parrot_backend.core.engine_load import Outlook
 from parrot_backend.core.engine_state import EngineState
-from parrot_backend.core.ids import EngineId, TaskGroupId
+from parrot_backend.core.ids import EngineId
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.scheduling.admission import Added, admits, is_bounded
 from parrot_backend.core.scheduling.cost_terms import Work, compute_price, cost_of, work_of
@@ -71,71 +73,77 @@ class _Step(NamedTuple):
     added: Added
 
 
-def place_group(
-    request: Request, group: TaskGroupId, view: ClusterView, config: CostConfig
+def place_jointly(
+    requests: Sequence[Request], view: ClusterView, config: CostConfig, what: str
 ) -> list[Placement]:
-    """Place the ready members of a task group, the request first, as far as there is room.
+    """Place requests, the first of them first, as far as there is room.
 
     Args:
-        request: A member that has failed nowhere.
-        group: Its group.
+        requests: They have failed nowhere.
         view: What there is.
         config: Settings of the policy.
+        what: They are, for people. Of members of one task group their common end counts.
     """
-    members = _members(request, group, view, config)
-    first = members[0]
-    engines = shortlist(
-        view.free, first.holders, first.work, max(config.shortlist, len(members)), view.now_s
-    )
-    return _Plan(engines, view, config).place(members)
-
-
-def _members(
-    request: Request, group: TaskGroupId, view: ClusterView, config: CostConfig
-) -> list[_Member]:
-    mates = [m for m in view.queue.group_members(group) if m is not request and not m.avoided]
+    first, *mates = requests
     # The longest first: what is short fills what is left.
-    mates.sort(key=lambda mate: (-mate.need_tokens, mate.order))
-    tokens_of = {boundary.hash: boundary.tokens for boundary in request.sharing}
+    mates.sort(key=lambda mate: (-mate.prompt_tokens, mate.order))
+    keys = {boundary.hash for boundary in first.sharing}
+    plan = _Plan(view, config, len(requests), is_group=first.objective.group is not None)
+    ordered = (first, *mates)
+    chosen = plan.place(ordered, (_member(each, keys, view, config) for each in ordered))
+    num_engines = len({trial.engine.id for _, trial in chosen})
+    reason = f"least added cost of {len(chosen)} {what} on {num_engines} engines, those here done"
     return [
-        _Member(
-            member,
-            work_of(member, config, view.now_s),
-            next((b.tokens for b in reversed(member.sharing) if b.hash in tokens_of), 0),
-            view.prefixes.holders(member.sharing),
-            is_bounded(member, view),
-        )
-        for member in (request, *mates[: config.max_split - 1])
+        Placement(request, trial.engine.id, f"{reason} in {trial.end_s:.2f} s")
+        for request, trial in chosen
     ]
+
+
+def _member(request: Request, keys: Set[bytes], view: ClusterView, config: CostConfig) -> _Member:
+    chain = request.sharing
+    return _Member(
+        request,
+        work_of(request, config, view.now_s),
+        next((boundary.tokens for boundary in reversed(chain) if boundary.hash in keys), 0),
+        view.prefixes.holders(chain),
+        is_bounded(request, view),
+    )
 
 
 class _Plan:
     """Engines in the order in which they come into question, and what is on them so far."""
 
     def __init__(
-        self, engines: Sequence[EngineState], view: ClusterView, config: CostConfig
+        self, view: ClusterView, config: CostConfig, num_requests: int, *, is_group: bool
     ) -> None:
+        self._view = view
         self._config = config
-        self._price = compute_price(view, config)
-        self._trials = {
-            engine.id: _Trial(
-                engine, engine.outlook, max(0.0, engine.load.prefill_until_s - view.now_s)
-            )
-            for engine in engines
-        }
+        self._is_group = is_group
+        self._price = compute_price(view, config, num_requests)
+        self._trials = dict[EngineId, _Trial]()
 
-    def place(self, members: list[_Member]) -> list[Placement]:
-        """Return where the members go; it ends with the first one that has room nowhere."""
-        unused = self._ranked(members)
+    def place(
+        self, requests: Sequence[Request], members: Iterator[_Member]
+    ) -> list[tuple[Request, _Trial]]:
+        """Return where the members go; it ends with the first one that has room nowhere.
+
+        Args:
+            requests: In order.
+            members: The same; made one by one, since it may end with the first.
+        """
+        unused = list[_Trial]()
         used = dict[EngineId, _Trial]()
         chosen = list[tuple[Request, _Trial]]()
         for member in members:
-            near = [
-                self._trials[e] for e in list(member.holders)[:_MAX_HOLDERS] if e in self._trials
-            ]
-            best = self._best(member, {**used, **{t.engine.id: t for t in (*unused[:1], *near)}})
-            if best is None:
-                best = self._best(member, self._trials)
+            if not chosen:
+                unused = self._begin(member, requests)
+            options = dict(used)
+            for trial in unused[:1]:
+                options[trial.engine.id] = trial
+            for engine_id in islice(member.holders, _MAX_HOLDERS):
+                if engine_id in self._trials:
+                    options[engine_id] = self._trials[engine_id]
+            best = self._best(member, options) or self._best(member, self._trials)
             if best is None:
                 break
             trial, step = best
@@ -144,29 +152,35 @@ class _Plan:
                 used[trial.engine.id] = trial
                 unused.remove(trial)
             chosen.append((member.request, trial))
-        reason = f"least added cost of a task group: {len(chosen)} members on {len(used)} engines"
-        ends = {t.engine.id: f"{reason}, those here done in {t.end_s:.2f} s" for t in used.values()}
-        return [Placement(r, t.engine.id, ends[t.engine.id]) for r, t in chosen]
+        return chosen
 
-    def _ranked(self, members: list[_Member]) -> list[_Trial]:
-        """Return the trials, the cheapest for the first member first."""
-        first = members[0]
+    def _begin(self, first: _Member, requests: Sequence[Request]) -> list[_Trial]:
+        """Choose the engines to look at, and return them, the cheapest for the first one first."""
+        free = self._view.free
+        least = max(self._config.shortlist, len(requests))
+        few = shortlist(free, first.holders, first.work, least, self._view.now_s)
+        self._trials = self._tried(few)
+        if len(few) < len(free) and self._best(first, self._trials) is None:
+            self._trials = self._tried(free)
         costs = {t.engine.id: self._step(first, t).total for t in self._trials.values()}
         ranked = sorted(self._trials.values(), key=lambda t: (costs[t.engine.id], t.engine.order))
-        if self._config.splits_groups:
-            return ranked
-        whole = [trial for trial in ranked if self._takes_all(trial, members)]
-        if whole:
-            self._trials = {whole[0].engine.id: whole[0]}
-        return whole[:1] or ranked
+        if self._is_group and not self._config.splits_groups:
+            return self._keep_one(ranked, requests)
+        return ranked
 
-    def _takes_all(self, trial: _Trial, members: list[_Member]) -> bool:
-        tokens = sum(
-            trial.engine.added_tokens(m.request, m.holders.get(trial.engine.id, 0)) for m in members
-        )
-        common = min(member.common_tokens for member in members)
-        tokens -= common * (len(members) - 1)
-        return trial.engine.fits(tokens, len(members))
+    def _tried(self, engines: Sequence[EngineState]) -> dict[EngineId, _Trial]:
+        now_s = self._view.now_s
+        return {
+            e.id: _Trial(e, e.outlook, max(0.0, e.load.prefill_until_s - now_s)) for e in engines
+        }
+
+    def _keep_one(self, ranked: list[_Trial], requests: Sequence[Request]) -> list[_Trial]:
+        """Return the first engine that has room for all, if there is one; else all engines."""
+        for trial in ranked:
+            if trial.engine.fits(self._view.need_tokens(trial.engine, requests), len(requests)):
+                self._trials = {trial.engine.id: trial}
+                return [trial]
+        return ranked
 
     def _best(
         self, member: _Member, trials: Mapping[EngineId, _Trial]
@@ -191,8 +205,9 @@ class _Plan:
         cost = cost_of(work, trial.outlook, trial.wait_s, cached, self._price, self._config.miss_s)
         later_s = cost.prefill_s + work.output_tokens * cost.longer_s
         end_s = max(cost.own_s, trial.end_s + later_s if added.requests else 0.0)
+        mates_s = end_s - cost.own_s if self._is_group else added.requests * later_s
         return _Step(
-            cost.total + work.weight * (end_s - cost.own_s),
+            cost.total + work.weight * mates_s,
             end_s,
             trial.wait_s + cost.prefill_s,
             trial.outlook.step_s + cost.longer_s,
@@ -204,12 +219,13 @@ class _Plan:
         )
 
     def _admits(self, member: _Member, trial: _Trial, added: Added) -> bool:
+        objective_class = member.request.objective.objective_class
         return admits(
             trial.engine,
             added,
-            member.work.context_tokens,
-            member.request.objective.objective_class,
-            self._config.latency_tpot_s,
+            member.work,
+            objective_class,
+            self._config,
             is_bounded=member.is_bounded,
         )
 
