@@ -108,7 +108,7 @@ GROUPS: dict[
     ),
     "a shared prefix that is dear: together": (
         three(),
-        *(group(6, 20_100, SHARED), {}, CostConfig(compute_weight=1.0), {"e0": 6}),
+        *(group(4, 20_100, SHARED), {}, CONFIG, {"e0": 4}),
     ),
     "so many that queueing costs more than the prefix once more": (
         three(),
@@ -116,7 +116,7 @@ GROUPS: dict[
     ),
     "where the prefix is": (
         three(),
-        *(group(6, 20_100, SHARED), {"e2": SHARED}, CONFIG, {"e2": 6}),
+        *(group(4, 20_100, SHARED), {"e2": SHARED}, CONFIG, {"e2": 4}),
     ),
     "more than one engine has room for": (
         three(capacity_tokens=4500),
@@ -124,7 +124,7 @@ GROUPS: dict[
     ),
     "a prefix is counted once for the engine's room": (
         [engine("e0", capacity_tokens=21_000), engine("e1", capacity_tokens=3000)],
-        *(group(6, 20_100, SHARED), {}, CONFIG, {"e0": 6}),
+        *(group(4, 20_100, SHARED), {}, CONFIG, {"e0": 4}),
     ),
     "as many as there is room for": (
         [engine("e0", capacity_tokens=4500)],
