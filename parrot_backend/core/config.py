@@ -10,9 +10,11 @@ from typing import Literal
 
 from parrot_backend.core.prefix import PrefixIndexConfig
 from parrot_backend.core.scheduling.baseline_config import BaselineConfig
+from parrot_backend.core.step_time import StepTimeModel
 
 PlacementName = Literal[
     "paper",
+    "cost",
     "fcfs",
     "least_loaded",
     "round_robin",
@@ -22,6 +24,64 @@ PlacementName = Literal[
     "kv_exact",
 ]
 OrderingName = Literal["application", "urgency", "topological", "fcfs"]
+AdmissionName = Literal["tokens", "working_set"]
+
+#: An A100 80 GB with a model of 13 billion parameters in 16 bits, as DistServe's authors fitted the
+#: vLLM of 2023 (simdistserve, profiler-a100-80g.vllm.json, OPT-13B, batches below 95).
+_A100_13B = StepTimeModel(
+    base_s=0.02348,
+    per_prefill_token_s=1.405e-4,
+    per_decode_s=6.07e-5,
+    per_context_token_s=5.93e-7,
+    per_prefill_pair_s=1.616e-8,
+    num_samples=0,
+    error=1.0,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CostConfig:
+    """Settings of the placement ``cost`` (decision 0019).
+
+    Attributes:
+        step_time: How long an engine's steps take until it says so itself. Only what these times
+            are to each other matters then.
+        bulk_weight: What a second of throughput-preferred work counts, where one of work that
+            somebody waits for counts 1.
+        eviction_weight: What a token counts that is evicted and would have been read again, where
+            its prefill counts 1; 0 is off.
+        compute_weight: What a second of prefill counts for those who come later, beside what it
+            takes from those who are there.
+        queue_weight: What a second of an engine counts for each request that waits, divided by the
+            number of engines; 0 is off.
+        miss_s: What it counts to miss a target: that much, and more the more it is missed by.
+        latency_tpot_s: Time per token that latency-sensitive work keeps beside other work: of that,
+            no more is taken. 40 ms is what the paper's capacity was chosen for (section 5.4). Until
+            an engine says how long its steps take, its latency capacity stands for it. None: no
+            bound but the targets that were asked for.
+        bounds_latency: Whether latency-sensitive work keeps that time among itself, too; else only
+            where it has targets. With it, each gets its tokens evenly, and the last ones late.
+        splits_groups: Whether a task group may be spread over several engines; else it goes to one
+            that has room for all of it, if there is one.
+        max_together: How many requests are placed together at most.
+        shortlist: Beside those that hold some of the prompt, so many engines are looked at, by
+            load. More cost more time.
+    """
+
+    step_time: StepTimeModel = _A100_13B
+    bulk_weight: float = 0.1
+    eviction_weight: float = 1.0
+    compute_weight: float = 0.2
+    queue_weight: float = 1.0
+    miss_s: float = 10.0
+    latency_tpot_s: float | None = 0.04
+    bounds_latency: bool = False
+    splits_groups: bool = True
+    max_together: int = 64
+    shortlist: int = 8
+
+
+_OWN_ADMISSION: dict[PlacementName, AdmissionName] = {"cost": "working_set"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +95,11 @@ class SchedulerConfig:
         max_wait_s: A request that waited longer goes before all others, so nothing starves.
         max_backfill: How many blocked requests may be passed over to place a later one.
         max_shared: How many queued requests that share a prefix are placed together at most.
+        cost: Settings of the placement ``cost``.
+        admission: What counts as room. ``tokens``: each running request's tokens but for what the
+            engine held when it came. ``working_set``: what runs together holds now, prefixes
+            counted once and for as long as somebody uses them. None: that for ``cost``, else
+            ``tokens``.
         baselines: Settings of the baseline policies.
     """
 
@@ -43,6 +108,14 @@ class SchedulerConfig:
     max_wait_s: float = 30.0
     max_backfill: int = 8
     max_shared: int = 32
+    cost: CostConfig = field(default_factory=CostConfig)
+    admission: AdmissionName | None = None
+
+    @property
+    def counts_working_set(self) -> bool:
+        """Whether engines are filled by what runs there holds together."""
+        return (self.admission or _OWN_ADMISSION.get(self.placement)) == "working_set"
+
     baselines: BaselineConfig = field(default_factory=BaselineConfig)
 
 

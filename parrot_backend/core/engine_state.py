@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import NamedTuple
 
+from parrot_backend.core.config import CostConfig
 from parrot_backend.core.criteria import ObjectiveClass
+from parrot_backend.core.engine_load import AttemptLoad, EngineLoad, Outlook
 from parrot_backend.core.events import EngineInfo
 from parrot_backend.core.ids import AttemptId, EngineId
+from parrot_backend.core.nodes import Request
+from parrot_backend.core.prefix import PrefixChain
 from parrot_backend.core.step_time import StepTimeModel
+from parrot_backend.core.working_set import WorkingSet
 
 
 class RunningRequest(NamedTuple):
-    """What one running attempt takes of its engine."""
+    """What one running attempt takes of its engine.
+
+    ``chain``: the prefixes it holds, where the working set is counted; and ``full_tokens``, what it
+    takes of the engine if nobody shares them.
+    """
 
     need_tokens: int
     is_latency: bool
     is_bounded: bool
+    chain: PrefixChain = ()
+    full_tokens: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -32,6 +43,8 @@ class EngineState:
         last_output_s: When the engine last said anything, or began to work.
         step_time: How long its steps take, as it says itself.
         is_watched: A timer is set that looks whether the engine has gone silent.
+        working_set: Which prefixes are in use there, if room is counted by them.
+        load: What it has to do, weighed as ``cost`` says.
     """
 
     info: EngineInfo
@@ -43,6 +56,17 @@ class EngineState:
     last_output_s: float = 0.0
     is_watched: bool = False
     step_time: StepTimeModel | None = None
+    working_set: WorkingSet | None = None
+    load: EngineLoad = field(init=False)
+    cost: InitVar[CostConfig | None] = None
+
+    def __post_init__(self, cost: CostConfig | None) -> None:
+        self.load = EngineLoad(cost or CostConfig(), self.info.capacity_tokens)
+
+    @property
+    def outlook(self) -> Outlook:
+        """What one more request would meet here."""
+        return self.load.outlook(self.step_time)
 
     @property
     def id(self) -> EngineId:
@@ -118,11 +142,34 @@ class EngineState:
         is_latency: bool,
         is_bounded: bool = True,
         now_s: float,
+        load: AttemptLoad | None = None,
+        chain: PrefixChain = (),
     ) -> None:
-        """Account for an attempt that starts here."""
+        """Account for an attempt that starts here.
+
+        Args:
+            attempt: Its id.
+            need_tokens: KV tokens it adds to those in use; see ``added_tokens``.
+            is_latency: It is latency-sensitive.
+            is_bounded: It keeps to the latency capacity.
+            now_s: The time.
+            load: What it makes the engine do, if that is followed.
+            chain: The prefixes of its prompt.
+        """
         if not self.running:
             self.last_output_s = now_s  # time without work is not silence
-        self.running[attempt] = RunningRequest(need_tokens, is_latency, is_latency and is_bounded)
+        shared_tokens = 0
+        if self.working_set is None:
+            chain = ()
+        else:
+            shared_tokens = self.working_set.shared_tokens(chain)
+            self.working_set.enter(chain)
+        bounds = is_latency and is_bounded
+        self.running[attempt] = RunningRequest(
+            need_tokens, is_latency, bounds, chain, need_tokens + shared_tokens
+        )
+        if load is not None:
+            self.load.add(attempt, load, self.step_time, now_s)
         self.used_tokens += need_tokens
         if is_latency:
             self.latency_tokens += need_tokens
@@ -131,8 +178,24 @@ class EngineState:
     def remove(self, attempt: AttemptId) -> None:
         """Account for an attempt that ended here."""
         taken = self.running.pop(attempt)
-        self.used_tokens -= taken.need_tokens
+        if self.working_set is None:
+            self.used_tokens -= taken.need_tokens
+        else:
+            self.used_tokens -= taken.full_tokens - self.working_set.leave(taken.chain)
         if taken.is_latency:
             self.latency_tokens -= taken.need_tokens
         if taken.is_bounded:
             self.bounded_tokens -= taken.need_tokens
+        self.load.remove(attempt, self.last_output_s)
+
+    def added_tokens(self, request: Request, resident_tokens: int) -> int:
+        """Return the KV tokens that a request would add to those in use.
+
+        Args:
+            request: It would run here.
+            resident_tokens: What the engine holds of its prompt, in use or not.
+        """
+        in_use = resident_tokens
+        if self.working_set is not None:
+            in_use = self.working_set.shared_tokens(request.sharing)
+        return max(0, request.need_tokens - in_use)

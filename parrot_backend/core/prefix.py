@@ -171,6 +171,16 @@ class PrefixIndex:
                 return tuple(engines)
         return ()
 
+    def holders(self, chain: PrefixChain) -> dict[EngineId, int]:
+        """Return every engine that holds some of a prompt, with how much; who holds most first."""
+        found: dict[EngineId, int] = {}
+        for boundary in reversed(chain):
+            for engine in self._engines_of.get(boundary.hash, ()):
+                if engine not in found:
+                    tokens = self._resident[engine][boundary.hash]
+                    found[engine] = boundary.tokens if tokens is None else tokens
+        return found
+
     def resident_tokens(self, engine: EngineId, chain: PrefixChain) -> int:
         """Return the length of the longest prefix of the chain that the engine holds."""
         resident = self._resident[engine]

@@ -64,6 +64,7 @@ class Progress:
             return
         if request.first_token_s is None:
             request.first_token_s = now_s
+            self._fleet.scheduler.begin(request, now_s)
         variable = self._output_of(request)
         if variable.state is VariableState.EMPTY:
             variable.move(VariableState.GENERATING)

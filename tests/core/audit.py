@@ -337,7 +337,12 @@ def check_engines(driver: CoreDriver) -> None:
         running = list(engine.running.values())
         on_it = [a for a, log in driver.running.items() if log.start.engine == engine_id]
         assert sorted(engine.running) == sorted(on_it)
-        assert engine.used_tokens == sum(r.need_tokens for r in running)
+        if engine.working_set is None:
+            assert engine.used_tokens == sum(r.need_tokens for r in running)
+        else:
+            assert bool(engine.used_tokens) == bool(sum(r.full_tokens for r in running))
+            assert engine.used_tokens <= sum(r.full_tokens for r in running)
+        assert engine.load.decodes == len(running)
         latency = [r.need_tokens for r in running if r.is_latency]
         assert engine.latency_tokens == sum(latency)
         bounded = [r.need_tokens for r in running if r.is_bounded]
@@ -346,7 +351,9 @@ def check_engines(driver: CoreDriver) -> None:
         if any(driver.running[attempt].is_spliced for attempt in on_it):
             continue
         assert engine.used_tokens <= engine.info.capacity_tokens or len(running) == 1
-        if driver.config.scheduler.placement not in BLIND:
+        # Where step times are known, "cost" goes by them instead.
+        by_time = driver.config.scheduler.placement == "cost" and engine.step_time is not None
+        if driver.config.scheduler.placement not in BLIND and not by_time:
             assert sum(bounded) <= engine.info.latency_capacity_tokens or len(bounded) == 1
 
 

@@ -41,6 +41,7 @@ def make_view(
     queued: Sequence[Request] = (),
     held: Mapping[str, PrefixChain] | None = None,
     max_shared: int = 32,
+    now_s: float = 0.0,
 ) -> ClusterView:
     """Return what a policy sees: engines, queued requests and the prefixes that engines hold."""
     queue = WaitingQueue(topological_order, max_wait_s=30.0, min_prefix_tokens=32)
@@ -52,7 +53,7 @@ def make_view(
     for name, chain in (held or {}).items():
         prefixes.record(EngineId(name), chain)
     free = [engine for engine in engines if engine.has_slot]
-    return ClusterView(engines, free, queue, prefixes, max_shared)
+    return ClusterView(engines, free, queue, prefixes, max_shared, now_s)
 
 
 def placed(placements: list[Placement]) -> dict[str, str]:

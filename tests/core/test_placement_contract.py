@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parrot_backend.core.config import SchedulerConfig
+from parrot_backend.core.config import CostConfig, SchedulerConfig
 from parrot_backend.core.criteria import Objective, ObjectiveClass
 from parrot_backend.core.engine_state import EngineState
 from parrot_backend.core.ids import AttemptId
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.prefix import PrefixChain
+from parrot_backend.core.scheduling.cost import CostPlacement
 from parrot_backend.core.scheduling.paper import PaperPlacement
 from parrot_backend.core.scheduling.placement import ClusterView, PlacementPolicy
 from parrot_backend.core.scheduling.policies import PLACEMENTS
@@ -26,7 +27,10 @@ OBJECTIVES = [
     make_objective(ObjectiveClass.THROUGHPUT),
 ]
 CHAINS = [(), make_chain(("p", 60)), make_chain(("p", 60)), make_chain(("p", 60), ("pq", 90))]
-POLICIES = [pytest.param(make(SchedulerConfig())[0], id=name) for name, make in PLACEMENTS.items()]
+POLICIES = [
+    *(pytest.param(make(SchedulerConfig())[0], id=name) for name, make in PLACEMENTS.items()),
+    pytest.param(CostPlacement(CostConfig(splits_groups=False)), id="cost-whole-groups"),
+]
 
 
 @st.composite
@@ -98,7 +102,7 @@ def test_no_request_goes_where_it_failed_while_there_is_another_engine(
 def test_each_engine_admits_every_request_after_those_placed_before(
     policy: PlacementPolicy, view: ClusterView
 ) -> None:
-    is_blind = not isinstance(policy, PaperPlacement)
+    is_blind = not isinstance(policy, PaperPlacement)  # or bounds by what it predicts
     placements = policy.place(view.queue[0], view)
     for request, engine_id, _ in placements:
         engine = by_id(view)[engine_id]

@@ -31,6 +31,7 @@ class ClusterView:
         queue: The ready requests for the model, the one to be placed among them.
         prefixes: Which engine holds which prefix.
         max_shared: How many requests that share a prefix are placed together at most.
+        now_s: The time.
     """
 
     engines: Collection[EngineState]
@@ -38,6 +39,7 @@ class ClusterView:
     queue: WaitingQueue
     prefixes: PrefixIndex
     max_shared: int
+    now_s: float = 0.0
 
     def candidates(self, requests: Sequence[Request]) -> Sequence[EngineState]:
         """Filter: engines with a free slot that failed none of the requests before.
@@ -62,8 +64,8 @@ class ClusterView:
         need = 0
         for position, request in enumerate(requests):
             resident = self.prefixes.resident_tokens(engine.id, request.sharing)
-            saved = max(resident, shared_tokens if position else 0)
-            need += max(0, request.need_tokens - saved)
+            added = engine.added_tokens(request, resident)
+            need += min(added, max(0, request.need_tokens - (shared_tokens if position else 0)))
         return need
 
 

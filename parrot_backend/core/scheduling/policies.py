@@ -7,6 +7,7 @@ from collections.abc import Callable
 from parrot_backend.core.config import PlacementName, SchedulerConfig
 from parrot_backend.core.scheduling.baselines import FcfsPlacement, LeastLoadedPlacement
 from parrot_backend.core.scheduling.cache_aware import CacheAwarePlacement, PromptTrees
+from parrot_backend.core.scheduling.cost import CostPlacement
 from parrot_backend.core.scheduling.kv_exact import ActivePrompts, KvExactPlacement
 from parrot_backend.core.scheduling.memory import PlacementMemory
 from parrot_backend.core.scheduling.paper import PaperPlacement
@@ -47,6 +48,7 @@ def _kv_exact(config: SchedulerConfig) -> PolicyWithMemory:
 
 PLACEMENTS: dict[PlacementName, Callable[[SchedulerConfig], PolicyWithMemory]] = {
     "paper": lambda _: (PaperPlacement(), PlacementMemory()),
+    "cost": lambda config: (CostPlacement(config.cost), PlacementMemory()),
     "fcfs": lambda _: (FcfsPlacement(), PlacementMemory()),
     "least_loaded": lambda _: (LeastLoadedPlacement(), PlacementMemory()),
     "round_robin": _round_robin,

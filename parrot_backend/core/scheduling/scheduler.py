@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from parrot_backend.core.config import SchedulerConfig
 from parrot_backend.core.criteria import Objective, ObjectiveClass
+from parrot_backend.core.engine_load import load_of
 from parrot_backend.core.engine_state import EngineState
 from parrot_backend.core.events import EngineInfo
 from parrot_backend.core.ids import AttemptId, EngineId
@@ -14,6 +15,7 @@ from parrot_backend.core.prefix import PrefixIndex, PrefixIndexConfig
 from parrot_backend.core.scheduling.placement import ClusterView, Placement
 from parrot_backend.core.scheduling.policies import make_policy
 from parrot_backend.core.scheduling.queue import WaitingQueue, ordering_of
+from parrot_backend.core.working_set import WorkingSet
 
 
 class Scheduler:
@@ -46,7 +48,12 @@ class Scheduler:
 
     def add_engine(self, info: EngineInfo, now_s: float) -> None:
         """Begin to place on an engine."""
-        engine = EngineState(info, self._num_joined, last_output_s=now_s)
+        cost, working_set = self._config.cost, None
+        if self._config.counts_working_set:
+            working_set = WorkingSet(self._min_prefix_tokens)
+        engine = EngineState(
+            info, self._num_joined, last_output_s=now_s, working_set=working_set, cost=cost
+        )
         self._num_joined += 1
         self.engines[info.engine] = engine
         self._note_slots(engine)
@@ -92,6 +99,12 @@ class Scheduler:
 
         self.update(request, change)
 
+    def begin(self, request: Request, now_s: float) -> None:
+        """Note that the prompt of a running request is computed."""
+        assert request.engine is not None
+        assert request.attempt is not None
+        self.engines[request.engine].load.begin(request.attempt, now_s)
+
     def release(self, engine: EngineId, attempt: AttemptId) -> None:
         """Give back what an ended attempt took."""
         state = self.engines[engine]
@@ -121,7 +134,7 @@ class Scheduler:
             request = cursor.request
             kept = reserved | bounded if request.objective.is_bounded else reserved
             free = self._free_engines(cursor.model, kept)
-            placements = self._place(request, free, cursor.queue) if free else []
+            placements = self._place(request, free, cursor.queue, now_s) if free else []
             if placements:
                 self._commit(placements, name_attempt, now_s)
                 made += placements
@@ -164,11 +177,11 @@ class Scheduler:
             self._free.pop(engine.id, None)
 
     def _place(
-        self, request: Request, free: list[EngineState], queue: WaitingQueue
+        self, request: Request, free: list[EngineState], queue: WaitingQueue, now_s: float
     ) -> list[Placement]:
         alive, max_shared = self.engines.values(), self._config.max_shared
         return self._policy.place(
-            request, ClusterView(alive, free, queue, self.prefixes, max_shared)
+            request, ClusterView(alive, free, queue, self.prefixes, max_shared, now_s)
         )
 
     def _commit(
@@ -187,11 +200,15 @@ class Scheduler:
         """Account for a request that runs on an engine from now on."""
         engine = self.engines[engine_id]
         resident = self.prefixes.resident_tokens(engine_id, request.sharing)
-        need = max(0, request.need_tokens - resident)
         objective = request.objective
-        is_latency = objective.objective_class is ObjectiveClass.LATENCY
         engine.add(
-            attempt, need, is_latency=is_latency, is_bounded=objective.is_bounded, now_s=now_s
+            attempt,
+            engine.added_tokens(request, resident),
+            is_latency=objective.objective_class is ObjectiveClass.LATENCY,
+            is_bounded=objective.is_bounded,
+            now_s=now_s,
+            load=load_of(request, resident),
+            chain=request.sharing,
         )
         self._note_slots(engine)
         self.prefixes.record(engine_id, request.sharing)

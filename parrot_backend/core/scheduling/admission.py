@@ -1,0 +1,92 @@
+"""What the placement ``cost`` lets an engine take: the one place where it is decided.
+
+Room is KV memory for what runs together and a slot; so an engine is given what it can hold now, and
+what waits does so in our queue, where the order still counts. Beside that, targets for the time per
+token are kept, and that of latency-sensitive work against work that nobody waits for: as the
+engine's own step times predict it, where they are known, else by the latency capacity in tokens
+(paper, section 5.4).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from parrot_backend.core.config import CostConfig
+from parrot_backend.core.criteria import ObjectiveClass
+from parrot_backend.core.engine_state import EngineState
+from parrot_backend.core.nodes import Request
+from parrot_backend.core.scheduling.cost_terms import Work
+from parrot_backend.core.scheduling.placement import ClusterView
+
+#: What a step may take at least, as a multiple of one with a single request: an engine that does
+#: not reach its target even then would serve one request at a time. As in the engine's own pacing.
+_LEAST_SLOWDOWN = 2.0
+
+
+class Added(NamedTuple):
+    """What is to run on an engine beside what runs there already."""
+
+    requests: int = 0
+    tokens: int = 0
+    context_tokens: int = 0
+
+
+NOTHING = Added()
+
+
+def is_bounded(request: Request, view: ClusterView) -> bool:
+    """Tell whether a request must leave latency-sensitive work its time per token.
+
+    What is old needs room only, unless it wants its tokens quickly itself: while somebody is always
+    waited for, an engine may never be free of such work.
+    """
+    objective = request.objective
+    is_latency = objective.objective_class is ObjectiveClass.LATENCY
+    return objective.is_bounded and (is_latency or not view.queue.is_old(request))
+
+
+def admits(
+    engine: EngineState,
+    added: Added,
+    work: Work,
+    objective_class: ObjectiveClass,
+    config: CostConfig,
+    *,
+    is_bounded: bool,
+) -> bool:
+    """Tell whether an engine may run one more request of a class.
+
+    Args:
+        engine: It has a free slot, or not.
+        added: What it would run beside what it runs, this request's tokens included.
+        work: The request.
+        objective_class: Of the request.
+        config: Which times per token are to be kept.
+        is_bounded: Whether the request keeps to them.
+    """
+    if not engine.fits(added.tokens, added.requests):
+        return False
+    load, target_s, keeps_s = engine.load, engine.outlook.tpot_s, config.latency_tpot_s
+    if objective_class is ObjectiveClass.THROUGHPUT:
+        runs_with, context, is_alone = load.decodes, load.context_tokens, not load.num_latency
+    else:
+        # It does not wait for bulk work to drain: the engine holds that back for it.
+        runs_with, context = load.bounded_decodes, load.bounded_context_tokens
+        is_alone = not load.bounded_decodes and added.requests == 1
+        target_s = min(target_s, work.tpot_s)
+        keeps_s = keeps_s if config.bounds_latency else None
+    if keeps_s is not None:
+        target_s = min(target_s, keeps_s)
+    if is_alone or not is_bounded or target_s == math.inf:
+        return True
+    model = engine.step_time
+    if model is None:
+        return engine.admits(objective_class, added.tokens, added.requests)
+    step_s = (
+        model.base_s
+        + model.per_decode_s * (runs_with + added.requests)
+        + model.per_context_token_s * (context + added.context_tokens)
+    )
+    alone_s = model.base_s + model.decode_cost_s(work.context_tokens)
+    return step_s <= max(target_s, _LEAST_SLOWDOWN * alone_s)

@@ -1,0 +1,117 @@
+"""Policy ``cost``: where a request adds least to the time that people wait.
+
+What it does: for each engine that admits the request, the time until its output is there (prompts
+before it, the part of its own prompt that the engine does not hold, its decodes beside the others)
+and the time by which others are delayed, each second weighted by who waits for it; targets that
+would be missed count heavily. The members of a task group are placed together, one after the
+other where each adds least (``joint_plan.py``), so a group is spread as soon as queueing costs more
+than a second prefill of what its prompts share. So are queued requests of one class with most of
+their prompts in common.
+
+Intent: shortest jobs on average, without breaking what was asked for.
+
+Inputs: sums over what runs on each engine, its step times, resident prefixes, expected lengths of
+outputs.
+
+Limits: it looks at the present only, so what an engine will be asked for later is a fixed price for
+each second of prefill. Of many engines it looks at those that hold some of the prompt and the least
+loaded. Where all step times are wrong in the same way, choices are nearly the same; where engines
+differ and do not say so, it is the wrong policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from parrot_backend.core.config import CostConfig
+from parrot_backend.core.engine_state import EngineState
+from parrot_backend.core.ids import EngineId
+from parrot_backend.core.nodes import Request
+from parrot_backend.core.scheduling.admission import Added, admits, is_bounded
+from parrot_backend.core.scheduling.cost_terms import Cost, Work, compute_price, cost_of, work_of
+from parrot_backend.core.scheduling.joint_plan import place_jointly
+from parrot_backend.core.scheduling.placement import ClusterView, Placement
+from parrot_backend.core.scheduling.shortlist import shortlist
+
+
+class CostPlacement:
+    """Least added cost."""
+
+    def __init__(self, config: CostConfig) -> None:
+        self._config = config
+
+    def place(self, request: Request, view: ClusterView) -> list[Placement]:
+        """Place the request as the module says, and perhaps others with it."""
+        mates, what = self._together(request, view)
+        if len(mates) > 1:
+            return place_jointly(mates, view, self._config, what)
+        work = work_of(request, self._config, view.now_s)
+        holders = view.prefixes.holders(request.sharing)
+        engines = view.candidates([request])
+        few = shortlist(engines, holders, work, self._config.shortlist, view.now_s)
+        best = self._best(request, work, few, holders, view)
+        if best is None and len(few) < len(engines):
+            best = self._best(request, work, engines, holders, view)
+        if best is None:
+            return []
+        engine, cost = best
+        cached = holders.get(engine.id, 0)
+        return [Placement(request, engine.id, reason_of(cost, cached, len(view.free)))]
+
+    def _together(self, request: Request, view: ClusterView) -> tuple[list[Request], str]:
+        """Return what is placed with a request, itself first; alone, if it has failed before."""
+        if request.avoided:
+            return [request], ""
+        group = request.objective.group
+        if group is not None:
+            what = f"members of task group {group}"
+            found = view.queue.group_members(group) if view.queue.group_size(group) > 1 else []
+        else:
+            found, tokens = view.queue.sharing_prefix(request, view.max_shared)
+            what = f"queued requests that share a prefix of about {tokens} tokens"
+            # Who comes before its turn takes little from those it passes: most of it is computed.
+            found = [r for r in found if 2 * tokens >= r.prompt_tokens and _is_like(r, request)]
+        mates = [mate for mate in found if mate is not request and not mate.avoided]
+        return [request, *mates[: self._config.max_together - 1]], what
+
+    def _best(
+        self,
+        request: Request,
+        work: Work,
+        engines: Sequence[EngineState],
+        holders: Mapping[EngineId, int],
+        view: ClusterView,
+    ) -> tuple[EngineState, Cost] | None:
+        config, now_s = self._config, view.now_s
+        price = compute_price(view, config)
+        bounded = is_bounded(request, view)
+        objective_class = request.objective.objective_class
+        best: tuple[EngineState, Cost] | None = None
+        least = (0.0, 0)
+        for engine in engines:
+            cached = holders.get(engine.id, 0)
+            wait_s = max(0.0, engine.load.prefill_until_s - now_s)
+            cost = cost_of(work, engine.outlook, wait_s, cached, price, config.miss_s)
+            key = (cost.total, engine.order)
+            if best is not None and key >= least:
+                continue
+            added = Added(1, engine.added_tokens(request, cached), work.context_tokens)
+            if admits(engine, added, work, objective_class, config, is_bounded=bounded):
+                best, least = (engine, cost), key
+        return best
+
+
+def _is_like(one: Request, other: Request) -> bool:
+    """Tell whether requests are bound by the same; who is not would be bound by the other."""
+    ours, theirs = one.objective, other.objective
+    is_bound_alike = ours.is_bounded == theirs.is_bounded
+    return ours.objective_class is theirs.objective_class and is_bound_alike
+
+
+def reason_of(cost: Cost, cached_tokens: int, num_engines: int) -> str:
+    """Return why an engine was chosen, for people."""
+    return (
+        f"least added cost of {num_engines} engines: done in {cost.own_s:.2f} s (wait "
+        f"{cost.wait_s:.2f}, prefill {cost.prefill_s:.2f} with about {cached_tokens} tokens held, "
+        f"decode {cost.decode_s:.2f}), others {cost.others_s:.2f} s later"
+    )

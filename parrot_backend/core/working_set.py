@@ -1,0 +1,57 @@
+"""KV tokens that the running attempts of one engine hold together, shared prefixes counted once."""
+
+from __future__ import annotations
+
+from parrot_backend.core.prefix import PrefixChain
+
+
+class WorkingSet:
+    """The tree of prompt prefixes under running attempts.
+
+    A prefix is in use while any attempt that runs has it. Its length is what it was taken for when
+    it came into use, although estimates of later prompts may differ: so what is given back is
+    always what was taken.
+
+    Args:
+        min_tokens: Shorter prefixes are not followed.
+    """
+
+    def __init__(self, min_tokens: int) -> None:
+        self._min_tokens = min_tokens
+        self._users: dict[bytes, int] = {}
+        self._tokens: dict[bytes, int] = {}
+
+    def shared_tokens(self, chain: PrefixChain) -> int:
+        """Return the length of the longest prefix of a prompt that is in use."""
+        for boundary in reversed(chain):
+            tokens = self._tokens.get(boundary.hash)
+            if tokens is not None:
+                return tokens
+        return 0
+
+    def enter(self, chain: PrefixChain) -> None:
+        """Note that one more attempt uses the prefixes of a prompt."""
+        for boundary in chain:
+            if boundary.tokens < self._min_tokens:
+                continue
+            users = self._users.get(boundary.hash, 0)
+            self._users[boundary.hash] = users + 1
+            if not users:
+                self._tokens[boundary.hash] = boundary.tokens
+
+    def leave(self, chain: PrefixChain) -> int:
+        """Note that an attempt has ended.
+
+        Args:
+            chain: What it entered with.
+
+        Returns:
+            The length of the longest of its prefixes that stays in use.
+        """
+        for boundary in chain:
+            users = self._users.get(boundary.hash, 0)
+            if users > 1:
+                self._users[boundary.hash] = users - 1
+            elif users:
+                del self._users[boundary.hash], self._tokens[boundary.hash]
+        return self.shared_tokens(chain)
