@@ -43,7 +43,7 @@ def _section(experiment: Experiment, results: Results, picture: Path) -> Iterato
         yield ""
     ratios = list(_ratios(experiment, results))
     if ratios:
-        yield f"How many times more others take than `parrot`, here and (in the paper):\n"
+        yield "How many times more others take than `parrot`, here and (in the paper):\n"
         others = [system for system in experiment.systems if _is_other(system)]
         yield f"| {experiment.x_name} | " + " | ".join(others) + " |"
         yield "|--" * (len(others) + 1) + "|"
