@@ -8,7 +8,8 @@ from __future__ import annotations
 import gzip
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
@@ -83,8 +84,12 @@ class BadRowError(ValueError):
     """A line is JSON, but not what is expected."""
 
 
-def read_rows(path: Path, take: Callable[[Row], Item], report: ReadReport) -> Iterator[Item]:
+def read_rows(
+    path: Path, take: Callable[[Row], Item], report: ReadReport
+) -> Generator[Item, None, None]:
     """Return what the lines of a file mean, one by one.
+
+    A compressed file that breaks off is read as far as it goes; the report says where that is.
 
     Args:
         path: The file; it is closed when the last line was drawn, or the iterator is closed.
@@ -94,8 +99,13 @@ def read_rows(path: Path, take: Callable[[Row], Item], report: ReadReport) -> It
     Raises:
         OSError: The file cannot be read.
     """
-    with _open(path, "rb") as lines:
-        yield from parse_rows(_bounded(lines), take, report)
+    try:
+        with _open(path, "rb") as lines:
+            yield from parse_rows(_bounded(lines), take, report)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        # Whoever wrote it was killed, perhaps; what came before is whole.
+        report.num_lines += 1
+        report.leave_out(f"the compressed file ends here: {error}")
 
 
 def parse_rows(

@@ -9,6 +9,7 @@ beginnings). Our own form has a job a line: a program with the time it begins
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 from parrot_backend.sim.json_lines import (
@@ -24,11 +25,33 @@ from parrot_backend.sim.json_lines import (
 )
 from parrot_backend.sim.program import Arrival
 from parrot_backend.sim.program_rows import row_of, take_arrival
-from parrot_backend.sim.workloads.checks import MAX_TOKENS, at_least
+from parrot_backend.sim.workloads.checks import MAX_TOKENS, at_least, positive
+from parrot_backend.sim.workloads.replayed import replay
 from parrot_backend.sim.workloads.tables import MOONCAKE_BLOCK_TOKENS, TracedRequest
 
 _MOONCAKE_FIELDS = frozenset({"timestamp", "input_length", "output_length", "hash_ids"})
 _MAX_ID = 2**63 - 1
+
+
+def read_arrivals(path: Path, report: ReadReport, speed: float = 1.0) -> Iterator[Arrival]:
+    """Return the jobs of a trace in either form; the first line that is an object tells which.
+
+    Args:
+        path: The file.
+        report: Is told of every line.
+        speed: So many times as fast as recorded.
+
+    Raises:
+        OSError: The file cannot be read.
+        WorkloadError: The speed is not above zero.
+    """
+    positive("speed", speed)
+    with closing(read_rows(path, lambda row: row, ReadReport())) as rows:
+        first_row = next(rows, {})
+    if "parrot_job" not in first_row:
+        return replay(read_mooncake(path, report), path.name.partition(".")[0], speed=speed)
+    jobs = read_programs(path, report)
+    return (Arrival(job.time_s / speed, job.program, job.user) for job in jobs)
 
 
 def read_mooncake(

@@ -72,6 +72,7 @@ def test_long_prompts_take_several_steps_that_read_what_was_before():
     # Chunks of 60 and 40: 60 * 30 pairs, then 40 * (60 + 20).
     time_s = 2 * 1 + 100 * 0.01 + 0.001 * (60 * 30 + 40 * 80)
     assert bound(program(ONE), engine, NO_NET).job_s == pytest.approx(time_s + 3)
+    assert bound(program(ONE), engine, NO_NET, num_engines=9).job_s == pytest.approx(time_s + 3)
 
 
 def test_decoding_reads_what_was_made():

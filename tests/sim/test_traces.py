@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from parrot_backend.sim.json_lines import ReadReport, parse_rows
 from parrot_backend.sim.program import Arrival, Constant, Output, Program, ProgramCall
 from parrot_backend.sim.program_rows import row_of, take_arrival
 from parrot_backend.sim.traces import (
+    read_arrivals,
     read_mooncake,
     read_programs,
     write_mooncake,
@@ -163,6 +164,42 @@ def test_an_interrupted_export_keeps_whole_lines(ending: type[BaseException], tm
     report = ReadReport()
     assert [r.time_ms for r in read_mooncake(path, report)] == [0, 1]
     assert not report.num_bad
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-40], lambda data: data[:40] + b"x" * 99])
+def test_a_compressed_file_that_is_broken_is_read_as_far_as_it_goes(
+    damage: Callable[[bytes], bytes], tmp_path: Path
+):
+    path = tmp_path / "t.gz"
+    write_mooncake(path, [TracedRequest(n, n * n + 1, 5) for n in range(2000)])
+    path.write_bytes(damage(path.read_bytes()))
+    report = ReadReport()
+    requests = list(read_mooncake(path, report))
+    assert [r.time_ms for r in requests] == list(range(len(requests)))
+    assert len(requests) < 2000
+    assert report.num_bad == 1
+    assert "ends here" in report.bad[0].message
+    path.write_bytes(b"no such thing")
+    assert not list(read_mooncake(path, ReadReport()))
+
+
+def test_either_form_is_known_by_its_first_object(tmp_path: Path):
+    path = tmp_path / "trace.jsonl"
+    jobs = list(islice(make_workload("debate", 0, {}), 3))
+    write_programs(path, jobs)
+    report = ReadReport()
+    twice = list(read_arrivals(path, report, speed=2.0))
+    assert [job.program for job in twice] == [job.program for job in jobs]
+    assert [job.time_s * 2 for job in twice] == [job.time_s for job in jobs]
+    path.write_bytes(b"what is this\n" + json.dumps(GOOD).encode())
+    report = ReadReport()
+    (job,) = read_arrivals(path, report)
+    assert (job.program.app, job.user, job.time_s) == ("trace", "session-0", 0.005)
+    assert [bad.number for bad in report.bad] == [1]
+    path.write_bytes(b"")
+    assert not list(read_arrivals(path, report))
+    with pytest.raises(WorkloadError, match="speed"):
+        read_arrivals(path, report, speed=0.0)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path):

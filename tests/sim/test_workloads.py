@@ -7,6 +7,7 @@ import subprocess
 import sys
 from hashlib import sha256
 from itertools import islice, pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,12 @@ from hypothesis import strategies as st
 from parrot_backend.core.criteria import CriteriaKind
 from parrot_backend.sim.program import Arrival, Constant, Output, Program, ProgramCall
 from parrot_backend.sim.workloads.building import LATENCY, text
+from parrot_backend.sim.workloads.chats import (
+    CHAT_LENGTHS,
+    ChatLengths,
+    recorded_chats,
+    short_chats,
+)
 from parrot_backend.sim.workloads.checks import MAX_TOKENS, WorkloadError, check_program
 from parrot_backend.sim.workloads.registry import APPS, make_workload
 from parrot_backend.sim.workloads.settings import Parameter, Settings, Value
@@ -161,6 +168,16 @@ def test_mixed_is_the_load_of_figure_19():
         assert prompt_tokens(job.program)["answer"] + call.output_tokens <= 2048
 
 
+@pytest.mark.parametrize("lengths", CHAT_LENGTHS)
+def test_short_chats_are_those_that_the_artifact_would_admit(lengths: ChatLengths):
+    chats = set(short_chats(lengths))
+    everything = recorded_chats(lengths)
+    assert 0 < len(chats) < len(everything)
+    for chat in everything:
+        fits = chat.prompt_tokens <= 1024 and chat.prompt_tokens + chat.output_tokens <= 2048
+        assert (chat in chats) is (fits and min(chat.prompt_tokens, chat.output_tokens) >= 4)
+
+
 def test_background_calls_are_equal_and_end():
     given: dict[str, Value] = {"background_s": 50.0, "background_per_s": 2.0}
     jobs = list(make_workload("chain_beside_background", 0, given))
@@ -302,3 +319,11 @@ def test_any_parameters_make_a_workload_or_a_clear_refusal(name: str, values: di
         check_program(next(workload).program)
         return
     assert refusal in ("unknown_parameter", "invalid_parameter")
+
+
+def test_the_page_names_every_workload_and_parameter():
+    page = (Path(__file__).parents[2] / "docs/workloads.md").read_text()
+    for app in APPS.values():
+        assert f"`{app.name}`" in page
+        for parameter in app.parameters:
+            assert f"`{parameter.name}`" in page, (app.name, parameter.name)

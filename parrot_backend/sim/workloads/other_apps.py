@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from typing import cast
 
 from parrot_backend.sim.program import Arrival, Program
 from parrot_backend.sim.workloads.agents.answering import debate, expert_panel, reflection
@@ -11,11 +12,15 @@ from parrot_backend.sim.workloads.agents.reporting import product_insights, runn
 from parrot_backend.sim.workloads.agents.trading import trading
 from parrot_backend.sim.workloads.app import ARRIVALS, App, Build, endless
 from parrot_backend.sim.workloads.arrivals import first, jobs_at, seeded
-from parrot_backend.sim.workloads.chats import chat_jobs
+from parrot_backend.sim.workloads.chats import (
+    CHAT_LENGTHS,
+    ChatLengths,
+    chat_jobs,
+    recorded_chats,
+)
 from parrot_backend.sim.workloads.replayed import azure_jobs, mooncake_jobs
 from parrot_backend.sim.workloads.settings import Parameter, Settings
 from parrot_backend.sim.workloads.swe_agent import agent_jobs
-from parrot_backend.sim.workloads.tables import sharegpt
 
 _SPEED = Parameter("speed", 1.0, "so many times as fast as recorded", above=0)
 _QUESTIONS = Parameter("questions", 6, "questions on one context", least=1)
@@ -106,10 +111,18 @@ AGENT_APPS = (
 TRAFFIC_APPS = (
     App(
         "chat",
-        "single chats with lengths as in ShareGPT",
-        ARRIVALS,
+        "single chats with recorded lengths",
+        (
+            *ARRIVALS,
+            Parameter("lengths", CHAT_LENGTHS[0], "whose lengths they have", choices=CHAT_LENGTHS),
+        ),
         endless(
-            lambda s, seed, t: chat_jobs(t, seeded(seed, "lengths"), sharegpt(), run=str(seed))
+            lambda s, seed, t: chat_jobs(
+                t,
+                seeded(seed, "lengths"),
+                recorded_chats(cast(ChatLengths, s.word("lengths"))),
+                run=str(seed),
+            )
         ),
     ),
     App(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import takewhile
+from typing import cast
 
 from parrot_backend.sim.program import Arrival
 from parrot_backend.sim.workloads.app import ARRIVALS, App, endless
 from parrot_backend.sim.workloads.arrivals import ArrivalProcess, merged, seeded
-from parrot_backend.sim.workloads.chats import mixed_jobs
+from parrot_backend.sim.workloads.chats import CHAT_LENGTHS, ChatLengths, mixed_jobs
 from parrot_backend.sim.workloads.metagpt import metagpt_jobs
 from parrot_backend.sim.workloads.settings import Parameter, Settings
 from parrot_backend.sim.workloads.shared_prompts import copilot_jobs, four_gpts_jobs
@@ -53,6 +54,7 @@ def _mixed(settings: Settings, seed: int) -> Iterator[Arrival]:
         settings.real("chats_per_s"),
         settings.real("map_reduce_after_s"),
         str(seed),
+        cast(ChatLengths, settings.word("lengths")),
     )
 
 
@@ -126,6 +128,7 @@ PAPER_APPS = (
             Parameter("chats", 40, "chats in all", least=1),
             Parameter("chats_per_s", 1.0, "chats per second", above=0),
             Parameter("map_reduce_after_s", 0.0, "when the first map-reduce begins", least=0),
+            Parameter("lengths", CHAT_LENGTHS[0], "whose lengths chats have", choices=CHAT_LENGTHS),
         ),
         _mixed,
     ),
