@@ -12,6 +12,7 @@ from benchmarks.evaluation.systems import (
     calls_client,
     core_config,
     graph_client,
+    paper_config,
     serve,
     unshared,
 )
@@ -41,8 +42,8 @@ _SYSTEMS = {
         _ROUTER,
     ),
     "throughput": System((_VLLM,) * _NUM_ENGINES, calls_client(), _ROUTER),
-    "parrot": System((_PARROT,) * _NUM_ENGINES, graph_client(), unshared(core_config("paper"))),
-    "cost": System((_PARROT,) * _NUM_ENGINES, graph_client(), unshared(core_config("cost"))),
+    "parrot": System((_PARROT,) * _NUM_ENGINES, graph_client(), unshared(paper_config())),
+    "cost": System((_PARROT,) * _NUM_ENGINES, graph_client(), unshared(core_config())),
 }
 
 

@@ -12,6 +12,7 @@ from benchmarks.evaluation.systems import (
     calls_client,
     core_config,
     graph_client,
+    paper_config,
     serve,
     unshared,
 )
@@ -45,15 +46,15 @@ _SYSTEMS = {
     "unshared": System(
         (replace(_PARROT, caches_prefixes=False, repeated_read=1.0),),
         graph_client(),
-        unshared(core_config("paper")),
+        unshared(paper_config()),
     ),
     "paged": System(
         (replace(_PARROT, repeated_read=_PAGED_REPEATED_READ),),
         graph_client(),
-        core_config("paper"),
+        paper_config(),
     ),
-    "parrot": System((_PARROT,), graph_client(), core_config("paper")),
-    "cost": System((_PARROT,), graph_client(), core_config("cost")),
+    "parrot": System((_PARROT,), graph_client(), paper_config()),
+    "cost": System((_PARROT,), graph_client(), core_config()),
 }
 
 

@@ -18,9 +18,11 @@ from benchmarks.evaluation.systems import (
     calls_client,
     core_config,
     graph_client,
+    paper_config,
     serve,
     unshared,
 )
+from parrot_backend.core.config import CoreConfig
 from parrot_backend.sim.program import Arrival
 from parrot_backend.sim.records import JobRecord
 from parrot_backend.sim.spec import EngineSpec
@@ -40,12 +42,9 @@ _ENGINES: dict[str, EngineSpec] = {
 }
 
 
-def _gpts(engine: EngineSpec, placement: str, **changes: object) -> System:
-    return System(
-        (replace(engine, **changes),) * _NUM_ENGINES,
-        graph_client(NO_ROUND_TRIP),
-        core_config(placement),
-    )
+def _gpts(core: CoreConfig, repeated_read: float = 0.0) -> System:
+    engine = replace(PARROT_A6000_7B, repeated_read=repeated_read)
+    return System((engine,) * _NUM_ENGINES, graph_client(NO_ROUND_TRIP), core)
 
 
 _GPTS = {
@@ -64,10 +63,10 @@ _GPTS = {
         unshared(core_config("least_loaded", "fcfs")),
     ),
     # Where prompts are mixed on an engine, Parrot's kernel finds no beginning that all have.
-    "no affinity": _gpts(PARROT_A6000_7B, "least_loaded", repeated_read=PAGED_REPEATED_READ),
-    "paged": _gpts(PARROT_A6000_7B, "paper", repeated_read=PAGED_REPEATED_READ),
-    "parrot": _gpts(PARROT_A6000_7B, "paper"),
-    "cost": _gpts(PARROT_A6000_7B, "cost"),
+    "no affinity": _gpts(core_config("least_loaded", "fcfs"), PAGED_REPEATED_READ),
+    "paged": _gpts(paper_config(), PAGED_REPEATED_READ),
+    "parrot": _gpts(paper_config()),
+    "cost": _gpts(core_config()),
 }
 
 

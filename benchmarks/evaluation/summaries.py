@@ -21,6 +21,7 @@ from benchmarks.evaluation.systems import (
     calls_client,
     core_config,
     graph_client,
+    paper_config,
     serve,
     unshared,
 )
@@ -60,7 +61,7 @@ JOB_TIME = "job time (s)"
 
 
 def _systems(parrot: EngineSpec) -> dict[str, System]:
-    paper, cost = core_config("paper", "topological"), core_config("cost")
+    paper, cost = paper_config(), core_config()
     router = unshared(core_config("least_loaded", "fcfs"))
     fastchat = calls_client(NO_ROUND_TRIP, FASTCHAT_OVERHEAD_S)
     graphs = graph_client(NO_ROUND_TRIP)
@@ -68,8 +69,8 @@ def _systems(parrot: EngineSpec) -> dict[str, System]:
         "hf": System((HF_A100_13B,), calls_client(NO_ROUND_TRIP, HF_OVERHEAD_S), router),
         "vllm": System((_VLLM,), fastchat, router),
         "vllm, unbounded": System((_VLLM_UNBOUNDED,), fastchat, router),
-        "parrot": System((parrot,), graphs, unshared(paper)),
-        "cost": System((parrot,), graphs, unshared(cost)),
+        "parrot": System((parrot,), graphs, paper),
+        "cost": System((parrot,), graphs, cost),
     }
 
 

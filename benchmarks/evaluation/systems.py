@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from parrot_backend.core.config import CoreConfig, OrderingName, PlacementName, SchedulerConfig
+from parrot_backend.core.config import (
+    CoreConfig,
+    EarlyFillConfig,
+    OptimiserConfig,
+    OrderingName,
+    PlacementName,
+    SchedulerConfig,
+)
 from parrot_backend.core.prefix import PrefixIndexConfig
 from parrot_backend.sim.engine import ContinuousBatchingEngine
 from parrot_backend.sim.program import Arrival
@@ -16,6 +23,9 @@ from parrot_backend.sim.spec import ClientSpec, Delay, EngineSpec
 #: Programs run on beside the engines: the round trip that the paper emulates (section 8.1).
 PAPER_ROUND_TRIP = Delay(0.2, 0.3)
 NO_ROUND_TRIP = Delay(0.0, 0.0)
+
+#: Nothing ages: the paper's queues have no such rule, and its loads last for minutes.
+_MAX_WAIT_S = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +65,22 @@ class Outcome(RecordSink):
 
 
 def core_config(
-    placement: PlacementName, ordering: OrderingName | None = None, **settings: object
+    placement: PlacementName = "cost", ordering: OrderingName | None = None
 ) -> CoreConfig:
-    """Return settings of the core: one policy and its order, all else as by default."""
-    scheduler = replace(SchedulerConfig(placement=placement, ordering=ordering), **settings)
-    return CoreConfig(scheduler=scheduler, tokens_per_char=1.0)
+    """Return settings as a server has them by default, but for policy and order."""
+    scheduler = SchedulerConfig(placement=placement, ordering=ordering, max_wait_s=_MAX_WAIT_S)
+    return CoreConfig(
+        scheduler=scheduler, early_fill=EarlyFillConfig(is_on=False), tokens_per_char=1.0
+    )
+
+
+def paper_config() -> CoreConfig:
+    """Return settings of the paper: Algorithm 1 and its order, and nothing that we added."""
+    return replace(
+        core_config("paper", "topological"),
+        retain_prefixes=False,
+        optimiser=OptimiserConfig(prunes=False, merges=False),
+    )
 
 
 def unshared(config: CoreConfig) -> CoreConfig:
