@@ -181,7 +181,7 @@ class ParrotRules:
         most = machine.spec.max_step_tokens
         was_preempted = False
         while machine.running:
-            needed = machine.batch.num_blocks_for(1)
+            needed = machine.batch.next_blocks
             for live in order:
                 if not live.is_decoding:
                     needed += machine.num_blocks_for(live, min(live.remaining_tokens, most))

@@ -84,7 +84,7 @@ class VllmRules:
         was_preempted = False
         while machine.running:
             budget = machine.spec.max_step_tokens - machine.batch.num_requests
-            needed = machine.batch.num_blocks_for(1)
+            needed = machine.batch.next_blocks
             for live in self._prefilling:
                 tokens = min(live.target_tokens - live.computed, budget)
                 needed += machine.num_blocks_for(live, tokens)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from parrot_backend.core.prefix import PrefixBoundary
 from parrot_backend.sim.kv_node import KvNode
@@ -35,20 +35,22 @@ class NameBook:
         """Return where a boundary ends that is held, else None."""
         return self._nodes[key] if key in self._blocks else None
 
-    def learn(self, chain: Iterable[tuple[object, int]], node: KvNode) -> list[bytes]:
-        """Take in the boundaries of a prompt that is computed up to the end of a node.
+    def learn(self, chain: Sequence[tuple[object, int]], node: KvNode) -> list[bytes]:
+        """Take in the boundaries of a prompt that is computed up to a place in a node.
 
         Returns:
             Those that are held since.
         """
-        ends = {each.start + each.length: each for each in node.path()}
         new = []
-        for key, tokens in chain:
+        for key, tokens in reversed(chain):
+            end = tokens // self._block_tokens
+            while node.start >= end and node.parent is not None:
+                node = node.parent
+            if not end or end != node.start + node.length or node.cached < node.length:
+                continue
             if isinstance(key, bytes) and self._is_new(key):
-                found = ends.get(tokens // self._block_tokens)
-                if found is not None and found.cached == found.length:
-                    self.put(key, found, found.start + found.length)
-                    new.append(key)
+                self.put(key, node, end)
+                new.append(key)
         return new
 
     def _is_new(self, key: bytes) -> bool:
