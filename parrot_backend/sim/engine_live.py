@@ -148,18 +148,18 @@ class DecodeBatch:
 
     Args:
         block_tokens: Tokens of one KV block.
-        shares_reads: Whether a common prefix is read once for all.
+        repeated_read: What a further reader of a common prefix pays, as a share of the first one.
 
     Attributes:
         num_requests: How many decode.
         step: Steps made since the start.
     """
 
-    def __init__(self, block_tokens: int, *, shares_reads: bool) -> None:
+    def __init__(self, block_tokens: int, *, repeated_read: float) -> None:
         self.num_requests = 0
         self.step = 0
         self._block_tokens = block_tokens
-        self._shares_reads = shares_reads
+        self._saved_share = 1.0 - repeated_read
         self._context_tokens = 0
         self._saved_tokens = 0
         #: How many need a new block in steps with this remainder.
@@ -169,7 +169,7 @@ class DecodeBatch:
     @property
     def read_tokens(self) -> int:
         """KV tokens that the next step reads; each further one reads one more of each request."""
-        return self._context_tokens - self._saved_tokens
+        return self._context_tokens - int(self._saved_share * self._saved_tokens)
 
     def add(self, live: Live) -> None:
         """Let a request take part, which has its first token and wants more."""
@@ -179,7 +179,7 @@ class DecodeBatch:
         self._phases[(self.step - live.computed) % self._block_tokens] += 1
         end = self.step + live.request.output_tokens - live.generated
         heappush(self._ends, (end, live.order, live))
-        if self._shares_reads:
+        if self._saved_share:
             self._saved_tokens += self._shared(live, 1)
 
     def remove(self, live: Live) -> None:
@@ -191,7 +191,7 @@ class DecodeBatch:
         live.joined = -1
         self.num_requests -= 1
         self._context_tokens -= live.computed
-        if self._shares_reads:
+        if self._saved_share:
             self._saved_tokens -= self._shared(live, -1)
         self._drop_ended()
 

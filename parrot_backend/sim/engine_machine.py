@@ -24,7 +24,7 @@ class Machine:
     def __init__(self, spec: EngineSpec, names: NameBook | None = None) -> None:
         self.spec = spec
         self.cache = KvCache(spec.num_blocks, spec.block_tokens, names)
-        self.batch = DecodeBatch(spec.block_tokens, shares_reads=spec.shares_reads)
+        self.batch = DecodeBatch(spec.block_tokens, repeated_read=spec.repeated_read)
         self.running: dict[Live, None] = {}
         self.chunks: list[tuple[Live, int]] = []
         self.num_preempted = 0

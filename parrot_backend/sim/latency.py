@@ -44,7 +44,7 @@ class PiecewiseLatency:
     """A step of prefill alone, and steps of decoding by size of batch (the form of DistServe).
 
     A step that does both takes the longer of the two bases, and the sum of what each adds: weights
-    are read once. That is ours: the engines that the form was made for never mixed the two.
+    are read once. Engines that never mix the two take the sum of both steps.
 
     Attributes:
         prefill_base_s: Time of a step with prefill.
@@ -53,6 +53,7 @@ class PiecewiseLatency:
         small: Decoding in batches of fewer than ``threshold``.
         large: Decoding in others.
         threshold: Requests that decode.
+        mixes: Whether one step can do both.
     """
 
     prefill_base_s: float
@@ -61,6 +62,7 @@ class PiecewiseLatency:
     small: DecodeTime
     large: DecodeTime
     threshold: int
+    mixes: bool = True
 
     def step_s(self, work: StepWork) -> float:
         """Return the time of one step."""
@@ -71,7 +73,8 @@ class PiecewiseLatency:
             added_s = part.per_context_token_s * work.context_tokens
             added_s += part.per_decode_s * work.decodes
         if work.prefill_tokens:
-            base_s = max(base_s, self.prefill_base_s)
+            prefill_base_s = self.prefill_base_s
+            base_s = max(base_s, prefill_base_s) if self.mixes else base_s + prefill_base_s
             added_s += self.per_prefill_token_s * work.prefill_tokens
             # A whole prompt of n tokens makes n * n / 2 pairs.
             added_s += self.per_squared_token_s * 2 * work.prefill_pairs

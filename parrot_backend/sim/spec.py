@@ -45,8 +45,9 @@ class EngineSpec:
         max_model_len: Longest prompt plus output.
         rules: Its own scheduler.
         caches_prefixes: Whether prompts find prefixes that others have computed.
-        shares_reads: Whether requests with a common prefix read its KV once per step, and not once
-            each (shared-prefix attention).
+        repeated_read: What it costs to read KV that another request has read in the same step, as a
+            share of what the first reader pays: 1 without caches between memory and cores, less
+            with them, 0 for shared-prefix attention.
         capacity_tokens: KV tokens that the coordinator lets run together; None for all blocks.
         latency_capacity_tokens: The same while latency-sensitive work runs; None for no such bound.
         model: What it serves.
@@ -60,7 +61,7 @@ class EngineSpec:
     max_model_len: int = 131_072
     rules: EngineRules = "parrot"
     caches_prefixes: bool = True
-    shares_reads: bool = False
+    repeated_read: float = 1.0
     capacity_tokens: int | None = None
     latency_capacity_tokens: int | None = 6144
     model: str = "model"

@@ -161,15 +161,16 @@ def test_outputs_are_found_once_they_are_named() -> None:
     assert driver.finished["named"].cached_tokens == 144
 
 
-def test_shared_reads_count_once() -> None:
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_reads_of_a_common_prefix_count_less(share: float) -> None:
     times = []
-    for shares in (False, True):
-        driver = Driver(make_spec(shares_reads=shares))
+    for repeated_read in (1.0, share):
+        driver = Driver(make_spec(repeated_read=repeated_read))
         driver.start(*(request(f"r{i}", [("p", 320), (f"r{i}", 330)], 11) for i in range(4)))
         driver.run()
         times.append(driver.end_s("r3"))
-    # Ten steps in which three of four do not read the 320 tokens again.
-    assert times[0] - times[1] == pytest.approx(10 * 3 * 320e-6)
+    # Ten steps in which three of four read the 320 tokens again.
+    assert times[0] - times[1] == pytest.approx(10 * 3 * 320e-6 * (1 - share))
 
 
 def test_an_abort_gives_back_everything() -> None:
