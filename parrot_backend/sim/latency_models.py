@@ -73,10 +73,10 @@ A100_13B_VLLM = PublishedEngine(
     source="The same with the vLLM of that time (early 2024); same files",
 )
 
-# Slopes over prompts and context as in the vLLM of that time, and batches from 95 on nearly, so that
-# the pieces meet. Bases from the chain summaries (figure 11): a step at batch 1 with 550 tokens of
-# context takes 20.9 ms in Parrot's engine and 21.0 ms in vLLM, and a prompt of 530 tokens 112 and
-# 99 ms (weakly determined).
+# Slopes as in DistServe's fit of the vLLM of that time. Bases from the chain summaries (figure 11):
+# a step at batch 1 with 550 tokens of context takes 20.9 ms in Parrot's engine and 21.0 ms in vLLM,
+# and a prompt of 530 tokens 112 and 99 ms (weakly determined); the base of large batches, which no
+# chain shows, is lower by as much as that of small ones.
 _ARTIFACT_LARGE = DecodeTime(17.4e-3, 0.491e-6, 0.120e-3)
 
 A100_13B_PARROT_ARTIFACT = PublishedEngine(
@@ -117,8 +117,9 @@ A100_13B_HUGGING_FACE_ARTIFACT = PublishedEngine(
     _linear(29.9e-3, 203e-6, 38.5e-6, 0.61e-6, 14e-9),
     kv_tokens=66_144,
     is_measured=True,
-    source="The same with the artifact's HuggingFace: 30.2 ms a token, 3.8 thousand prompt tokens a "
-    "second (1.5 % mean error); cost of a decode and of attention from DistServe's fit. Its client adds 258 ms to each call",
+    source="The same with the artifact's HuggingFace: 30.2 ms a token, 3.8 thousand prompt tokens "
+    "a second (1.5 % mean error); decodes and attention as a100-13b-distserve. Its client adds "
+    "258 ms to each call",
 )
 
 A100_7B = PublishedEngine(
