@@ -63,10 +63,11 @@ class ParrotRules:
         """Steps take another time now."""
         self._model = model
 
-    def add(self, live: Live) -> None:
-        """A request has come."""
+    def add(self, live: Live) -> bool:
+        """A request has come; it can take a place only from others than its like."""
         self._count(live, 1)
         self._waiting.add(live)
+        return self._machine.num_free_slots > 0 or not self._is_alike
 
     def remove(self, live: Live) -> None:
         """A request is given up that waits."""

@@ -36,9 +36,10 @@ class VllmRules:
         """Requests that have no memory."""
         return len(self._waiting)
 
-    def add(self, live: Live) -> None:
-        """A request has come."""
+    def add(self, live: Live) -> bool:
+        """A request has come; nothing changes for it if others wait or there is no place."""
         self._waiting.append(live)
+        return len(self._waiting) == 1 and self._machine.num_free_slots > 0
 
     def remove(self, live: Live) -> None:
         """A request is given up that waits."""

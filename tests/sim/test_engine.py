@@ -225,8 +225,9 @@ def test_a_slow_engine_takes_longer_from_the_next_step_on() -> None:
     assert driver.end_s("a") == pytest.approx(0.02 + 2 * (2 * 0.011 + 201e-6))
 
 
-def test_an_engine_that_hangs_never_ends_anything() -> None:
-    driver = Driver(make_spec())
+@pytest.mark.parametrize("rules", ["vllm", "parrot"])
+def test_an_engine_that_hangs_never_ends_anything(rules: str) -> None:
+    driver = Driver(make_spec(rules=rules))
     driver.start(request("a", 100, 3))
     driver.engine.slow_down(math.inf, 0.0)
     driver.run()
