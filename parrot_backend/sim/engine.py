@@ -69,7 +69,7 @@ class ContinuousBatchingEngine:
         self.spec = spec
         has_pins = spec.rules == "parrot" and spec.caches_prefixes
         follows = spec.caches_prefixes and (has_pins or reports_cache)
-        names = NameBook(spec.block_tokens) if follows else None
+        names = NameBook(spec.block_tokens, tells=reports_cache) if follows else None
         self.machine = Machine(spec, names)
         self._keeper = Keeper(self.machine.cache, pins=has_pins, names=names)
         self._reports_cache = reports_cache

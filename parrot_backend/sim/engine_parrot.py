@@ -72,6 +72,7 @@ class ParrotRules:
     def remove(self, live: Live) -> None:
         """A request is given up that waits."""
         self._waiting.remove(live)
+        self._room.forget(live)
         self._count(live, -1)
 
     def update(self, live: Live, objective: Objective, remaining: int) -> None:

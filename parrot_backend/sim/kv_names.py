@@ -17,10 +17,12 @@ class NameBook:
 
     Args:
         block_tokens: Tokens of one block; what is told counts full blocks only.
+        tells: Whether anybody asks what has changed.
     """
 
-    def __init__(self, block_tokens: int) -> None:
+    def __init__(self, block_tokens: int, *, tells: bool = True) -> None:
         self._block_tokens = block_tokens
+        self._tells = tells
         self._nodes: OrderedDict[bytes, KvNode] = OrderedDict()
         self._blocks: dict[bytes, int] = {}  # of those that are held
         self._told: dict[bytes, int] = {}
@@ -70,7 +72,8 @@ class NameBook:
         self._nodes[key] = node
         self._nodes.move_to_end(key)
         self._blocks[key] = num_blocks
-        self._touched[key] = None
+        if self._tells:
+            self._touched[key] = None
         if len(self._nodes) > _MAX_NAMES:
             oldest = next(iter(self._nodes))
             self._forget(oldest)
@@ -102,4 +105,5 @@ class NameBook:
         if node is not stays and node.names:
             node.names.pop(key, None)
         del self._blocks[key]
-        self._touched[key] = None
+        if self._tells:
+            self._touched[key] = None
