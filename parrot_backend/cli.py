@@ -65,7 +65,9 @@ Prefill = Annotated[float | None, _option("Scripted engine: time per prompt toke
 TokenMs = Annotated[
     float | None, _option("Scripted engine: time per generated token.", "0", _ENGINE)
 ]
-Placement = Annotated[str | None, _option("paper, fcfs or least_loaded.", "paper", _SCHEDULING)]
+Placement = Annotated[
+    str | None, _option("paper, cost, fcfs or least_loaded.", "paper", _SCHEDULING)
+]
 Ordering = Annotated[
     str | None,
     _option("application, urgency, topological or fcfs.", "the placement's own", _SCHEDULING),

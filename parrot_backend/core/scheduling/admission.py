@@ -19,9 +19,9 @@ from parrot_backend.core.nodes import Request
 from parrot_backend.core.scheduling.cost_terms import Work
 from parrot_backend.core.scheduling.placement import ClusterView
 
-#: What a step may take at least, as a multiple of one with a single request: an engine that does
-#: not reach its target even then would serve one request at a time. As in the engine's own pacing.
-_LEAST_SLOWDOWN = 2.0
+#: An engine that misses a target even with a single request may take so many times as long as that
+#: one does, or it would serve one request at a time. As in the engine's own pacing.
+_SLOWDOWN = 2.0
 
 
 class Added(NamedTuple):
@@ -89,4 +89,4 @@ def admits(
         + model.per_context_token_s * (context + added.context_tokens)
     )
     alone_s = model.base_s + model.decode_cost_s(work.context_tokens)
-    return step_s <= max(target_s, _LEAST_SLOWDOWN * alone_s)
+    return step_s <= (target_s if alone_s <= target_s else _SLOWDOWN * alone_s)
