@@ -68,8 +68,11 @@ ADMITTED: dict[str, tuple[EngineState, Request, CostConfig, bool]] = {
     "no more than there is room for": (engine(ask(T, 15_000)), ask(L, 6000), CONFIG, False),
     "latency work without targets as much as fits": (engine(*[ask(L)] * 7), ask(L), CONFIG, True),
     "a group as much as fits": (engine(*[ask(L)] * 7), ask(G), CONFIG, True),
-    "bulk beside latency work within 40 ms": (engine(ask(L)), ask(T, 2000), CONFIG, True),
-    "bulk beside latency work beyond": (engine(ask(L)), ask(T, 2100), CONFIG, False),
+    "bulk beside latency work within 40 ms": (engine(ask(L, 2000)), ask(T), CONFIG, True),
+    "bulk beside latency work beyond": (engine(ask(L, 2100)), ask(T), CONFIG, False),
+    "bulk with a long context, within twice what it takes": (
+        *(engine(ask(L)), ask(T, 5000), CONFIG, True),
+    ),
     "bulk beside a group and bulk alone": (engine(*[ask(T)] * 4, ask(G)), ask(T), CONFIG, True),
     "bulk without that bound": (engine(ask(L)), ask(T, 9000), NO_BOUND, True),
     "bulk beside a target": (engine(ask(L, tpot_s=0.025)), ask(T), NO_BOUND, False),

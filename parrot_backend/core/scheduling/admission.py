@@ -19,8 +19,8 @@ from parrot_backend.core.nodes import Request
 from parrot_backend.core.scheduling.cost_terms import Work
 from parrot_backend.core.scheduling.placement import ClusterView
 
-#: An engine that misses a target even with a single request may take so many times as long as that
-#: one does, or it would serve one request at a time. As in the engine's own pacing.
+#: A step may take so many times as long as with a single request, whatever is kept in general; and
+#: where a target is missed even so, else the engine would serve one at a time. As in its own pacing.
 _SLOWDOWN = 2.0
 
 
@@ -76,9 +76,7 @@ def admits(
         is_alone = not load.bounded_decodes and added.requests == 1
         target_s = min(target_s, work.tpot_s)
         keeps_s = keeps_s if config.bounds_latency else None
-    if keeps_s is not None:
-        target_s = min(target_s, keeps_s)
-    if is_alone or not is_bounded or target_s == math.inf:
+    if is_alone or not is_bounded or (target_s == math.inf and keeps_s is None):
         return True
     model = engine.step_time
     if model is None:
@@ -89,4 +87,6 @@ def admits(
         + model.per_context_token_s * (context + added.context_tokens)
     )
     alone_s = model.base_s + model.decode_cost_s(work.context_tokens)
-    return step_s <= (target_s if alone_s <= target_s else _SLOWDOWN * alone_s)
+    least_s = _SLOWDOWN * alone_s
+    bound_s = target_s if alone_s <= target_s else least_s
+    return step_s <= (bound_s if keeps_s is None else min(bound_s, max(keeps_s, least_s)))
