@@ -20,7 +20,7 @@ from parrot_backend.core.scheduling.cost_terms import Work
 from parrot_backend.core.scheduling.placement import ClusterView
 
 #: A step may take so many times as long as with a single request, whatever is kept in general; and
-#: where a target is missed even so, else the engine would serve one at a time. As in its own pacing.
+#: where a target is missed even so. Else a slow engine would serve one at a time. As in its pacing.
 _SLOWDOWN = 2.0
 
 
