@@ -51,10 +51,11 @@ class CostPlacement:
             best = self._best(request, work, engines, holders, view)
         if best is None:
             return []  # before the others are looked for, since that is what happens most
-        mates, what = self._together(request, view)
-        if len(mates) > 1:
-            return place_jointly(mates, view, self._config, what)
         engine, cost = best
+        if len(engines) > 1 or engine.free_slots > 1:
+            mates, what = self._together(request, view)
+            if len(mates) > 1:
+                return place_jointly(mates, view, self._config, what)
         cached = holders.get(engine.id, 0)
         return [Placement(request, engine.id, reason_of(cost, cached, len(engines)))]
 
