@@ -165,6 +165,14 @@ def test_member_goes_where_its_own_prompt_is() -> None:
     assert {p.request.id: p.engine for p in placements} == {"m0": "e2", "m1": "e0", "m2": "e1"}
 
 
+def test_member_goes_where_it_keeps_no_mate_from_ending_though_it_ends_later_itself() -> None:
+    long, short = member("m0", 1000, 1000), member("m1", 100, 900)
+    busy = engine("e1", member("x0", 2000, 100, objective=T))
+    view = make_view(engine("e0"), busy, queued=[long, short], now_s=60.0)
+    placements = CostPlacement(CONFIG).place(long, view)
+    assert {p.request.id: p.engine for p in placements} == {"m0": "e0", "m1": "e1"}
+
+
 def test_member_that_failed_somewhere_is_placed_by_itself() -> None:
     requests = [member("m0", avoided=["e0"]), member("m1"), member("m2")]
     view = make_view(*three(), queued=requests)
