@@ -166,7 +166,7 @@ def test_member_goes_where_its_own_prompt_is() -> None:
 
 
 def test_member_goes_where_it_keeps_no_mate_from_ending_though_it_ends_later_itself() -> None:
-    long, short = member("m0", 1000, 1000), member("m1", 100, 900)
+    long, short = member("m0", 1000, 500), member("m1", 100, 450)
     busy = engine("e1", member("x0", 2000, 100, objective=T))
     view = make_view(engine("e0"), busy, queued=[long, short], now_s=60.0)
     placements = CostPlacement(CONFIG).place(long, view)
