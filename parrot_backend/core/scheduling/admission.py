@@ -32,9 +32,6 @@ class Added(NamedTuple):
     context_tokens: int = 0
 
 
-NOTHING = Added()
-
-
 def is_bounded(request: Request, view: ClusterView) -> bool:
     """Tell whether a request must leave latency-sensitive work its time per token.
 
