@@ -16,7 +16,9 @@ from parrot_backend.core.fleet import Fleet
 from parrot_backend.core.following import Following
 from parrot_backend.core.foresight import requests_fed_by
 from parrot_backend.core.ids import EngineId, WaiterId
+from parrot_backend.core.lengths import LengthBook
 from parrot_backend.core.nodes import Node, NodeState, Request
+from parrot_backend.core.outlook import Outlook
 from parrot_backend.core.propagation import Propagation
 from parrot_backend.core.session import Session
 from parrot_backend.core.session_book import SessionBook
@@ -37,6 +39,7 @@ class Progress:
         waiters: Who waits for what.
         following: Streams that report instances.
         annotator: What is found in the texts of calls.
+        outlook: What requests, paths and jobs are expected to take.
         num_unfinished: Requests of all sessions that have not ended.
     """
 
@@ -48,7 +51,9 @@ class Progress:
         self._fleet = fleet
         self.waiters = Waiters(emit)
         self.following = Following(emit, self.waiters.attach)
-        self.annotator = Annotator(config.discovery)
+        lengths = LengthBook(config.lengths)
+        self.annotator = Annotator(config.discovery, lengths)
+        self.outlook = Outlook(config, lengths, fleet)
         self.num_unfinished = 0
         self._num_requests = 0
 
@@ -89,6 +94,7 @@ class Progress:
         self.num_unfinished -= 1
         continuation = self._fleet.learn(request, event.text)
         session = self._book.find(request.session)
+        self.outlook.learn(session, request, event.finish_reason, now_s)
         session.count_ended(now_s)
         session.touched_s = now_s
         propagation = self.propagation(session, now_s)
@@ -247,6 +253,7 @@ class Progress:
         self.following.report(session, effects.added)
         if effects.added:
             self.take_in(session, effects.added, effects.lengthened.values())
+            self.outlook.begin(session, effects.added)
             requests = [node for node in effects.added if isinstance(node, Request)]
             self._deduce_for(session, requests, cause)
         for request in effects.stopped:
@@ -255,6 +262,7 @@ class Progress:
             node = None if variable.producer is None else session.graph.nodes[variable.producer]
             if isinstance(node, Request):
                 self.annotator.end(session, node, variable)
+                self.outlook.end(session, node)
                 if variable.failure is not None:
                     self.num_unfinished -= 1
                     session.count_ended(now_s)
@@ -267,6 +275,7 @@ class Progress:
                 self.expect(session, session.graph.consumers(variable))
         for request in effects.ready:
             if not request.has_ended:
+                self.outlook.ready(session, request)
                 self._fleet.enqueue(request, now_s)
         if effects.added:
             self.expect(session, effects.added)

@@ -8,8 +8,9 @@ from parrot_backend.core.engine_state import EngineState
 from parrot_backend.core.ids import AttemptId, EngineId
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.prefix import PrefixChain, PrefixIndex, PrefixIndexConfig
+from parrot_backend.core.scheduling.orders import topological_order
 from parrot_backend.core.scheduling.placement import ClusterView, Placement
-from parrot_backend.core.scheduling.queue import WaitingQueue, topological_order
+from parrot_backend.core.scheduling.queue import WaitingQueue
 from tests.helpers.builders import make_engine_state
 
 LATENCY_LOAD, THROUGHPUT_LOAD = True, False

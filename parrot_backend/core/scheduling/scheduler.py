@@ -12,9 +12,11 @@ from parrot_backend.core.ids import AttemptId, EngineId
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.prefix import PrefixIndex, PrefixIndexConfig
 from parrot_backend.core.scheduling.baselines import FcfsPlacement, LeastLoadedPlacement
+from parrot_backend.core.scheduling.fairness import expected_service
+from parrot_backend.core.scheduling.orders import ordering_of
 from parrot_backend.core.scheduling.paper import PaperPlacement
 from parrot_backend.core.scheduling.placement import ClusterView, Placement, PlacementPolicy
-from parrot_backend.core.scheduling.queue import WaitingQueue, ordering_of
+from parrot_backend.core.scheduling.queue import WaitingQueue
 
 PLACEMENTS: dict[PlacementName, Callable[[], PlacementPolicy]] = {
     "paper": PaperPlacement,
@@ -69,8 +71,11 @@ class Scheduler:
         """Take in a ready request."""
         queue = self._queues.get(request.model)
         if queue is None:
-            ordering = ordering_of(self._config)
-            queue = WaitingQueue(ordering, self._config.max_wait_s, self._min_prefix_tokens)
+            config = self._config
+            weights = config.tenant_weights if config.fair else None
+            queue = WaitingQueue(
+                ordering_of(config), config.max_wait_s, self._min_prefix_tokens, weights
+            )
             self._queues[request.model] = queue
         queue.add(request)
 
@@ -89,6 +94,12 @@ class Scheduler:
             queue.update(request, change)
         else:
             change()
+
+    def settle(self, request: Request, tokens: float | None) -> None:
+        """Take in how much service an ended request had; None if it failed or was stopped."""
+        queue = self._queues.get(request.model)
+        if queue is not None:
+            queue.settle(request, tokens)
 
     def set_objective(self, request: Request, objective: Objective) -> None:
         """Change a request's objective, and its place in the queue if it has one."""
@@ -183,6 +194,10 @@ class Scheduler:
         now_s: float,
     ) -> None:
         for request, engine_id, _ in placements:
+            queue = self._queues[request.model]
+            if queue.has_shares:
+                cached_tokens = self.prefixes.resident_tokens(engine_id, request.sharing)
+                queue.serve(request, expected_service(request, cached_tokens))
             self._remove(request)
             self.adopt(request, engine_id, name_attempt(request), now_s)
 
