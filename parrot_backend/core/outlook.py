@@ -11,7 +11,7 @@ with 1,000.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from parrot_backend.core.attained import attained_before
 from parrot_backend.core.bodies import calls_of
@@ -60,15 +60,16 @@ class Outlook:
             session: Theirs.
             nodes: In any order; they are in the graph.
         """
-        graph, added, grown = session.graph, list(nodes), dict[int, Job]()
+        graph, added = session.graph, list(nodes)
+        grown, parents = dict[int, Job](), dict[NodeId, Node]()
         for node in sorted(added, key=_index) if len(added) > 1 else added:
             if isinstance(node, Request):
                 job = self._begin(session, node)
                 grown[id(job)] = job
             elif isinstance(node, ControlNode):
                 node.work_tokens = node.path_tokens = _work_of_bodies(node)
-            _take_over(graph, node)
-        self._lengthen(graph, added)
+            parents.update((parent.id, parent) for parent in _take_over(graph, node))
+        self._lengthen(graph, [*added, *parents.values()])
         for job in grown.values():
             self._rank(job)
 
@@ -192,12 +193,13 @@ def _prompt_tokens(graph: SessionGraph, request: Request, tokens_per_char: float
     return chars * tokens_per_char + tokens
 
 
-def _take_over(graph: SessionGraph, node: Node) -> None:
-    """Let a new node count instead of what a control node that brought it forth had foreseen."""
+def _take_over(graph: SessionGraph, node: Node) -> Iterator[Node]:
+    """Let a new node count instead of what a control node had foreseen; yield that control node."""
     for reader in graph.readers(graph.variables[node.output]):
         if isinstance(reader, ControlNode) and reader.ready_s is not None:
             reader.path_tokens -= reader.work_tokens
             reader.work_tokens = 0.0
+            yield reader
 
 
 def _work_of_bodies(node: ControlNode) -> float:

@@ -111,6 +111,7 @@ TRANSFORMS: tuple[tuple[Transform, ...], ...] = (
 #: Past each of the core's limits now and then: on age, on silence, on idle sessions.
 WAITS_S = (0.5, 1.0, 1.0, 5.0, 5.0, 31.0, 31.0, 125.0, 601.0)
 STEP_TIME = StepTimeModel(0.01, 1e-5, 1e-4, 1e-8, 1e-9, num_samples=9, error=0.1)
+ORDERINGS = (None, "critical_path", "shortest_job", "attained_service")
 PLACEMENTS = ("paper", "paper", "fcfs", "least_loaded")
 
 
@@ -128,6 +129,8 @@ class Chaos:
     ) -> None:
         scheduler = SchedulerConfig(
             placement=PLACEMENTS[seed % len(PLACEMENTS)],  # type: ignore[arg-type]
+            ordering=ORDERINGS[seed % len(ORDERINGS)],  # type: ignore[arg-type]
+            fair=seed % 6 != 5,
             max_backfill=(8, 0, 2)[seed % 3],
         )
         config = CoreConfig(
