@@ -68,7 +68,19 @@ TokenMs = Annotated[
 Placement = Annotated[str | None, _option("paper, fcfs or least_loaded.", "paper", _SCHEDULING)]
 Ordering = Annotated[
     str | None,
-    _option("application, urgency, topological or fcfs.", "the placement's own", _SCHEDULING),
+    _option(
+        "application, urgency, critical_path, shortest_job, topological, fcfs or attained_service.",
+        "the placement's own",
+        _SCHEDULING,
+    ),
+]
+Fair = Annotated[
+    bool | None,
+    _option("Tenants get equal shares of service.", "on", _SCHEDULING, "--fair/--no-fair"),
+]
+LearnLengths = Annotated[
+    bool | None,
+    _option("Learn how long outputs are.", "on", _SCHEDULING, "--learn-lengths/--no-learn-lengths"),
 ]
 EarlyFill = Annotated[
     bool | None,
@@ -170,6 +182,8 @@ def serve(
     token_ms: TokenMs = None,
     placement: Placement = None,
     ordering: Ordering = None,
+    fair: Fair = None,
+    learn_lengths: LearnLengths = None,
     early_fill: EarlyFill = None,
     discovery: Discovery = None,
     vllm_scheduler: VllmScheduler = None,

@@ -18,6 +18,9 @@ _HALF_LIFE = 64
 _GROWTH = 2.0 ** (1 / _HALF_LIFE)
 _MAX_WEIGHT = 2.0**16
 
+#: A forecast stands until so small a share of new outputs has come: to make it takes time.
+_STANDS = 16
+
 #: Share of outputs that the high forecast covers.
 _HIGH = 0.9
 
@@ -29,10 +32,21 @@ class LengthSketch:
     as if all before faded.
     """
 
-    __slots__ = ("_bins", "_first", "_next_weight", "_sum_tokens", "_sum_weight", "num_seen")
+    __slots__ = (
+        "_bins",
+        "_first",
+        "_forecast",
+        "_made_at",
+        "_next_weight",
+        "_sum_tokens",
+        "_sum_weight",
+        "num_seen",
+    )
 
     def __init__(self) -> None:
         self.num_seen = 0
+        self._forecast: OutputForecast | None = None
+        self._made_at = 0
         self._first = 0
         self._bins = array("f")
         self._next_weight = 1.0
@@ -64,6 +78,11 @@ class LengthSketch:
 
     def forecast(self) -> OutputForecast | None:
         """Return what is expected of the next output; None if too many were cut to know."""
+        if self.num_seen - self._made_at > self._made_at // _STANDS:
+            self._forecast, self._made_at = self._make(), self.num_seen
+        return self._forecast
+
+    def _make(self) -> OutputForecast | None:
         wanted, seen = _HIGH * self._sum_weight, 0.0
         for position, weight in enumerate(self._bins):
             seen += weight

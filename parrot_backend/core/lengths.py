@@ -56,9 +56,12 @@ class LengthBook:
             is_cut: It would have been longer if it had been let.
         """
         for kind in kinds:
-            sketch = self._sketches.use(kind) or LengthSketch()
+            known = self._sketches.use(kind)
+            sketch = known or LengthSketch()
+            num_bins = sketch.num_bins
             sketch.add(tokens, is_cut=is_cut)
-            self._sketches.put(kind, sketch, _ENTRY_BYTES + sketch.num_bins * _BIN_BYTES)
+            if known is None or sketch.num_bins != num_bins:
+                self._sketches.put(kind, sketch, _ENTRY_BYTES + sketch.num_bins * _BIN_BYTES)
 
     def forecast(self, kinds: Kinds) -> OutputForecast | None:
         """Return what is known of the most telling kind of which enough is known.

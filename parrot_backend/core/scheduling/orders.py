@@ -108,7 +108,7 @@ _WITH_CLASSES = frozenset(
 _OWN_ORDERING: dict[str, OrderingName] = {
     "paper": "urgency",
     "fcfs": "fcfs",
-    "cost": "critical_path",
+    "cost": "shortest_job",
 }
 
 
