@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import TypeVar
 
 from parrot_backend.core.config import OrderingName, SchedulerConfig
 from parrot_backend.core.criteria import ObjectiveClass
 from parrot_backend.core.ids import NodeId, TaskGroupId
 from parrot_backend.core.nodes import Request
+from parrot_backend.core.scheduling.sorted_chunks import SortedChunks
 
 OrderKey = tuple[float, ...]
 _Key = TypeVar("_Key")
@@ -69,8 +71,7 @@ def ordering_of(config: SchedulerConfig) -> Callable[[Request], OrderKey]:
 class WaitingQueue:
     """Ready requests in serving order.
 
-    Insertion and removal cost a binary search and one move of pointers; the first request is at
-    position 0. What waited longer than ``max_wait_s`` goes before everything else.
+    Insertion and removal cost a binary search; the first request is at position 0. What waited longer than ``max_wait_s`` goes before everything else.
     """
 
     def __init__(
@@ -79,11 +80,12 @@ class WaitingQueue:
         self._ordering = ordering
         self._max_wait_s = max_wait_s
         self._min_prefix_tokens = min_prefix_tokens
-        self._sorted: list[tuple[OrderKey, NodeId]] = []
+        self._sorted = SortedChunks[tuple[OrderKey, NodeId]]()
         self._keys: dict[NodeId, OrderKey] = {}
+        self._need_tokens: dict[NodeId, int] = {}
         self._requests: dict[NodeId, Request] = {}
         # In order of becoming ready, until they are old; then they are in _sorted's front.
-        self._young: dict[NodeId, None] = {}
+        self._young = OrderedDict[NodeId, None]()  # a dict is slow to find its first key again
         self._groups: dict[TaskGroupId, dict[NodeId, None]] = {}
         self._prefixes: dict[bytes, dict[NodeId, None]] = {}
 
@@ -104,21 +106,31 @@ class WaitingQueue:
     def __contains__(self, request: Request) -> bool:
         return request.id in self._requests
 
+    def from_position(self, position: int, number: int) -> Iterator[tuple[Request, int]]:
+        """Yield so many requests from a position on, each with the tokens that it needs."""
+        for _, node_id in islice(self._sorted, position, position + number):
+            yield self._requests[node_id], self._need_tokens[node_id]
+
+    def key_of(self, request: Request) -> OrderKey:
+        """Return what a queued request is ordered by."""
+        return self._keys[request.id]
+
     def add(self, request: Request) -> None:
         """Put in a request that has just become ready."""
         self._requests[request.id] = request
+        self._need_tokens[request.id] = request.need_tokens
         self._young[request.id] = None
         self._insert(request, self._key(request, is_old=False))
         if request.objective.group is not None:
-            self._groups.setdefault(request.objective.group, {})[request.id] = None
+            _put(self._groups, request.objective.group, request.id)
         for boundary in request.sharing:
             if boundary.tokens >= self._min_prefix_tokens:
-                self._prefixes.setdefault(boundary.hash, {})[request.id] = None
+                _put(self._prefixes, boundary.hash, request.id)
 
     def remove(self, request: Request) -> None:
         """Take out a request; one that is not in the queue is a defect of ours."""
         self._extract(request)
-        del self._requests[request.id]
+        del self._requests[request.id], self._need_tokens[request.id]
         self._young.pop(request.id, None)
         _discard(self._groups, request.objective.group, request.id)
         for boundary in request.sharing:
@@ -133,22 +145,29 @@ class WaitingQueue:
         change()
         self._insert(request, self._key(request, is_old=is_old))
         if request.objective.group is not None:
-            self._groups.setdefault(request.objective.group, {})[request.id] = None
+            _put(self._groups, request.objective.group, request.id)
 
     def _key(self, request: Request, *, is_old: bool) -> OrderKey:
         if not is_old:
             return (1.0, *self._ordering(request))
         return (0.0, *_OLD_ORDERINGS.get(self._ordering, self._ordering)(request))
 
-    def promote_old(self, now_s: float) -> None:
-        """Move what has waited for too long to the front, in the usual order among itself."""
+    def promote_old(self, now_s: float) -> bool:
+        """Move what has waited for too long to the front, in the usual order among itself.
+
+        Returns:
+            Whether there was any.
+        """
+        has_promoted = False
         while self._young:
             request = self._requests[next(iter(self._young))]
             if request.ready_s is None or now_s - request.ready_s < self._max_wait_s:
-                return
+                break
+            has_promoted = True
             del self._young[request.id]
             self._extract(request)
             self._insert(request, self._key(request, is_old=True))
+        return has_promoted
 
     def is_old(self, request: Request) -> bool:
         """Tell whether a queued request was moved to the front for its age."""
@@ -181,13 +200,24 @@ class WaitingQueue:
 
     def _insert(self, request: Request, key: OrderKey) -> None:
         self._keys[request.id] = key
-        insort(self._sorted, (key, request.id))
+        self._sorted.add((key, request.id))
 
     def _extract(self, request: Request) -> None:
-        key = self._keys.pop(request.id)
-        position = bisect_left(self._sorted, (key, request.id))
-        assert self._sorted[position][1] == request.id
-        del self._sorted[position]
+        self._sorted.remove((self._keys.pop(request.id), request.id))
+
+
+#: From so many on, the first ones of a dict that is used as a queue are slow to find.
+_LONG = 64
+
+
+def _put(index: dict[_Key, dict[NodeId, None]], key: _Key, node_id: NodeId) -> None:
+    found = index.get(key)
+    if found is None:
+        index[key] = {node_id: None}
+        return
+    found[node_id] = None
+    if len(found) == _LONG and not isinstance(found, OrderedDict):
+        index[key] = OrderedDict(found)
 
 
 def _discard(index: dict[_Key, dict[NodeId, None]], key: _Key | None, node_id: NodeId) -> None:
