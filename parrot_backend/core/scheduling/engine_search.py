@@ -94,7 +94,8 @@ class EngineSearch:
         self._look_at(self._survey())
         if self._class is not ObjectiveClass.LATENCY:
             self._search(by_use, by_use if self._is_bounded else by_room)
-            if self._best is None and self._is_bounded and len(self._requests) == 1:
+            # What no engine has room for is worse everywhere than what any has room for.
+            if self._best is None or self._best_key[1] > 0:
                 self._search_idle()
             return self._best
         self._search(by_latency_use, by_bounded_use if self._is_bounded else by_room)
@@ -137,7 +138,7 @@ class EngineSearch:
             self._consider(engine)
 
     def _search_idle(self) -> None:
-        """An idle engine takes a single request of any size."""
+        """Look at idle engines: each takes a single request of any size."""
         for engine in self._view.free.walk(by_room):
             if engine.running:
                 return
