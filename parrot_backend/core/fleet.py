@@ -43,7 +43,7 @@ class Fleet:
         self._emit = emit
         self.scheduler = Scheduler(config.scheduler, config.prefix_index)
         self.foresight = Foresight(
-            config, self.scheduler.engines.values, self.scheduler.prefixes, emit
+            config, self.scheduler.keepers.values, self.scheduler.prefixes, emit
         )
         self.splicing = Splicing(config.splice, emit)
         self._running: dict[AttemptId, Request] = {}
@@ -101,6 +101,7 @@ class Fleet:
             self.scheduler.prefixes.report(event.engine, event.held, event.lost)
         if event.step_time is not None:
             engine.step_time = event.step_time
+            self.scheduler.note(engine)
 
     def check_model(self, model: str | None) -> None:
         """Reject a model that no engine ever served.
@@ -189,7 +190,8 @@ class Fleet:
 
     def resume_fills(self) -> None:
         """Begin fills that were put off, where there is room for them now."""
-        self.foresight.fills.resume(self.foresight.keepers())
+        if self.foresight.fills.has_backlog:
+            self.foresight.fills.resume(self.foresight.keepers())
 
     def update(self, request: Request) -> None:
         """Tell the engine of a running request that its objective or path has changed."""

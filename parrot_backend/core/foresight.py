@@ -38,7 +38,7 @@ class Foresight:
 
     Args:
         config: Settings of the core.
-        engines: Live engines.
+        engines: Live engines that can keep prefixes.
         prefixes: Which engine holds which prefix.
         emit: Takes commands.
     """
@@ -53,12 +53,14 @@ class Foresight:
         self._retains = config.retain_prefixes
         self._engines = engines
         self._known: dict[NodeId, _Known] = {}
+        # Of prompts that are complete, where no engine keeps prefixes.
+        self._hashers: dict[NodeId, PrefixHasher] = {}
         self.retention = Retention(prefixes, config.prefix_index.min_tokens, emit)
         self.fills = EarlyFill(config.early_fill, prefixes, self.retention.to_keep, emit)
 
     def keepers(self, model: str | None = None) -> list[EngineState]:
         """Return the engines that can keep prefixes and serve a model."""
-        return [e for e in self._engines() if e.info.keeps_prefixes and e.serves(model)]
+        return [e for e in self._engines() if e.serves(model)]
 
     def expect(self, graph: SessionGraph, request: Request, seed: str, rate: float) -> None:
         """Take in a request that waits, or what has become known of its prompt since.
@@ -84,7 +86,8 @@ class Foresight:
         known = self._known.get(request.id)
         if known is None:
             if not keepers:
-                return PrefixHasher(seed).extend(request.parts, rate)
+                hasher = self._hashers[request.id] = PrefixHasher(seed)
+                return hasher.extend(request.parts, rate)
             known = self._known[request.id] = _Known(PrefixHasher(seed))
         self.fills.stop(request.id)
         self._extend(request, known, request.parts[len(known.parts) :], rate, keepers)
@@ -110,12 +113,8 @@ class Foresight:
     def continuation(self, request: Request, text: str, seed: str, rate: float) -> PrefixBoundary:
         """Return the boundary after a request's prompt and what was generated for it."""
         known = self._known.get(request.id)
-        if known is None:
-            hasher = PrefixHasher(seed)
-            hasher.extend(request.parts, rate)
-        else:
-            hasher = known.hasher.copy()
-        return hasher.extend([PromptPart(PartKind.VALUE, text)], rate)[0]
+        hasher = self._hashers[request.id] if known is None else known.hasher
+        return hasher.copy().extend([PromptPart(PartKind.VALUE, text)], rate)[0]
 
     def fill(self, graph: SessionGraph, request: Request) -> None:
         """Fill the prompt of a request that waits, if its first missing value is on its way."""
@@ -135,6 +134,7 @@ class Foresight:
 
     def forget(self, node: NodeId) -> None:
         """A request has ended: nothing is kept or filled for it any more."""
+        self._hashers.pop(node, None)
         if self._known.pop(node, None) is not None:
             self.fills.stop(node)
             self.retention.forget(node)

@@ -111,9 +111,9 @@ class WaitingQueue:
         for _, node_id in islice(self._sorted, position, position + number):
             yield self._requests[node_id], self._need_tokens[node_id]
 
-    def key_of(self, request: Request) -> OrderKey:
-        """Return what a queued request is ordered by."""
-        return self._keys[request.id]
+    def comes_behind(self, request: Request, key: OrderKey) -> bool:
+        """Tell whether a queued request is served behind all that have at most this key."""
+        return self._keys[request.id] > key
 
     def add(self, request: Request) -> None:
         """Put in a request that has just become ready."""

@@ -37,6 +37,8 @@ class Scheduler:
         self._queues: dict[str | None, WaitingQueue] = {}
         self.prefixes = PrefixIndex(prefix_config)
         self.engines: dict[EngineId, EngineState] = {}
+        # Those that can keep prefixes.
+        self.keepers: dict[EngineId, EngineState] = {}
         # Kept apart, because in a busy server few engines have a slot and every decision asks.
         self._free: dict[EngineId, EngineState] = {}
         self._indexes: dict[str | None, EngineIndex] = {}
@@ -65,6 +67,8 @@ class Scheduler:
         engine = EngineState(info, self._num_joined, last_output_s=now_s)
         self._num_joined += 1
         self.engines[info.engine] = engine
+        if info.keeps_prefixes:
+            self.keepers[info.engine] = engine
         self.note(engine)
         self.prefixes.add_engine(info.engine)
 
@@ -74,6 +78,7 @@ class Scheduler:
         self._is_settled = False
         self._free.pop(engine, None)
         state = self.engines.pop(engine)
+        self.keepers.pop(engine, None)
         for index in self._indexes.values():
             index.discard(state)
         return state
@@ -87,7 +92,7 @@ class Scheduler:
             self._queues[request.model] = queue
         queue.add(request)
         reach = self._reach.get(request.model)
-        if reach is None or queue.key_of(request) <= reach:
+        if reach is None or not queue.comes_behind(request, reach):
             self._is_settled = False
 
     def withdraw(self, request: Request) -> bool:
@@ -146,6 +151,8 @@ class Scheduler:
             now_s: The time, for ageing.
             name_attempt: Gives each placed request the id of its attempt.
         """
+        if not self._queues:
+            return []
         for queue in self._queues.values():
             if queue.promote_old(now_s):
                 self._is_settled = False
@@ -173,9 +180,8 @@ class Scheduler:
                 serving.leave_behind(cursor, request)
                 if len(cursors) == 1:
                     cursor.pass_over_settled(serving.kept.settled_tokens(cursor.model))
-            has_engines = serving.has_engines(cursor)
-            if cursor.is_at_end or not has_engines:
-                self._reach[cursor.model] = cursor.reach(has_engines=has_engines)
+            if cursor.is_at_end or not serving.has_engines(cursor):
+                self._reach[cursor.model] = cursor.reach()
                 cursors.remove(cursor)
         return made
 
@@ -186,7 +192,7 @@ class Scheduler:
             if serving.has_engines(cursor):
                 cursors.append(cursor)
             else:
-                self._reach[model] = cursor.reach(has_engines=False)
+                self._reach[model] = cursor.reach()
         return cursors
 
     def _index(self, model: str | None) -> EngineIndex:

@@ -81,15 +81,12 @@ class Cursor:
             number += 1
         self._passed += number
 
-    def reach(self, *, has_engines: bool) -> OrderKey | None:
+    def reach(self) -> OrderKey | None:
         """Return the key behind which a new request would not have been looked at.
 
-        None if all would.
-
-        Args:
-            has_engines: There is still an engine that something could be placed on.
+        None if all would: the queue has come to its end, and not the pass.
         """
-        if has_engines and not self._is_tired:
+        if not self._is_tired and self._passed >= len(self.queue):
             return None
         return self.queue.key(self._passed - 1) if self._passed else _BEFORE_ALL
 
