@@ -82,7 +82,9 @@ class EngineSearch:
         self._avoided = view.avoided(requests)
         self._best: EngineState | None = None
         self._best_key = (0, 0, 0)
+        # The need on any engine that was not looked at singly; and whether it is that on all.
         self._floor_tokens = 0
+        self._is_same = False
 
     def run(self) -> EngineState | None:
         """Return the best engine that takes all requests, or None."""
@@ -113,28 +115,35 @@ class EngineSearch:
             Those few.
         """
         few, prefixes = set[EngineId](), self._view.prefixes
+        is_same = True
         for position, request in enumerate(self._requests):
             saved = self._shared_tokens if position else 0
             for boundary in reversed(request.sharing):
                 holders = prefixes.holders_of(boundary.hash)
-                if len(holders) <= _FEW:
-                    few.update(holders)
-                else:
+                if not holders:
+                    continue
+                is_same = False
+                if len(holders) > _FEW:
                     saved = max(saved, prefixes.most_tokens(boundary))
                     break
+                few.update(holders)
             self._floor_tokens += max(0, request.need_tokens - saved)
+        self._is_same = is_same
         return few
 
     def _search(self, score: Measure, room: Measure) -> None:
-        """Look at all engines that may have room if they are few, else at those that score best."""
-        few = self._view.free.up_to(room, -self._floor_tokens, _FEW)
-        if few is not None:
-            for engine in few:
-                self._consider(engine)
-            return
-        for engine in self._view.free.walk(score):
-            if self._best is not None and self._key(engine, self._floor_tokens) >= self._best_key:
+        """Look at engines by rising score until the rest cannot be better, or at all with room."""
+        free, floor = self._view.free, self._floor_tokens
+        few: list[EngineState] | None = None
+        for position, engine in enumerate(free.walk(score)):
+            if self._best is not None and self._key(engine, floor) >= self._best_key:
                 return
+            if position == 0:
+                few = free.up_to(room, -floor, _FEW)
+            if few is not None and position == len(few):
+                break
+            self._consider(engine)
+        for engine in few or ():
             self._consider(engine)
 
     def _search_idle(self) -> None:
@@ -153,7 +162,9 @@ class EngineSearch:
     def _consider(self, engine: EngineState) -> None:
         if engine.id in self._avoided or (self._among is not None and engine.id not in self._among):
             return
-        need = self._view.need_tokens(engine, self._requests, self._shared_tokens)
+        need = self._floor_tokens
+        if not self._is_same:
+            need = self._view.need_tokens(engine, self._requests, self._shared_tokens)
         number, is_bounded = len(self._requests), self._is_bounded
         if not engine.admits(self._class, need, number, is_bounded=is_bounded):
             return
@@ -162,9 +173,10 @@ class EngineSearch:
             self._best, self._best_key = engine, key
 
     def _key(self, engine: EngineState, need_tokens: int) -> tuple[int, int, int]:
-        after = engine.capacity_tokens(self._class)
-        lost = engine.capacity_tokens() - after
-        return lost, engine.used_tokens + need_tokens - after, engine.order
+        after = capacity = engine.capacity_tokens()
+        if self._class is ObjectiveClass.LATENCY:
+            after = engine.info.latency_capacity_tokens
+        return capacity - after, engine.used_tokens + need_tokens - after, engine.order
 
 
 def _is_bounded(request: Request, view: ClusterView) -> bool:

@@ -11,8 +11,6 @@ from parrot_backend.core.ids import EngineId
 from parrot_backend.core.scheduling.engine_index import EngineIndex, Measure
 from parrot_backend.core.scheduling.kept import Kept
 
-_NOTHING_KEPT = Kept({})
-
 
 class FreeEngines(Sequence[EngineState]):
     """Engines that serve a model, have a free slot and are not kept for others.
@@ -22,17 +20,17 @@ class FreeEngines(Sequence[EngineState]):
 
     Args:
         index: Those with a free slot.
-        kept: What is kept in this pass.
+        kept: What is kept in this pass, so far.
         is_bounded: Whether it is a bounded request that looks for an engine.
     """
 
     __slots__ = ("_index", "_is_bounded", "_kept", "_listed")
 
     def __init__(
-        self, index: EngineIndex, kept: Kept = _NOTHING_KEPT, *, is_bounded: bool = True
+        self, index: EngineIndex, kept: Kept | None = None, *, is_bounded: bool = True
     ) -> None:
         self._index = index
-        self._kept = kept
+        self._kept = None if kept is None or kept.is_empty else kept
         self._is_bounded = is_bounded
         self._listed: list[EngineState] | None = None
 
@@ -43,15 +41,19 @@ class FreeEngines(Sequence[EngineState]):
 
     def walk(self, measure: Measure) -> Iterator[EngineState]:
         """Yield engines by rising measure, the oldest first of equals."""
+        if self._kept is None:
+            return self._index.walk(measure)
         return (engine for engine in self._index.walk(measure) if not self._is_kept(engine))
 
     def up_to(self, measure: Measure, limit: int, most: int) -> list[EngineState] | None:
         """Return the engines whose measure is at most a limit; None if they are too many."""
         found = self._index.up_to(measure, limit, most)
-        return None if found is None else [e for e in found if not self._is_kept(e)]
+        if found is None or self._kept is None:
+            return found
+        return [engine for engine in found if not self._is_kept(engine)]
 
     def _is_kept(self, engine: EngineState) -> bool:
-        return self._kept.holds(engine, is_bounded=self._is_bounded)
+        return self._kept is not None and self._kept.holds(engine, is_bounded=self._is_bounded)
 
     # --- the sequence ------------------------------------------------------------------------
 

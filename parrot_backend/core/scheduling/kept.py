@@ -50,6 +50,11 @@ class Kept:
         self._from_bounded: set[EngineId] = set()
         self._changed: dict[EngineId, EngineState] = {}
 
+    @property
+    def is_empty(self) -> bool:
+        """Nothing is kept yet."""
+        return not (self._rules or self._from_all or self._from_bounded)
+
     def holds(self, engine: EngineState, *, is_bounded: bool) -> bool:
         """Tell whether an engine is kept from requests that are bounded, or are not."""
         key = engine.id
@@ -64,7 +69,7 @@ class Kept:
 
     def leaves_any(self, model: str | None, index: EngineIndex, *, is_bounded: bool) -> bool:
         """Tell whether any engine with a slot is left for requests of a model."""
-        if not self._rules and not self._from_all and not self._from_bounded:
+        if self.is_empty:
             return len(index) > 0
         rule = self._rules.get(model)
         if rule is not None and is_bounded:

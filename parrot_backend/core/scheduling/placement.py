@@ -46,6 +46,8 @@ class ClusterView:
 
         A single request that failed on every engine there is may try them all again.
         """
+        if len(requests) == 1 and not requests[0].avoided:
+            return ()
         avoided = {engine for request in requests for engine in request.avoided}
         if not avoided or len(requests) > 1:
             return avoided
