@@ -82,7 +82,8 @@ class WaitingQueue:
         self._min_prefix_tokens = min_prefix_tokens
         self._sorted = SortedChunks[tuple[OrderKey, NodeId]]()
         self._keys: dict[NodeId, OrderKey] = {}
-        self._need_tokens: dict[NodeId, int] = {}
+        # For ``num_alike``: others need more than anybody.
+        self._bounded_need: dict[NodeId, int] = {}
         self._requests: dict[NodeId, Request] = {}
         # In order of becoming ready, until they are old; then they are in _sorted's front.
         self._young = OrderedDict[NodeId, None]()  # a dict is slow to find its first key again
@@ -106,10 +107,20 @@ class WaitingQueue:
     def __contains__(self, request: Request) -> bool:
         return request.id in self._requests
 
-    def from_position(self, position: int, number: int) -> Iterator[tuple[Request, int]]:
-        """Yield so many requests from a position on, each with the tokens that it needs."""
-        for _, node_id in islice(self._sorted, position, position + number):
-            yield self._requests[node_id], self._need_tokens[node_id]
+    def num_alike(self, position: int, most: int, need_tokens: int) -> int:
+        """Count the requests in a row that keep to the latency capacity as an earlier one does.
+
+        Args:
+            position: Where to begin.
+            most: Further ones are not counted.
+            need_tokens: The latency-sensitive, bounded requests that need no more are counted.
+        """
+        number = 0
+        for _, node_id in islice(self._sorted, position, position + most):
+            if self._bounded_need[node_id] > need_tokens:
+                break
+            number += 1
+        return number
 
     def comes_behind(self, request: Request, key: OrderKey) -> bool:
         """Tell whether a queued request is served behind all that have at most this key."""
@@ -118,7 +129,6 @@ class WaitingQueue:
     def add(self, request: Request) -> None:
         """Put in a request that has just become ready."""
         self._requests[request.id] = request
-        self._need_tokens[request.id] = request.need_tokens
         self._young[request.id] = None
         self._insert(request, self._key(request, is_old=False))
         if request.objective.group is not None:
@@ -130,7 +140,7 @@ class WaitingQueue:
     def remove(self, request: Request) -> None:
         """Take out a request; one that is not in the queue is a defect of ours."""
         self._extract(request)
-        del self._requests[request.id], self._need_tokens[request.id]
+        del self._requests[request.id], self._bounded_need[request.id]
         self._young.pop(request.id, None)
         _discard(self._groups, request.objective.group, request.id)
         for boundary in request.sharing:
@@ -200,10 +210,22 @@ class WaitingQueue:
 
     def _insert(self, request: Request, key: OrderKey) -> None:
         self._keys[request.id] = key
+        self._bounded_need[request.id] = _bounded_need(request)
         self._sorted.add((key, request.id))
 
     def _extract(self, request: Request) -> None:
         self._sorted.remove((self._keys.pop(request.id), request.id))
+
+
+#: More than any request needs.
+_EVERYTHING = 1 << 60
+
+
+def _bounded_need(request: Request) -> int:
+    objective = request.objective
+    if objective.objective_class is not ObjectiveClass.LATENCY or request.avoided:
+        return _EVERYTHING
+    return request.need_tokens if objective.is_bounded else _EVERYTHING
 
 
 #: From so many on, the first ones of a dict that is used as a queue are slow to find.

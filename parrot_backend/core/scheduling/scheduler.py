@@ -159,13 +159,19 @@ class Scheduler:
         if self._is_settled and self.prefixes.num_changes == self._seen_changes:
             return []
         self._reach = {}
-        made = self._serve(now_s, name_attempt)
-        # Without a placement, nothing but a change would make another pass end otherwise.
-        self._is_settled, self._seen_changes = not made, self.prefixes.num_changes
+        made, is_settled = self._serve(now_s, name_attempt)
+        self._is_settled, self._seen_changes = is_settled, self.prefixes.num_changes
         return made
 
-    def _serve(self, now_s: float, name_attempt: Callable[[Request], AttemptId]) -> list[Placement]:
+    def _serve(
+        self, now_s: float, name_attempt: Callable[[Request], AttemptId]
+    ) -> tuple[list[Placement], bool]:
+        """Make one pass; return also whether another one could place nothing more.
+
+        It could not if all that is blocked was looked at after the last placement.
+        """
         made: list[Placement] = []
+        is_settled, has_passed = True, False
         serving = ServingPass(self.engines)
         cursors = self._cursors(serving)
         while cursors and self._free:
@@ -176,14 +182,16 @@ class Scheduler:
             if placements:
                 self._commit(placements, serving.kept, name_attempt, now_s)
                 made += placements
+                is_settled &= not has_passed
             else:
+                has_passed = True
                 serving.leave_behind(cursor, request)
                 if len(cursors) == 1:
                     cursor.pass_over_settled(serving.kept.settled_tokens(cursor.model))
             if cursor.is_at_end or not serving.has_engines(cursor):
                 self._reach[cursor.model] = cursor.reach()
                 cursors.remove(cursor)
-        return made
+        return made, is_settled
 
     def _cursors(self, serving: ServingPass) -> list[Cursor]:
         cursors = []

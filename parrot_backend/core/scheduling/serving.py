@@ -66,20 +66,9 @@ class Cursor:
         Args:
             settled_tokens: Bounded latency-sensitive requests that need no more are.
         """
-        number = 0
-        for request, need_tokens in self.queue.from_position(
-            self._passed, _MAX_PASSED + 1 - self._passed
-        ):
-            objective = request.objective
-            if (
-                need_tokens > settled_tokens
-                or objective.objective_class is not ObjectiveClass.LATENCY
-                or not objective.is_bounded
-                or request.avoided
-            ):
-                break
-            number += 1
-        self._passed += number
+        most = _MAX_PASSED + 1 - self._passed
+        if settled_tokens >= 0 and most > 0:
+            self._passed += self.queue.num_alike(self._passed, most, settled_tokens)
 
     def reach(self) -> OrderKey | None:
         """Return the key behind which a new request would not have been looked at.
