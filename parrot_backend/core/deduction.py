@@ -36,7 +36,7 @@ def deduce_objectives(
         annotations: What the user wants of which variable.
     """
     if len(graph.nodes) == 1:
-        return _objective_alone(*graph.nodes.values(), annotations)
+        return _objective_alone(next(iter(graph.nodes.values())), annotations)
     stages = _Stages(graph)
     for variable, criteria in annotations.items():
         producer = graph.variables[variable].producer

@@ -133,14 +133,14 @@ class PrefixIndex:
 
     def record(self, engine: EngineId, chain: PrefixChain) -> None:
         """Note that an engine computes, and so will hold, these prefixes."""
-        resident = self._resident[engine]
-        for boundary in chain:
-            if boundary.tokens < self._config.min_tokens:
+        resident, least = self._resident[engine], self._config.min_tokens
+        for key, tokens in chain:
+            if tokens < least:
                 continue
-            if boundary.hash in resident:
-                resident.move_to_end(boundary.hash)
+            if key in resident:
+                resident.move_to_end(key)
             else:
-                self._add(engine, boundary.hash, None)
+                self._add(engine, key, None)
         self._trim(engine)
 
     def report(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parrot_backend.core.config import SchedulerConfig
+from parrot_backend.core.config import OrderingName, PlacementName, SchedulerConfig
 from parrot_backend.core.criteria import Objective, ObjectiveClass
 from parrot_backend.core.ids import AttemptId, EngineId
 from parrot_backend.core.nodes import Request
@@ -73,7 +74,7 @@ class Pair:
 
     def submit(self) -> None:
         rng, number = self.rng, len(self.twins)
-        fields = {
+        fields: dict[str, Any] = {
             "order": number,
             "session_order": rng.choice([number, rng.randrange(50)]),
             "depth": rng.randrange(3),
@@ -160,7 +161,7 @@ def play(seed: int, config: SchedulerConfig, profile: str, num_events: int) -> P
 @examples(25, shrinks=False)
 @given(seed=st.integers(0, 2**32))
 def test_decisions_are_those_of_a_full_scan(
-    placement: str, profile: str, ordering: str | None, seed: int
+    placement: PlacementName, profile: str, ordering: OrderingName | None, seed: int
 ) -> None:
     config = SchedulerConfig(placement=placement, ordering=ordering, max_wait_s=MAX_WAIT_S)
     assert play(seed, config, profile, 120).num_placed > 0

@@ -74,7 +74,7 @@ class EngineIndex:
             yield engines[key & _ORDER_MASK]
 
     def up_to(self, measure: Measure, limit: int, most: int) -> list[EngineState] | None:
-        """Return the engines whose measure is at most a limit; None if they are more than ``most``."""
+        """Return the engines whose measure is at most a limit; None if that are too many."""
         keys = self._sorted_by(measure)
         number = bisect_right(keys, (limit << _ORDER_BITS) | _ORDER_MASK)
         if number > most:

@@ -71,7 +71,8 @@ def ordering_of(config: SchedulerConfig) -> Callable[[Request], OrderKey]:
 class WaitingQueue:
     """Ready requests in serving order.
 
-    Insertion and removal cost a binary search; the first request is at position 0. What waited longer than ``max_wait_s`` goes before everything else.
+    Insertion and removal cost a binary search; the first request is at position 0. What waited
+    longer than ``max_wait_s`` goes before everything else.
     """
 
     def __init__(

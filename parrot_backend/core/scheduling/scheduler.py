@@ -210,9 +210,7 @@ class Scheduler:
             self._indexes[model] = index
         return index
 
-    def _place(
-        self, request: Request, free: FreeEngines, queue: WaitingQueue
-    ) -> list[Placement]:
+    def _place(self, request: Request, free: FreeEngines, queue: WaitingQueue) -> list[Placement]:
         alive, max_shared = self.engines.values(), self._config.max_shared
         return self._policy.place(
             request, ClusterView(alive, free, queue, self.prefixes, max_shared)
