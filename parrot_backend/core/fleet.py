@@ -42,9 +42,7 @@ class Fleet:
         self._config = config
         self._emit = emit
         self.scheduler = Scheduler(config.scheduler, config.prefix_index)
-        self.foresight = Foresight(
-            config, self.scheduler.keepers.values, self.scheduler.prefixes, emit
-        )
+        self.foresight = Foresight(config, self.scheduler.keepers, self.scheduler.prefixes, emit)
         self.splicing = Splicing(config.splice, emit)
         self._running: dict[AttemptId, Request] = {}
         # Models of all engines that ever joined: one whose engines are down is still a model.
@@ -191,7 +189,7 @@ class Fleet:
     def resume_fills(self) -> None:
         """Begin fills that were put off, where there is room for them now."""
         if self.foresight.fills.has_backlog:
-            self.foresight.fills.resume(self.foresight.keepers())
+            self.foresight.fills.resume(self.scheduler.keepers.values())
 
     def update(self, request: Request) -> None:
         """Tell the engine of a running request that its objective or path has changed."""
