@@ -33,6 +33,9 @@ class NodeState(Enum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
+    # By identity, since each call looks states up many times.
+    __hash__ = object.__hash__
+
 
 _ENDED = frozenset({NodeState.FINISHED, NodeState.FAILED, NodeState.CANCELLED})
 

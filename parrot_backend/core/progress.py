@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
 
@@ -106,7 +107,8 @@ class Progress:
             finish_reason=event.finish_reason,
             details=event.details,
         )
-        with self._fleet.splicing.going_on(event.spliced, continuation):
+        splicing = self._fleet.splicing
+        with splicing.going_on(event.spliced, continuation) if event.spliced else nullcontext():
             self.carry_out(session, propagation.effects, now_s, request)
         for node in session.graph.consumers(self._output_of(request)):
             if isinstance(node, Request) and node.attempt in event.spliced:

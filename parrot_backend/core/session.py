@@ -147,6 +147,8 @@ class Session:
         if variable.is_settled:
             return False
         before = self.annotations.get(variable.id)
+        if before is criteria:
+            return False
         after = criteria if before is None else stronger_criteria(before, criteria)
         self.annotations[variable.id] = after
         if after != before:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections.abc import Iterator
 from typing import Protocol
 
 from parrot_backend.core.ids import NodeId
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.scheduling.orders import OrderKey
+from parrot_backend.core.scheduling.sorted_chunks import SortedChunks
 
 Place = tuple[OrderKey, NodeId]
 
@@ -40,10 +40,10 @@ class Lineup(Protocol):
 
 
 class SortedLineup:
-    """By key. Insertion and removal cost a binary search and one move of pointers."""
+    """By key. Insertion and removal cost a binary search."""
 
     def __init__(self) -> None:
-        self._sorted: list[Place] = []
+        self._sorted = SortedChunks[Place]()
 
     def __len__(self) -> int:
         return len(self._sorted)
@@ -56,13 +56,11 @@ class SortedLineup:
 
     def insert(self, key: OrderKey, request: Request) -> None:
         """Put in a request that is not there."""
-        insort(self._sorted, (key, request.id))
+        self._sorted.add((key, request.id))
 
     def remove(self, key: OrderKey, request: Request) -> None:
         """Take out a request that was put in with this key."""
-        position = bisect_left(self._sorted, (key, request.id))
-        assert self._sorted[position][1] == request.id
-        del self._sorted[position]
+        self._sorted.remove((key, request.id))
 
     def serve(self, key: OrderKey, request: Request, tokens: float) -> None:
         """Nobody shares with others here."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import islice
 from typing import TypeVar
 
+from parrot_backend.core.criteria import ObjectiveClass
 from parrot_backend.core.ids import NodeId, TaskGroupId
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.scheduling.fairness import FairLineup
@@ -50,9 +53,11 @@ class WaitingQueue:
         self._min_prefix_tokens = min_prefix_tokens
         self._lineup: Lineup = SortedLineup()
         self._keys: dict[NodeId, OrderKey] = {}
+        # For ``num_alike``: others need more than anybody.
+        self._bounded_need: dict[NodeId, int] = {}
         self._requests: dict[NodeId, Request] = {}
         # In order of becoming ready, until they are old; then they are in front.
-        self._young: dict[NodeId, None] = {}
+        self._young = OrderedDict[NodeId, None]()  # a dict is slow to find its first key again
         self._groups: dict[TaskGroupId, dict[NodeId, None]] = {}
         self._prefixes: dict[bytes, dict[NodeId, None]] = {}
 
@@ -73,6 +78,28 @@ class WaitingQueue:
     def __contains__(self, request: Request) -> bool:
         return request.id in self._requests
 
+    def num_alike(self, position: int, most: int, need_tokens: int) -> int:
+        """Count the requests in a row that keep to the latency capacity as an earlier one does.
+
+        Args:
+            position: Where to begin.
+            most: Further ones are not counted.
+            need_tokens: The latency-sensitive, bounded requests that need no more are counted.
+        """
+        number = 0
+        for _, node_id in islice(self._lineup, position, position + most):
+            if self._bounded_need[node_id] > need_tokens:
+                break
+            number += 1
+        return number
+
+    def comes_behind(self, request: Request, key: OrderKey) -> bool:
+        """Tell whether a queued request is served behind all that have at most this key.
+
+        Where tenants share, nothing follows from keys.
+        """
+        return not self.has_shares and self._keys[request.id] > key
+
     def add(self, request: Request) -> None:
         """Put in a request that has just become ready."""
         if request.tenant != self._tenant:
@@ -82,16 +109,16 @@ class WaitingQueue:
         self._young[request.id] = None
         self._insert(request, self._key(request, is_old=False))
         if request.objective.group is not None:
-            self._groups.setdefault(request.objective.group, {})[request.id] = None
+            _put(self._groups, request.objective.group, request.id)
         for boundary in request.sharing:
             if boundary.tokens >= self._min_prefix_tokens:
-                self._prefixes.setdefault(boundary.hash, {})[request.id] = None
+                _put(self._prefixes, boundary.hash, request.id)
 
     def remove(self, request: Request) -> None:
         """Take out a request; one that is not in the queue is a defect of ours."""
         self._extract(request)
         self._slack.forget(request)
-        del self._requests[request.id]
+        del self._requests[request.id], self._bounded_need[request.id]
         self._young.pop(request.id, None)
         _discard(self._groups, request.objective.group, request.id)
         for boundary in request.sharing:
@@ -107,7 +134,7 @@ class WaitingQueue:
         self._slack.note(request)
         self._insert(request, self._key(request, is_old=is_old))
         if request.objective.group is not None:
-            self._groups.setdefault(request.objective.group, {})[request.id] = None
+            _put(self._groups, request.objective.group, request.id)
 
     def _key(self, request: Request, *, is_old: bool) -> OrderKey:
         if not is_old:
@@ -138,18 +165,26 @@ class WaitingQueue:
         """Take in how much service a request had in the end; None if it did not come to that."""
         self._lineup.settle(request, tokens)
 
-    def promote_old(self, now_s: float) -> None:
-        """Move what has waited for too long to the front, and what is pressed by its deadline."""
+    def promote_old(self, now_s: float) -> bool:
+        """Move what has waited for too long to the front, and what is pressed by its deadline.
+
+        Returns:
+            Whether there was any.
+        """
+        has_promoted = False
         for node_id in self._slack.pressed(now_s):
+            has_promoted = True
             request = self._requests[node_id]
             self.update(request, partial(setattr, request, "is_pressed", True))
         while self._young:
             request = self._requests[next(iter(self._young))]
             if request.ready_s is None or now_s - request.ready_s < self._max_wait_s:
-                return
+                break
+            has_promoted = True
             del self._young[request.id]
             self._extract(request)
             self._insert(request, self._key(request, is_old=True))
+        return has_promoted
 
     def is_old(self, request: Request) -> bool:
         """Tell whether a queued request was moved to the front for its age."""
@@ -182,10 +217,36 @@ class WaitingQueue:
 
     def _insert(self, request: Request, key: OrderKey) -> None:
         self._keys[request.id] = key
+        self._bounded_need[request.id] = _bounded_need(request)
         self._lineup.insert(key, request)
 
     def _extract(self, request: Request) -> None:
         self._lineup.remove(self._keys.pop(request.id), request)
+
+
+#: More than any request needs.
+_EVERYTHING = 1 << 60
+
+
+def _bounded_need(request: Request) -> int:
+    objective = request.objective
+    if objective.objective_class is not ObjectiveClass.LATENCY or request.avoided:
+        return _EVERYTHING
+    return request.need_tokens if objective.is_bounded else _EVERYTHING
+
+
+#: From so many on, the first ones of a dict that is used as a queue are slow to find.
+_LONG = 64
+
+
+def _put(index: dict[_Key, dict[NodeId, None]], key: _Key, node_id: NodeId) -> None:
+    found = index.get(key)
+    if found is None:
+        index[key] = {node_id: None}
+        return
+    found[node_id] = None
+    if len(found) == _LONG and not isinstance(found, OrderedDict):
+        index[key] = OrderedDict(found)
 
 
 def _discard(index: dict[_Key, dict[NodeId, None]], key: _Key | None, node_id: NodeId) -> None:
