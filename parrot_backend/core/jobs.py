@@ -25,14 +25,12 @@ class Job:
         work_tokens: What they are expected to take of engines together, in generated tokens.
         ahead_tokens: The same for calls that are expected to follow and were not submitted yet.
         level: Size of both, in steps of a factor.
-        attained_tokens: The most service along one path of its calls that have ended.
     """
 
     unfinished: dict[NodeId, Request] = field(default_factory=dict)
     work_tokens: float = 0.0
     ahead_tokens: float = 0.0
     level: int = 0
-    attained_tokens: float = 0.0
 
     def note_level(self) -> bool:
         """Bring the level up to date; return whether it has changed."""

@@ -76,8 +76,10 @@ class Outlook:
     def ready(self, session: Session, request: Request) -> None:
         """Take in that all inputs of a request are there, before it is queued."""
         if self._counts_service:
-            of_program = session.jobs[request.session_order].attained_tokens
-            request.attained_tokens = attained_before(session.graph, request, of_program)
+            # Of a session that holds many runs, a call that is found to read nothing begins one.
+            begins_run = request.found is not None and not session.is_run
+            inherited_tokens = 0.0 if begins_run else session.attained_tokens
+            request.attained_tokens = attained_before(session.graph, request, inherited_tokens)
         if request.inputs:  # else nothing has changed since it began
             self._foresee(session, request)
 
@@ -95,8 +97,7 @@ class Outlook:
             self._token_s += _LEARNING_RATE * (seen_s - self._token_s)
         if self._counts_service:
             request.attained_tokens = (request.attained_tokens or 0.0) + work_tokens
-            job = session.jobs[request.session_order]
-            job.attained_tokens = max(job.attained_tokens, request.attained_tokens)
+            session.attained_tokens = max(session.attained_tokens, request.attained_tokens)
 
     def end(self, session: Session, request: Request) -> None:
         """Take in that a request has ended, however it did."""

@@ -36,6 +36,7 @@ class Session:
         quiet: Nobody reads its texts while they are generated; see ``end_quiet``.
         ttl_s: It is forgotten when idle for so long; None takes the configured time.
         jobs: Its runs, by their place in the order.
+        attained_tokens: The most service along one path of its calls that have ended.
     """
 
     id: SessionId
@@ -59,6 +60,7 @@ class Session:
     quiet: bool = False
     ttl_s: float | None = None
     jobs: dict[int, Job] = field(default_factory=dict)
+    attained_tokens: float = 0.0
 
     def count_begun(self) -> None:
         """Take in that a request has come."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -291,6 +293,19 @@ def test_a_call_of_which_nothing_is_known_goes_on_from_its_program() -> None:
         )
     )
     assert driver.request("c", other).attained_tokens == 0
+
+
+@pytest.mark.parametrize(("discovers", "expected"), [(False, 31.0), (True, 0.0)])
+def test_a_call_that_is_found_to_read_nothing_begins_anew_where_a_session_holds_many_runs(
+    discovers: bool, expected: float
+) -> None:
+    driver = make_driver(ordering="attained_service")
+    for name in ("a", "b"):
+        event = make_submission(step(name), is_new=name == "a", wanted=[make_wanted(name)])
+        driver.send(replace(event, is_run=False, discovers=discovers))
+        if name == "a":
+            finish(driver, "a", 30)
+    assert driver.request("b").attained_tokens == pytest.approx(expected)
 
 
 # --- tenants -------------------------------------------------------------------------------------
