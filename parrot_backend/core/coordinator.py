@@ -198,6 +198,7 @@ class Coordinator:
         if event.discovers:
             self._progress.annotate(session, delta.nodes)
         give_places(session, delta.nodes, self._book)
+        self._progress.outlook.begin(session, delta.nodes)
         for wanted in event.wanted:
             if wanted.criteria is not None:
                 session.annotate(session.find(wanted.variable), wanted.criteria)

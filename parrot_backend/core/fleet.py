@@ -42,9 +42,7 @@ class Fleet:
         self._config = config
         self._emit = emit
         self.scheduler = Scheduler(config.scheduler, config.prefix_index)
-        self.foresight = Foresight(
-            config, self.scheduler.engines.values, self.scheduler.prefixes, emit
-        )
+        self.foresight = Foresight(config, self.scheduler.keepers, self.scheduler.prefixes, emit)
         self.splicing = Splicing(config.splice, emit)
         self._running: dict[AttemptId, Request] = {}
         # Models of all engines that ever joined: one whose engines are down is still a model.
@@ -101,6 +99,7 @@ class Fleet:
             self.scheduler.prefixes.report(event.engine, event.held, event.lost)
         if event.step_time is not None:
             engine.step_time = event.step_time
+            self.scheduler.note(engine)
 
     def check_model(self, model: str | None) -> None:
         """Reject a model that no engine ever served.
@@ -193,7 +192,8 @@ class Fleet:
 
     def resume_fills(self) -> None:
         """Begin fills that were put off, where there is room for them now."""
-        self.foresight.fills.resume(self.foresight.keepers())
+        if self.foresight.fills.has_backlog:
+            self.foresight.fills.resume(self.scheduler.keepers.values())
 
     def update(self, request: Request) -> None:
         """Tell the engine of a running request that its objective or path has changed."""

@@ -58,9 +58,12 @@ class Retention:
             key = boundary.hash
             wanted.append(key)
             self._count[key] = self._count.get(key, 0) + 1
-            for engine in keepers:
-                if self._prefixes.holds(engine, key):
-                    self._keep(key, engine, None)
+            holders = self._prefixes.holders_of(key)
+            if holders:
+                untold = set(holders).difference(self._kept_on.get(key, ()))
+                for engine in sorted(untold):
+                    if engine in keepers:
+                        self._keep(key, engine, None)
 
     def to_keep(
         self, boundaries: Iterable[PrefixBoundary], engine: EngineId, num_readers: int
