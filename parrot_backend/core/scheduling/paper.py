@@ -45,6 +45,8 @@ class PaperPlacement:
         return [] if engine is None else [Placement(m, engine.id, reason) for m in members]
 
     def _place_sharing(self, request: Request, view: ClusterView) -> list[Placement]:
+        if _most_slots(view) < 2:
+            return []
         sharing, tokens = view.queue.sharing_prefix(request, view.max_shared)
         if len(sharing) < 2:
             return []
