@@ -176,7 +176,6 @@ class SimShell:
         spec, job = call.spec, call.job
         tokens = made_tokens(spec)
         text = output_text(job.number, spec.name, tokens)
-        self._calls.pop(call.node, None)
         if call.position in job.plan.continued:
             self._name_continuation(engine, call, event.attempt, text)
         self._sink.call(call_record(engine, call, event, tokens))
