@@ -230,7 +230,8 @@ def test_memory_does_not_grow_with_the_number_of_jobs(
             gc.unfreeze()
 
     few, many = peak_bytes(200), peak_bytes(800)
-    assert many < 1.2 * few
+    # What is kept of a call that has ended would be some hundreds of bytes, of each of 600 jobs.
+    assert many - few < 600 * 100, (few, many)
 
 
 class _Counting(RecordSink):
