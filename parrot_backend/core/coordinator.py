@@ -349,7 +349,7 @@ class Coordinator:
             return
         if _is_busy(session):
             session.touched_s = now_s
-        if now_s - session.touched_s >= self._ttl_s(session):
+        if now_s >= session.touched_s + self._ttl_s(session):  # rounded as the timer is
             self._end_session(session, "the session was idle for too long", now_s)
         else:
             self._set_session_timer(session)

@@ -119,12 +119,13 @@ class Fleet:
         engine.is_watched = bool(engine.running)
         if not engine.is_watched:
             return None
-        silent_s = now_s - engine.last_output_s
-        if silent_s >= self._config.engine_stall_s:
+        # In the very words in which the timer is set: differences round otherwise than sums.
+        due_s = engine.last_output_s + self._config.engine_stall_s
+        if now_s >= due_s:
+            silent_s = now_s - engine.last_output_s
             reason = f"silent for {silent_s:.0f} s with {len(engine.running)} requests running"
             self._emit(CloseEngine(engine_id, reason))
             return reason
-        due_s = engine.last_output_s + self._config.engine_stall_s
         self._emit(SetTimer(EngineTimer(engine_id), due_s))
         return None
 
