@@ -305,6 +305,7 @@ class Coordinator:
         propagation.cancel(variables, (), message)
         self._progress.carry_out(session, propagation.effects, now_s)
         self._progress.annotator.forget(session)
+        self._fleet.foresight.anticipation.forget(session.id)
         self._book.forget(session)
 
     # --- timers ----------------------------------------------------------------------------

@@ -258,6 +258,8 @@ class Progress:
                 if variable.failure is not None:
                     self.num_unfinished -= 1
                     session.count_ended(now_s)
+                is_last = not session.num_unfinished
+                self._fleet.foresight.anticipation.ended(node, is_last=is_last)
             if variable.failure is not None and node is not None:
                 self._fleet.foresight.forget(node.id)
                 self._fleet.splicing.drop(node.id)

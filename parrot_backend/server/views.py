@@ -111,6 +111,7 @@ def _found(found: Found) -> wire.FoundView:
         repeated_chars=found.repeated_chars,
         fresh_chars=found.fresh_chars,
         expected_tokens=found.expected_tokens,
+        kept_tokens=found.kept_tokens,
     )
 
 

@@ -20,6 +20,7 @@ class Found:
         fresh_chars: Those that were not seen before.
         stages_to_come: How many stages are expected to follow.
         group: The calls of its stage, if a later one is expected to wait for all of them.
+        kept_tokens: So many tokens of its prompt, estimated, are kept for calls to come.
         expected_tokens: What hardly any output of its kind exceeds; None if that is not known.
     """
 
@@ -32,3 +33,4 @@ class Found:
     stages_to_come: int = 0
     group: TaskGroupId | None = None
     expected_tokens: int | None = None
+    kept_tokens: int = 0

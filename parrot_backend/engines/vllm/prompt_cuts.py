@@ -96,7 +96,7 @@ class CutFinder:
         if not places:
             return []
         if self._num_bytes is not None:
-            ends = list(accumulate(self._num_bytes[token_id] for token_id in ids))
+            ends = list(accumulate(map(self._num_bytes.__getitem__, ids)))
             # Where the tokenizer has changed the text, that comes to something else.
             if ends and ends[-1] == len(text.encode()):
                 return [bisect_right(ends, len(text[:place].encode())) for place in places]
