@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -67,7 +68,7 @@ def normalising() -> PromptEncoder:
     return PromptEncoder(ToyTokenizer(changed, CHATML))
 
 
-ENCODERS = {
+ENCODERS: dict[str, Callable[[], PromptEncoder]] = {
     "tiny": tiny,
     "chatml": lambda: encoder(CHATML),
     "trimming": lambda: encoder(TRIMMING),

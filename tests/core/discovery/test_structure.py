@@ -137,7 +137,7 @@ def test_siblings_share_the_beginning_up_to_where_they_part() -> None:
 
 
 def test_a_beginning_says_what_is_before_it_and_in_which_message_and_part() -> None:
-    cases = [
+    cases: list[list[tuple[str, ...]]] = [
         [("user", "ab")],
         [("user", "a", "b")],
         [("user", "a"), ("user", "b")],
