@@ -48,9 +48,12 @@ def place_in(final: str, text: str, end: int) -> int | None:
     """
     head = text[:end]
     for plain in (head, head.lstrip()):
-        for written in (plain, json.dumps(plain, ensure_ascii=False)[1:-1]):
-            if written and final.startswith(written):
-                return len(written)
+        if plain and final.startswith(plain):
+            return len(plain)
+    for plain in (head, head.lstrip()):
+        quoted = json.dumps(plain, ensure_ascii=False)[1:-1]
+        if quoted and final.startswith(quoted):
+            return len(quoted)
     return None
 
 
