@@ -16,6 +16,7 @@ from parrot_backend.core.discovery.beginnings import Beginnings
 from parrot_backend.core.discovery.found import Found
 from parrot_backend.core.events import RequestUsage
 from parrot_backend.core.ids import AttemptId, EngineId, NodeId, SessionId, VariableId
+from parrot_backend.core.output_forecast import OutputForecast
 from parrot_backend.core.prefix import PrefixBoundary, PrefixChain
 from parrot_backend.core.prompt import Input, PromptPart, PromptSegment, Text
 from parrot_backend.core.sampling import Sampling
@@ -131,6 +132,7 @@ class Request(Node):
         quiet: Nobody reads its text while it is generated, in this attempt or in the next one.
         found: What its texts were found to say of it, if they were looked at.
         beginnings: Beginnings of its prompt that others may share, between boundaries.
+        forecast: How long its output will be, if calls of its kind were seen.
     """
 
     session: SessionId
@@ -158,6 +160,7 @@ class Request(Node):
     quiet: bool = False
     found: Found | None = None
     beginnings: Beginnings = ()
+    forecast: OutputForecast | None = None
 
     @property
     def num_references(self) -> int:

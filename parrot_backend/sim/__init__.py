@@ -1,0 +1,1 @@
+"""The second shell round the core: engines, clients and networks on a simulated clock."""
