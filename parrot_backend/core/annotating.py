@@ -14,7 +14,7 @@ from typing import NamedTuple
 from parrot_backend.core.attempts import prefix_seed
 from parrot_backend.core.config import DiscoveryConfig
 from parrot_backend.core.criteria import Criteria, Objective, ObjectiveClass
-from parrot_backend.core.discovery.beginnings import shared_beginnings
+from parrot_backend.core.discovery.beginnings import Message, shared_beginnings
 from parrot_backend.core.discovery.found import Found
 from parrot_backend.core.discovery.pieces import Fresh, Reference
 from parrot_backend.core.discovery.run_book import RunBook
@@ -92,7 +92,7 @@ class Annotator:
         if not self._config.is_on or request.inputs:
             return
         messages = tuple(_messages(request))
-        texts = [text for _, text in messages]
+        texts = [message.text for message in messages]
         call = self._runs.begin(session.id, request.id, texts, request.stage)
         request.found = self._found(session, call)
         request.depth, request.remaining = call.stage, request.found.stages_to_come
@@ -198,18 +198,18 @@ def in_stage(objective: Objective, request: Request, wanted: Criteria | None) ->
     return replace(objective, objective_class=ObjectiveClass.TASK_GROUP, group=group)
 
 
-def _messages(request: Request) -> Iterator[tuple[str, str]]:
-    """Yield heads and texts of the messages; a raw prompt is one.
+def _messages(request: Request) -> Iterator[Message]:
+    """Yield the messages; a raw prompt is one.
 
     The message that is to be generated is none, unless it has begun.
     """
-    head, texts = "", list[str]()
+    head, texts = "", list[tuple[int, str]]()
     for position, segment in enumerate(request.segments):
         if isinstance(segment, Role):
             if position:
-                yield head, "".join(texts)
+                yield Message(head, tuple(texts))
             head, texts = f"{segment.role}\n{segment.head.text}", []
         elif isinstance(segment, Text):
-            texts.append(segment.text)
+            texts.append((position, segment.text))
     if texts:
-        yield head, "".join(texts)
+        yield Message(head, tuple(texts))

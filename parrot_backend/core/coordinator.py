@@ -280,10 +280,11 @@ class Coordinator:
     def _leave(self, event: WaitersLeft, now_s: float) -> None:
         deserted: dict[Session, dict[VariableId, Variable]] = {}
         for waiter in event.waiters:
-            left = self._progress.detach(waiter)
+            left = self._progress.waiters.detach(waiter)
             if left is None:
                 continue
-            session, variable = left
+            session, variable = self._book.find_variable(left)
+            del variable.waiters[waiter]
             session.touched_s = now_s
             self._progress.following.leave(session, variable, waiter)
             if event.cancel and not variable.waiters:
@@ -324,6 +325,7 @@ class Coordinator:
         propagation.cancel(variables, (), message)
         self._progress.carry_out(session, propagation.effects, now_s)
         self._progress.annotator.forget(session)
+        self._fleet.foresight.anticipation.forget(session.id)
         self._book.forget(session)
 
     # --- timers ----------------------------------------------------------------------------

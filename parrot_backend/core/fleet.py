@@ -280,7 +280,7 @@ class Fleet:
             self._note_running(request, attempt, engine_id, reason, now_s)
             retained: tuple[bytes, ...] = ()
             if self.scheduler.engines[engine_id].info.keeps_prefixes:
-                retained = self.foresight.retention.to_keep(request.prefixes, engine_id, 1)
+                retained = self.foresight.to_keep(request, engine_id)
             self._emit(start_command(request, attempt, engine_id, retained, reason))
             placed.append(request)
         return placed

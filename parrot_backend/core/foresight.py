@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from parrot_backend.core.anticipation import Anticipation
 from parrot_backend.core.commands import Command
 from parrot_backend.core.config import CoreConfig
 from parrot_backend.core.control import ControlNode
@@ -55,7 +56,9 @@ class Foresight:
         self._known: dict[NodeId, _Known] = {}
         # Of prompts that are complete, where no engine keeps prefixes.
         self._hashers: dict[NodeId, PrefixHasher] = {}
-        self.retention = Retention(prefixes, config.prefix_index.min_tokens, emit)
+        min_tokens = config.prefix_index.min_tokens
+        self.retention = Retention(prefixes, min_tokens, emit)
+        self.anticipation = Anticipation(self.retention, min_tokens)
         self.fills = EarlyFill(config.early_fill, prefixes, self.retention.to_keep, emit)
 
     def _is_kept(self, model: str | None) -> bool:
@@ -89,7 +92,16 @@ class Foresight:
             known = self._known[request.id] = _Known(PrefixHasher(seed))
         self.fills.stop(request.id)
         self._extend(request, known, request.parts[len(known.parts) :], rate)
+        if self._retains:
+            self.anticipation.begin(request, known.chain, self._keepers)
         return tuple(known.chain)
+
+    def to_keep(self, request: Request, engine: EngineId) -> tuple[bytes, ...]:
+        """Return what an engine shall keep of a request that it is going to compute."""
+        inside = [beginning.boundary for beginning in request.beginnings]
+        # The request itself is a reader of its boundaries, and not of its beginnings.
+        of_parts = self.retention.to_keep(request.prefixes, engine, 1)
+        return (*of_parts, *self.retention.to_keep(inside, engine, 0))
 
     def _extend(
         self, request: Request, known: _Known, parts: Iterable[PromptPart], rate: float

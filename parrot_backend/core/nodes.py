@@ -13,6 +13,7 @@ from enum import Enum
 
 from parrot_backend.core.chat import NO_CHAT, ChatOptions
 from parrot_backend.core.criteria import UNANNOTATED, Objective
+from parrot_backend.core.discovery.beginnings import Beginnings
 from parrot_backend.core.discovery.found import Found
 from parrot_backend.core.events import RequestUsage
 from parrot_backend.core.ids import AttemptId, EngineId, NodeId, SessionId, VariableId
@@ -141,7 +142,7 @@ class Request(Node):
         stage: Which part of the program this is, as the client says.
         quiet: Nobody reads its text while it is generated, in this attempt or in the next one.
         found: What its texts were found to say of it, if they were looked at.
-        beginnings: Hashes of beginnings of its prompt that others may share, between boundaries.
+        beginnings: Beginnings of its prompt that others may share, between boundaries.
         forecast: How long its output will be, if calls of its kind were seen.
         kinds: What it has in common with others as to the length of its output.
         token_s: What a generated token takes of time, as far as it was known lately.
@@ -174,7 +175,7 @@ class Request(Node):
     stage: str | None = None
     quiet: bool = False
     found: Found | None = None
-    beginnings: PrefixChain = ()
+    beginnings: Beginnings = ()
     forecast: OutputForecast | None = None
     kinds: tuple[bytes, ...] = ()
     token_s: float = 0.0
@@ -209,7 +210,8 @@ class Request(Node):
         """All boundaries up to which it may share its prompt, shortest first."""
         if not self.beginnings:
             return self.prefixes
-        return tuple(sorted((*self.prefixes, *self.beginnings), key=_tokens_of))
+        inside = (beginning.boundary for beginning in self.beginnings)
+        return tuple(sorted((*self.prefixes, *inside), key=_tokens_of))
 
 
 def _tokens_of(boundary: PrefixBoundary) -> int:

@@ -16,7 +16,7 @@ from parrot_backend.core.events import RequestFailed, RequestFinished, TokensGen
 from parrot_backend.core.fleet import Fleet
 from parrot_backend.core.following import Following
 from parrot_backend.core.foresight import requests_fed_by
-from parrot_backend.core.ids import EngineId, WaiterId
+from parrot_backend.core.ids import EngineId
 from parrot_backend.core.lengths import LengthBook
 from parrot_backend.core.nodes import Node, NodeState, Request
 from parrot_backend.core.optimiser import Optimiser
@@ -247,11 +247,7 @@ class Progress:
     ) -> None:
         """Turn what a propagation did into aborts, answers and queue entries.
 
-        Args:
-            session: Where it happened.
-            effects: What it did.
-            now_s: The time.
-            cause: The request whose end began it.
+        It began with the end of ``cause``, if there is one.
         """
         for variable in effects.settled:
             session.note_settled(variable)
@@ -274,6 +270,8 @@ class Progress:
                     self.num_unfinished -= 1
                     session.count_ended(now_s)
                     self.optimiser.failed(node, variable)
+                is_last = not session.num_unfinished
+                self._fleet.foresight.anticipation.ended(node, is_last=is_last)
             if variable.failure is not None and node is not None:
                 self._fleet.foresight.forget(node.id)
                 self._fleet.splicing.drop(node.id)
@@ -294,15 +292,6 @@ class Progress:
         self._fleet.splicing.look_ahead(graph, request, self._fleet.scheduler.engines)
         for consumer in islice(requests_fed_by(graph, request.output), _MAX_FILLS_CONSIDERED):
             self._fleet.foresight.fill(graph, consumer)
-
-    def detach(self, waiter: WaiterId) -> tuple[Session, Variable] | None:
-        """Let somebody go; return what they waited for, or None if they were answered."""
-        variable_id = self.waiters.detach(waiter)
-        if variable_id is None:
-            return None
-        session, variable = self._book.find_variable(variable_id)
-        del variable.waiters[waiter]
-        return session, variable
 
     def _output_of(self, request: Request) -> Variable:
         return self._book.find(request.session).graph.variables[request.output]

@@ -120,6 +120,7 @@ def _found(found: Found, forecast: OutputForecast | None) -> wire.FoundView:
         repeated_chars=found.repeated_chars,
         fresh_chars=found.fresh_chars,
         expected_tokens=None if forecast is None else forecast.high_tokens,
+        kept_tokens=found.kept_tokens,
     )
 
 

@@ -48,6 +48,7 @@ PLACES = (
     Place("discovery", _PAGE, structure.discovery_table),
     Place("discovery_server", _PAGE, structure.discovery_server_table),
     Place("discovery_gain", _PAGE, agents.discovery_gain_table),
+    Place("discovery_pins", _PAGE, agents.discovery_pins_table),
     Place("server", _PAGE, server.server_table),
     Place("langchain_call", _PAGE, server.langchain_table),
     Place("langchain_plan", _PAGE, programs.planning_table),

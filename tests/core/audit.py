@@ -233,6 +233,7 @@ class Audit:
                 for boundary in of_node.chain
                 if boundary.tokens >= driver.config.prefix_index.min_tokens
             )
+        counts.update(foresight.anticipation.wanted())
         if not driver.config.retain_prefixes:
             counts.clear()
         assert len(foresight.retention) == len(counts)

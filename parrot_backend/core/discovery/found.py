@@ -21,6 +21,7 @@ class Found:
         stages_to_come: How many stages are expected to follow.
         group: The calls of its stage, if a later one is expected to wait for all of them.
         tokens_to_come: How many tokens those stages will generate one after the other.
+        kept_tokens: So many tokens of its prompt, estimated, are kept for calls to come.
     """
 
     reads: tuple[VariableId, ...]
@@ -32,3 +33,4 @@ class Found:
     stages_to_come: int = 0
     group: TaskGroupId | None = None
     tokens_to_come: float = 0.0
+    kept_tokens: int = 0
