@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from benchmarks.evaluation import mixed, programming, shared_prompts, summaries
+from benchmarks.evaluation import (
+    ablation,
+    mixed,
+    programming,
+    routing,
+    shared_prompts,
+    summaries,
+)
 from benchmarks.evaluation.experiment import Experiment, Measured, Point
 
 _ALL = (
@@ -10,6 +17,8 @@ _ALL = (
     *shared_prompts.EXPERIMENTS,
     *programming.EXPERIMENTS,
     *mixed.EXPERIMENTS,
+    *routing.EXPERIMENTS,
+    *ablation.EXPERIMENTS,
 )
 
 EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in _ALL}
