@@ -76,7 +76,8 @@ EXPERIMENTS = (
         (*_VARIANTS, _WITH_GRAPH, _NO_GRAPH),
         ("swe_agent", "debate", "trading"),
         without,
-        remark="Engines and loads as above, with our engine-level scheduler. Outputs end where they "
-        "are told to, so learning their lengths changes accounts of memory only.",
+        is_relative=True,
+        remark="Engines and loads as above, with our engine-level scheduler. Outputs end where "
+        "they are told to, so learning their lengths changes accounts of memory only.",
     ),
 )

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+#: The system that is none: the least time that a program can take on idle engines.
+BOUND = "bound"
+
 #: Name of a measured quantity with its unit, such as ``job time (s)``, and its value.
 Measured = dict[str, float]
 
@@ -27,14 +30,14 @@ class Experiment:
         name: Such as ``11a``; the paper's number where the paper has it.
         title: What is shown.
         x_name: What the points differ in.
-        systems: Who is compared, the baseline first; the last but one follows the paper, the last
-            one is ours.
+        systems: Who is compared, the baseline first.
         xs: The points.
         measure: Simulates a point and returns what was measured. The first quantity is the one that
             is plotted, and smaller is better.
         num_seeds: Simulations of each point; the report shows their median.
         skips: Points that cannot be measured, and why.
         remark: What the reader has to know: which inputs are known, and which are not.
+        is_relative: The picture shows each point as a multiple of the first system's.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Experiment:
     num_seeds: int = 1
     skips: tuple[tuple[str, str, str], ...] = ()
     remark: str = ""
+    is_relative: bool = False
 
     def points(self) -> list[Point]:
         """Return all simulations."""

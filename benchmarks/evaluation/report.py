@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.evaluation.catalogue import EXPERIMENTS
-from benchmarks.evaluation.experiment import Experiment
+from benchmarks.evaluation.experiment import BOUND, Experiment
 from benchmarks.evaluation.plots import plot
 from benchmarks.evaluation.published import paper_ratio
-from benchmarks.evaluation.results import BOUND, Results
+from benchmarks.evaluation.results import Results
 
 _ROOT = Path(__file__).parent.parent.parent
 PAGE = _ROOT / "docs" / "evaluation.md"

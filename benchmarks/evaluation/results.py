@@ -13,9 +13,6 @@ from benchmarks.evaluation.experiment import Experiment, Measured, Point
 TABLE = Path(__file__).parent.parent / "results" / "evaluation.csv"
 _COLUMNS = ("experiment", "x", "system", "seed", "metric", "value")
 
-#: The name of the least time possible, where it is known.
-BOUND = "bound"
-
 
 @dataclass(slots=True)
 class Results:
