@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmarks.evaluation.catalogue import EXPERIMENTS
 from benchmarks.evaluation.experiment import BOUND, Experiment
+from benchmarks.evaluation.overview import overview
 from benchmarks.evaluation.plots import plot
 from benchmarks.evaluation.published import paper_ratio
 from benchmarks.evaluation.results import Results
@@ -21,8 +22,9 @@ def write(results: Results) -> list[str]:
     """Write the page and its pictures; return the experiments that have no results."""
     _IMAGES.mkdir(parents=True, exist_ok=True)
     missing: list[str] = []
-    parts = [_INTRODUCTION.read_text()]
-    for experiment in EXPERIMENTS.values():
+    experiments = list(EXPERIMENTS.values())
+    parts = [_INTRODUCTION.read_text(), *overview(experiments, results), "", "## Experiments\n"]
+    for experiment in experiments:
         if not results.metrics(experiment):
             missing.append(experiment.name)
             continue
