@@ -13,8 +13,8 @@ from benchmarks.evaluation.results import Results
 def overview(experiments: list[Experiment], results: Results) -> Iterator[str]:
     """Yield the lines of a table over the experiments that the paper has."""
     yield (
-        "| figure | ratios in the paper | off by: median, most | best ratio to `parrot`, here (paper)"
-        " | `parrot` takes of `cost` | `cost` takes of the bound |"
+        "| figure | ratios in the paper | off by: median, most | largest ratio to `parrot`, here "
+        "(paper) | `parrot` as a multiple of `cost` | `cost` as a multiple of the bound |"
     )
     yield "|--" * 6 + "|"
     for experiment in experiments:
@@ -23,10 +23,11 @@ def overview(experiments: list[Experiment], results: Results) -> Iterator[str]:
             continue
         off = [abs(here / paper - 1.0) * 100 for here, paper, _ in pairs]
         here, paper, where = max(pairs, key=lambda pair: pair[1])
+        gain = _times(experiment, results, "parrot", "cost")
+        distance = _times(experiment, results, "cost", BOUND)
         yield (
             f"| {experiment.name} | {len(pairs)} | {statistics.median(off):.0f} %, {max(off):.0f} %"
-            f" | {here:.2f} ({paper:.2f}), {where} | {_times(experiment, results, 'parrot', 'cost')}"
-            f" | {_times(experiment, results, 'cost', BOUND)} |"
+            f" | {here:.2f} ({paper:.2f}), {where} | {gain} | {distance} |"
         )
 
 
