@@ -48,6 +48,7 @@ def bare_command(port: int) -> list[str]:
 def parrot_command(port: int) -> list[str]:
     """Return the command line of our server on the zero-delay engine."""
     options = ["--engine", "scripted", "--port", str(port), "--log-level", "warning"]
+    options += ["--no-merge-calls"]  # all clients send the same prompts
     return [sys.executable, "-m", "parrot_backend", "serve", *options]
 
 

@@ -171,7 +171,9 @@ def vllm_config(
 async def _parrot(
     name: str, engine: VllmEngine | GpuLikeEngine, settings: Mapping[str, Any]
 ) -> AsyncIterator[str]:
-    full = ServerSettings(drain_timeout_s=0, engine_restarts_per_hour=0, **settings)
+    full = ServerSettings(
+        drain_timeout_s=0, engine_restarts_per_hour=0, merge_calls=False, **settings
+    )
     app = create_app(full, [EngineSlot(name, lambda _: engine)])
     async with listening(app) as url:
         await asyncio.wait_for(app.state.service.supervisor.joined(), _OPEN_TIMEOUT_S)

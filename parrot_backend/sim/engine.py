@@ -32,8 +32,8 @@ class Rules(Protocol):
         """Requests that have no memory."""
         ...
 
-    def add(self, live: Live) -> None:
-        """A request has come."""
+    def add(self, live: Live) -> bool:
+        """A request has come; tell whether the next step may be another one for it."""
         ...
 
     def remove(self, live: Live) -> None:
@@ -69,7 +69,7 @@ class ContinuousBatchingEngine:
         self.spec = spec
         has_pins = spec.rules == "parrot" and spec.caches_prefixes
         follows = spec.caches_prefixes and (has_pins or reports_cache)
-        names = NameBook(spec.block_tokens) if follows else None
+        names = NameBook(spec.block_tokens, tells=reports_cache) if follows else None
         self.machine = Machine(spec, names)
         self._keeper = Keeper(self.machine.cache, pins=has_pins, names=names)
         self._reports_cache = reports_cache
@@ -104,11 +104,10 @@ class ContinuousBatchingEngine:
         live = Live(request, self._num_started, now_s, self.machine.batch)
         self._num_started += 1
         self._lives[request.attempt] = live
-        self._rules.add(live)
-        if request.retain:
-            self._retains.extend((key, None) for key in request.retain)
         self._keeper.arrived(live)
-        self._interrupt(now_s)
+        self._retains.extend((key, None) for key in request.retain)
+        if self._rules.add(live) or request.retain or self._end_s is None:
+            self._interrupt(now_s)
 
     def abort(self, attempt: AttemptId, now_s: float) -> None:
         """Take an attempt out, wherever it is; unknown ones are ignored."""
@@ -186,14 +185,11 @@ class ContinuousBatchingEngine:
     # --- runs of steps ------------------------------------------------------------------------
 
     def _begin_run(self, now_s: float) -> None:
+        if self._factor != self._factor_in_use:
+            self._take_speed()
         num_steps = self._rules.plan(now_s)
         if not num_steps:
             return
-        if self._factor != self._factor_in_use:
-            self._factor_in_use = self._factor
-            self._latency = ScaledLatency(self.spec.latency, self._factor)
-            if isinstance(self._rules, ParrotRules):
-                self._rules.learn(step_time_of(self._latency))
         machine = self.machine
         if machine.chunks:
             run_s = self._latency.step_s(machine.work())
@@ -201,6 +197,12 @@ class ContinuousBatchingEngine:
             batch = machine.batch
             run_s = self._latency.decode_run_s(batch.num_requests, batch.read_tokens, num_steps)
         self._begun_s, self._num_steps, self._end_s = now_s, num_steps, now_s + run_s
+
+    def _take_speed(self) -> None:
+        self._factor_in_use = self._factor
+        self._latency = ScaledLatency(self.spec.latency, self._factor)
+        if isinstance(self._rules, ParrotRules) and math.isfinite(self._factor):
+            self._rules.learn(step_time_of(self._latency))
 
     def _interrupt(self, now_s: float) -> None:
         """Let the run end with the step that is in progress; begin one if there is none."""

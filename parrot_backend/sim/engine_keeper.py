@@ -39,7 +39,8 @@ class Keeper:
         self.pins = KvPins(cache) if pins else None
         #: Ended requests, and where their prompts end.
         self._ended: OrderedDict[AttemptId, tuple[Live, KvNode]] = OrderedDict()
-        self._chains: OrderedDict[bytes, tuple[str, tuple[Boundary, ...]]] = OrderedDict()
+        #: Tenant and boundaries of prompts that came, and how many of these lead to the key.
+        self._chains: OrderedDict[bytes, tuple[str, tuple[Boundary, ...], int]] = OrderedDict()
         self._told_s = -_MIN_INTERVAL_S
 
     # --- requests -----------------------------------------------------------------------------
@@ -48,14 +49,14 @@ class Keeper:
         """Take in the boundaries of a new request."""
         if self.pins is None:
             return
-        request = live.request
-        for number, (key, _) in enumerate(request.chain, 1):
-            if key in self._chains:
-                self._chains.move_to_end(key)
+        chains, chain = self._chains, live.request.chain
+        for number, (key, _) in enumerate(chain, 1):
+            if key in chains:
+                chains.move_to_end(key)
             else:
-                self._chains[key] = (request.tenant, request.chain[:number])
-        while len(self._chains) > _MAX_CHAINS:
-            self._chains.popitem(last=False)
+                chains[key] = (live.request.tenant, chain, number)
+        while len(chains) > _MAX_CHAINS:
+            chains.popitem(last=False)
 
     def begun(self, live: Live, now_s: float) -> None:
         """A request runs now: what it uses is kept on."""
@@ -95,7 +96,7 @@ class Keeper:
         if self._names is not None and is_held and depth:
             self._names.put(key, found_node, found_node.start + depth)
         if self.pins is not None:
-            self._chains[key] = (request.tenant, chain)
+            self._chains[key] = (request.tenant, chain, len(chain))
 
     def retain(self, key: bytes, attempt: AttemptId | None, now_s: float) -> None:
         """Keep a prefix; with an ended request, its prompt and output."""
@@ -106,7 +107,8 @@ class Keeper:
     def _retain(self, key: bytes, now_s: float) -> None:
         known = self._chains.get(key)
         if self.pins is not None and known is not None:
-            tenant, chain = known
+            tenant, chain, number = known
+            chain = chain[:number]
             if chain[-1][1] >= self._cache.block_tokens:
                 self.pins.retain(key, tenant, chain, now_s)
 

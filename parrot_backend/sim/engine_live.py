@@ -195,6 +195,11 @@ class DecodeBatch:
             self._saved_tokens -= self._shared(live, -1)
         self._drop_ended()
 
+    @property
+    def next_blocks(self) -> int:
+        """How many new blocks the next step takes."""
+        return self._phases[self.step % self._block_tokens]
+
     def num_blocks_for(self, num_steps: int) -> int:
         """Return how many new blocks so many steps take."""
         rounds, rest = divmod(num_steps, self._block_tokens)
@@ -208,7 +213,8 @@ class DecodeBatch:
 
     def num_steps_within(self, num_blocks: int, max_steps: int) -> int:
         """Return how many steps can be made with so many new blocks, up to a limit."""
-        if self.num_blocks_for(max_steps) <= num_blocks:
+        most = self.num_requests * (max_steps // self._block_tokens + 1)
+        if most <= num_blocks or self.num_blocks_for(max_steps) <= num_blocks:
             return max_steps
         low, high = 0, max_steps  # the first is possible, the last is not
         while high - low > 1:

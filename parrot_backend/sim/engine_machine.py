@@ -116,7 +116,7 @@ class Machine:
 
     def take_for_decodes(self) -> None:
         """Take the blocks that decodes need in the next step, before others take them."""
-        self._num_taken = self.batch.num_blocks_for(1)
+        self._num_taken = self.batch.next_blocks
         self.cache.take(self._num_taken)
 
     def advance(self, num_steps: int) -> list[tuple[Live, int]]:
@@ -126,7 +126,8 @@ class Machine:
         how many of the planned steps are made.
         """
         if self.batch.num_requests:
-            self.cache.take(self.batch.num_blocks_for(num_steps) - self._num_taken)
+            if num_steps > 1 or not self._num_taken:
+                self.cache.take(self.batch.num_blocks_for(num_steps) - self._num_taken)
             self.batch.advance(num_steps)
         self._num_taken = 0
         chunks, self.chunks = self.chunks, []

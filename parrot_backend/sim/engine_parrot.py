@@ -63,14 +63,16 @@ class ParrotRules:
         """Steps take another time now."""
         self._model = model
 
-    def add(self, live: Live) -> None:
-        """A request has come."""
+    def add(self, live: Live) -> bool:
+        """A request has come; it can take a place only from others than its like."""
         self._count(live, 1)
         self._waiting.add(live)
+        return self._machine.num_free_slots > 0 or not self._is_alike
 
     def remove(self, live: Live) -> None:
         """A request is given up that waits."""
         self._waiting.remove(live)
+        self._room.forget(live)
         self._count(live, -1)
 
     def update(self, live: Live, objective: Objective, remaining: int) -> None:
@@ -104,16 +106,22 @@ class ParrotRules:
 
     def _plan(self, now_s: float) -> int:
         machine, waiting = self._machine, self._waiting
+        batch = machine.batch
         self._keeper.expire(now_s)
+        is_alike = self._is_alike
+        if is_alike and not (waiting or self._prefilling or self._holds):
+            num_free = machine.cache.num_free
+            if batch.num_requests and batch.next_blocks <= num_free:
+                return batch.num_steps_within(num_free, batch.steps_to_end)
         self._room.begin_step()
         coming: list[Live] = []
         if waiting:
             waiting.promote_old(now_s)
             self._room.reclaim_for(waiting.first(), now_s)
-            if len(waiting) > 1 or not self._is_alike:
+            if len(waiting) > 1 or not is_alike:
                 urgent = waiting.urgent(_MAX_LOOKED_AT)
                 coming = [live for live in urgent if self._room.make_for(live, now_s)]
-        if self._is_alike and not self._holds:
+        if is_alike and not self._holds:
             plan = self._alike(coming)
         else:
             plan = self._paced(coming, now_s)
@@ -122,9 +130,9 @@ class ParrotRules:
         was_preempted = self._make_room(plan.order, now_s)
         if self._prefilling or waiting or plan.order:
             self._compute(plan, may_admit=not was_preempted)
-            self._prefilling = [x for x, _ in machine.chunks if x.computed < x.target_tokens]
+            known = dict.fromkeys((*self._prefilling, *(live for live, _ in machine.chunks)))
+            self._prefilling = [x for x in known if x.computed < x.target_tokens]
         self._holds = bool(plan.held)
-        batch = machine.batch
         if machine.chunks:
             return 1
         if not batch.num_requests:
@@ -133,7 +141,7 @@ class ParrotRules:
             return 1
         num_steps = batch.num_steps_within(machine.num_free, batch.steps_to_end)
         # Pins are given back to who has waited for long enough.
-        is_settled = self._is_alike and not (waiting and self._keeper.pins)
+        is_settled = is_alike and not (waiting and self._keeper.pins)
         return num_steps if is_settled else min(num_steps, _STEPS_PER_PLAN)
 
     @property
@@ -181,7 +189,7 @@ class ParrotRules:
         most = machine.spec.max_step_tokens
         was_preempted = False
         while machine.running:
-            needed = machine.batch.num_blocks_for(1)
+            needed = machine.batch.next_blocks
             for live in order:
                 if not live.is_decoding:
                     needed += machine.num_blocks_for(live, min(live.remaining_tokens, most))

@@ -20,9 +20,10 @@ class LiveQueue:
     def __init__(self, max_wait_s: float) -> None:
         self._ordered: WaitingRequests[Live] = WaitingRequests(WaitingOptions(max_wait_s))
         self._single: Live | None = None
+        self._num = 0
 
     def __len__(self) -> int:
-        return len(self._ordered) if self._single is None else 1
+        return self._num
 
     def __contains__(self, live: Live) -> bool:
         return live is self._single or live in self._ordered
@@ -36,7 +37,8 @@ class LiveQueue:
 
     def add(self, live: Live) -> None:
         """Put in a request that is not here."""
-        if not len(self):
+        self._num += 1
+        if self._num == 1:
             self._single = live
             return
         if self._single is not None:
@@ -48,7 +50,8 @@ class LiveQueue:
         self._ordered.add(live, live.rank(), live.arrival_s, live.waits_since_s)
 
     def remove(self, live: Live) -> None:
-        """Take out a request."""
+        """Take out a request that is here."""
+        self._num -= 1
         if live is self._single:
             self._single = None
         else:
@@ -65,6 +68,7 @@ class LiveQueue:
 
     def pop(self) -> Live:
         """Take out the request to serve next, which begins; there must be one."""
+        self._num -= 1
         live = self._single
         if live is None:
             live = self._ordered.pop()

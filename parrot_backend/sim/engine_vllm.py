@@ -36,9 +36,10 @@ class VllmRules:
         """Requests that have no memory."""
         return len(self._waiting)
 
-    def add(self, live: Live) -> None:
-        """A request has come."""
+    def add(self, live: Live) -> bool:
+        """A request has come; nothing changes for it if others wait or there is no place."""
         self._waiting.append(live)
+        return len(self._waiting) == 1 and self._machine.num_free_slots > 0
 
     def remove(self, live: Live) -> None:
         """A request is given up that waits."""
@@ -84,7 +85,7 @@ class VllmRules:
         was_preempted = False
         while machine.running:
             budget = machine.spec.max_step_tokens - machine.batch.num_requests
-            needed = machine.batch.num_blocks_for(1)
+            needed = machine.batch.next_blocks
             for live in self._prefilling:
                 tokens = min(live.target_tokens - live.computed, budget)
                 needed += machine.num_blocks_for(live, tokens)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from parrot_backend.core.prefix import PrefixBoundary
 from parrot_backend.sim.kv_node import KvNode
@@ -17,10 +17,12 @@ class NameBook:
 
     Args:
         block_tokens: Tokens of one block; what is told counts full blocks only.
+        tells: Whether anybody asks what has changed.
     """
 
-    def __init__(self, block_tokens: int) -> None:
+    def __init__(self, block_tokens: int, *, tells: bool = True) -> None:
         self._block_tokens = block_tokens
+        self._tells = tells
         self._nodes: OrderedDict[bytes, KvNode] = OrderedDict()
         self._blocks: dict[bytes, int] = {}  # of those that are held
         self._told: dict[bytes, int] = {}
@@ -35,20 +37,22 @@ class NameBook:
         """Return where a boundary ends that is held, else None."""
         return self._nodes[key] if key in self._blocks else None
 
-    def learn(self, chain: Iterable[tuple[object, int]], node: KvNode) -> list[bytes]:
-        """Take in the boundaries of a prompt that is computed up to the end of a node.
+    def learn(self, chain: Sequence[tuple[object, int]], node: KvNode) -> list[bytes]:
+        """Take in the boundaries of a prompt that is computed up to a place in a node.
 
         Returns:
             Those that are held since.
         """
-        ends = {each.start + each.length: each for each in node.path()}
         new = []
-        for key, tokens in chain:
+        for key, tokens in reversed(chain):
+            end = tokens // self._block_tokens
+            while node.start >= end and node.parent is not None:
+                node = node.parent
+            if not end or end != node.start + node.length or node.cached < node.length:
+                continue
             if isinstance(key, bytes) and self._is_new(key):
-                found = ends.get(tokens // self._block_tokens)
-                if found is not None and found.cached == found.length:
-                    self.put(key, found, found.start + found.length)
-                    new.append(key)
+                self.put(key, node, end)
+                new.append(key)
         return new
 
     def _is_new(self, key: bytes) -> bool:
@@ -68,7 +72,8 @@ class NameBook:
         self._nodes[key] = node
         self._nodes.move_to_end(key)
         self._blocks[key] = num_blocks
-        self._touched[key] = None
+        if self._tells:
+            self._touched[key] = None
         if len(self._nodes) > _MAX_NAMES:
             oldest = next(iter(self._nodes))
             self._forget(oldest)
@@ -100,4 +105,5 @@ class NameBook:
         if node is not stays and node.names:
             node.names.pop(key, None)
         del self._blocks[key]
-        self._touched[key] = None
+        if self._tells:
+            self._touched[key] = None

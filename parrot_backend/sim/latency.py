@@ -113,6 +113,9 @@ def step_time_of(latency: LatencyModel) -> StepTimeModel:
     """Return the linear model that an engine would learn of its own steps.
 
     The model itself where it is linear, else a fit over the kinds of steps that engines make.
+
+    Raises:
+        ValueError: Steps take no time, or for ever.
     """
     if isinstance(latency, LinearLatency):
         return latency.model
@@ -120,7 +123,8 @@ def step_time_of(latency: LatencyModel) -> StepTimeModel:
     for work in _TYPICAL_STEPS:
         fitter.observe(work, latency.step_s(work))
     model = fitter.model
-    assert model is not None, "there are enough typical steps"
+    if model is None:
+        raise ValueError("steps must take some time, and an end")
     return model
 
 

@@ -73,37 +73,53 @@ A100_13B_VLLM = PublishedEngine(
     source="The same with the vLLM of that time (early 2024); same files",
 )
 
-# The fits see 20.9 ms (Parrot) and 21.0 ms (vLLM) a token at batch 1 and about 500 tokens of
-# context, and 4.8 and 5.3 thousand prompt tokens a second in prompts of about 500: the base is
-# what reading KV leaves, and a prompt token what the base leaves of 500.
-_PAPER_BASE_S = 20.6e-3
+# Slopes as in DistServe's fit of the vLLM of that time. Bases from the chain summaries (figure 11):
+# a step at batch 1 with 550 tokens of context takes 20.9 ms in Parrot's engine and 21.0 ms in vLLM,
+# and a prompt of 530 tokens 112 and 99 ms (weakly determined); the base of large batches, which no
+# chain shows, is lower by as much as that of small ones.
+_ARTIFACT_LARGE = DecodeTime(17.4e-3, 0.491e-6, 0.120e-3)
 
-A100_13B_PAPER = PublishedEngine(
-    "a100-13b-paper",
-    _linear(_PAPER_BASE_S, 167e-6, 38.5e-6, 0.61e-6, 14e-9),
+A100_13B_PARROT_ARTIFACT = PublishedEngine(
+    "a100-13b-parrot-artifact",
+    PiecewiseLatency(
+        prefill_base_s=35e-3,
+        per_prefill_token_s=0.1405e-3,
+        per_squared_token_s=8.08e-9,
+        small=DecodeTime(20.51e-3, 0.593e-6, 0.0607e-3),
+        large=_ARTIFACT_LARGE,
+        threshold=95,
+    ),
     kv_tokens=66_144,
     is_measured=True,
-    source="Vicuna-13B on one A100-80G, Parrot's engine: our fit to the chain summaries (figure "
-    "11) of microsoft/ParrotServe@748a10a8, branch artifact (0.39 % mean error; prefill weakly "
-    "determined); cost of a decode and of attention from DistServe's fit",
+    source="Vicuna-13B on one A100-80G, Parrot's engine: fitted to the chain summaries (figure "
+    "11) of microsoft/ParrotServe@748a10a8, branch artifact; slopes as a100-13b-vllm",
 )
 
-A100_13B_PAPER_VLLM = PublishedEngine(
-    "a100-13b-paper-vllm",
-    _linear(_PAPER_BASE_S + 0.1e-3, 147e-6, 38.5e-6, 0.61e-6, 14e-9),
+A100_13B_VLLM_ARTIFACT = PublishedEngine(
+    "a100-13b-vllm-artifact",
+    PiecewiseLatency(
+        prefill_base_s=22e-3,
+        per_prefill_token_s=0.1405e-3,
+        per_squared_token_s=8.08e-9,
+        small=DecodeTime(20.61e-3, 0.593e-6, 0.0607e-3),
+        large=_ARTIFACT_LARGE,
+        threshold=95,
+        mixes=False,
+    ),
     kv_tokens=66_144,
     is_measured=True,
-    source="The same with the artifact's vLLM (0.41 % on 74 of 80 points). Its client adds 224 ms "
-    "to each call, which is not the engine's",
+    source="The same with the artifact's vLLM, which does prompts and decodes in turn. Its client "
+    "adds 224 ms to each call, which is not the engine's",
 )
 
-A100_13B_PAPER_HUGGING_FACE = PublishedEngine(
-    "a100-13b-paper-hugging-face",
+A100_13B_HUGGING_FACE_ARTIFACT = PublishedEngine(
+    "a100-13b-hugging-face-artifact",
     _linear(29.9e-3, 203e-6, 38.5e-6, 0.61e-6, 14e-9),
     kv_tokens=66_144,
     is_measured=True,
-    source="The same with the artifact's HuggingFace (1.5 %): 30.2 ms a token, 3.8 thousand prompt "
-    "tokens a second. Its client adds 258 ms to each call",
+    source="The same with the artifact's HuggingFace: 30.2 ms a token, 3.8 thousand prompt tokens "
+    "a second (1.5 % mean error); decodes and attention as a100-13b-distserve. Its client adds "
+    "258 ms to each call",
 )
 
 A100_7B = PublishedEngine(
@@ -153,9 +169,9 @@ PUBLISHED_ENGINES = {
     for engine in (
         A100_13B_DISTSERVE,
         A100_13B_VLLM,
-        A100_13B_PAPER,
-        A100_13B_PAPER_VLLM,
-        A100_13B_PAPER_HUGGING_FACE,
+        A100_13B_PARROT_ARTIFACT,
+        A100_13B_VLLM_ARTIFACT,
+        A100_13B_HUGGING_FACE_ARTIFACT,
         A100_7B,
         A6000_7B,
         RTX4090_LLAMA31_8B,

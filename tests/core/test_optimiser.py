@@ -386,28 +386,28 @@ RESULT = RequestFinished(AttemptId(""), "x" * 100, None, "stop", RequestUsage(1,
 
 @examples(60)
 @given(
-    keys=st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 2000)), max_size=30),
+    keys=st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 2000)), max_size=40),
     max_bytes=st.integers(0, 12_000),
 )
 def test_the_cache_is_bounded_and_forgets_what_was_used_longest_ago(
     keys: list[tuple[str, int]], max_bytes: int
 ) -> None:
-    cache, order = ResultCache(max_bytes), dict[bytes, str]()
+    cache, used = ResultCache(max_bytes), dict[bytes, int]()
     for letter, length in keys:
         key = letter.encode()
-        if cache.get(key) is not None:
-            order[key] = order.pop(key)
-        cache.put(key, replace(RESULT, text="x" * length))
         found = cache.get(key)
-        if found is not None and len(found.text) == length:
-            order.pop(key, None)
-            order[key] = found.text
+        assert (found is not None) == (key in used)
+        if found is None:
+            cache.put(key, replace(RESULT, text="x" * length))
+            # An entry takes 1,200 bytes, and four for each character.
+            used |= {key: length} if 1200 + 4 * length <= max_bytes else {}
+        else:
+            assert len(found.text) == used[key]
+            used[key] = used.pop(key)
         assert cache.num_bytes <= max_bytes
-        kept = [k for k in order if k in cache._results]
-        assert kept == list(order)[len(order) - len(kept) :]
-        assert list(cache._results) == kept
-        order = {k: order[k] for k in kept}
-        assert cache.num_bytes == sum(size for _, size in cache._results.values())
+        # What is left are those used last.
+        used = dict(list(used.items())[len(used) - len(cache) :])
+        assert list(cache._results) == list(used)
 
 
 # --- against running everything --------------------------------------------------------------

@@ -161,15 +161,16 @@ def test_outputs_are_found_once_they_are_named() -> None:
     assert driver.finished["named"].cached_tokens == 144
 
 
-def test_shared_reads_count_once() -> None:
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_reads_of_a_common_prefix_count_less(share: float) -> None:
     times = []
-    for shares in (False, True):
-        driver = Driver(make_spec(shares_reads=shares))
+    for repeated_read in (1.0, share):
+        driver = Driver(make_spec(repeated_read=repeated_read))
         driver.start(*(request(f"r{i}", [("p", 320), (f"r{i}", 330)], 11) for i in range(4)))
         driver.run()
         times.append(driver.end_s("r3"))
-    # Ten steps in which three of four do not read the 320 tokens again.
-    assert times[0] - times[1] == pytest.approx(10 * 3 * 320e-6)
+    # Ten steps in which three of four read the 320 tokens again.
+    assert times[0] - times[1] == pytest.approx(10 * 3 * 320e-6 * (1 - share))
 
 
 def test_an_abort_gives_back_everything() -> None:
@@ -224,8 +225,9 @@ def test_a_slow_engine_takes_longer_from_the_next_step_on() -> None:
     assert driver.end_s("a") == pytest.approx(0.02 + 2 * (2 * 0.011 + 201e-6))
 
 
-def test_an_engine_that_hangs_never_ends_anything() -> None:
-    driver = Driver(make_spec())
+@pytest.mark.parametrize("rules", ["vllm", "parrot"])
+def test_an_engine_that_hangs_never_ends_anything(rules: str) -> None:
+    driver = Driver(make_spec(rules=rules))
     driver.start(request("a", 100, 3))
     driver.engine.slow_down(math.inf, 0.0)
     driver.run()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from parrot_backend.core.criteria import Objective, ObjectiveClass
 from parrot_backend.core.ids import AttemptId
+from parrot_backend.sim import engine_keeper, kv_names
 from parrot_backend.sim.engine_parrot import ParrotRules
 from parrot_backend.sim.engine_seam import SimRequest
 from parrot_backend.sim.engine_vllm import VllmRules
@@ -159,3 +162,30 @@ def test_latency_sensitive_work_overtakes_and_is_held_up_less() -> None:
     assert both["parrot"] < both["vllm"]
     # A step may take twice as long as with latency-sensitive work alone.
     assert both["parrot"] - 0.3 < 2.5 * (alone - 0.3)
+
+
+@pytest.mark.parametrize("reports_cache", [False, True])
+@pytest.mark.parametrize("rules", ["vllm", "parrot"])
+def test_memory_does_not_grow_with_what_has_ended(
+    rules: str, reports_cache: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_keeper, "_MAX_ENDED", 50)
+    monkeypatch.setattr(engine_keeper, "_MAX_CHAINS", 50)
+    monkeypatch.setattr(kv_names, "_MAX_NAMES", 50)
+
+    def left_bytes(number: int) -> int:
+        driver = Driver(make_spec(rules=rules, num_blocks=100), reports_cache=reports_cache)
+        tracemalloc.start()
+        for i in range(number):
+            prompt = [(f"p{i % 7}", 100), (f"r{i}", 150)]
+            driver.start(request(f"r{i}", prompt, 20, objective=LATENCY), at_s=i * 0.3)
+            driver.finished.clear()
+            driver.times.clear()
+        driver.run()
+        gc.collect()
+        left = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        return left
+
+    left_bytes(10)
+    assert left_bytes(900) < 1.2 * left_bytes(300)

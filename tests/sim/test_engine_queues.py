@@ -18,7 +18,7 @@ CONSTANT = LinearLatency(StepTimeModel(0.01, 0.0, 0.0, 0.0, 0.0, 100, 0.0))
 @pytest.mark.parametrize("load", [0.3, 0.6, 0.85])
 def test_one_place_is_a_queue_with_constant_service(rules: str, load: float) -> None:
     """Pollaczek and Khinchine: the mean wait is ``load * service / (2 * (1 - load))``."""
-    num, steps = 6000, 20
+    num, steps = 4000, 20
     service_s = steps * 0.01
     driver = Driver(make_spec(latency=CONSTANT, max_requests=1, rules=rules))
     random, time_s, arrivals = Random(7), 0.0, {}
@@ -29,7 +29,7 @@ def test_one_place_is_a_queue_with_constant_service(rules: str, load: float) -> 
     driver.run()
     waits_s = [driver.finished[name].started_s - at_s for name, at_s in arrivals.items()]
     expected_s = load * service_s / (2 * (1 - load))
-    assert sum(waits_s) / num == pytest.approx(expected_s, rel=0.1)
+    assert sum(waits_s) / num == pytest.approx(expected_s, rel=0.12)
 
 
 @pytest.mark.parametrize("places", [1, 4, 16])

@@ -6,7 +6,11 @@ from hypothesis import strategies as st
 
 from parrot_backend.core.step_time import StepTimeModel, StepWork
 from parrot_backend.sim.latency import LinearLatency, ScaledLatency, step_time_of, steps_within
-from parrot_backend.sim.latency_models import A100_13B_DISTSERVE, PUBLISHED_ENGINES
+from parrot_backend.sim.latency_models import (
+    A100_13B_DISTSERVE,
+    A100_13B_VLLM_ARTIFACT,
+    PUBLISHED_ENGINES,
+)
 from parrot_backend.sim.spec import LatencyModel
 from tests.core.hypothesis_settings import examples
 
@@ -59,6 +63,14 @@ def test_a_step_in_progress_counts(decodes: int, context: int, most: int, share:
 )
 def test_distserve_by_hand(work: StepWork, expected_ms: float) -> None:
     assert A100_13B_DISTSERVE.latency.step_s(work) * 1e3 == pytest.approx(expected_ms)
+
+
+def test_an_engine_that_never_mixes_takes_both_steps() -> None:
+    latency = A100_13B_VLLM_ARTIFACT.latency
+    prefill, decode = StepWork.prefill(500, 0), StepWork.decode(550)
+    both_s = latency.step_s(prefill) + latency.step_s(decode)
+    assert latency.step_s(prefill + decode) == pytest.approx(both_s)
+    assert latency.step_s(decode) == pytest.approx(21.0e-3, rel=0.001)
 
 
 def test_what_is_learnt_of_a_linear_engine_is_itself() -> None:
