@@ -99,6 +99,11 @@ CalibrationOut = Annotated[
 ]
 TracePath = Annotated[Path, typer.Argument(help="Trace, in Mooncake's form or ours; .gz too.")]
 TraceOut = Annotated[Path, typer.Argument(help="New file; compressed if it ends in .gz.")]
+Recording = Annotated[Path, typer.Argument(help="Recording of parrot serve --record.")]
+ClientsRoundTripMs = Annotated[
+    float,
+    typer.Option(min=0, help="Of the recorded clients; it is taken out of their think times."),
+]
 RateOfTrace = Annotated[float | None, _option("Jobs per second.", None, default="the workload's")]
 
 trace_app = typer.Typer(help="Look at traces, and make them.", no_args_is_help=True)
@@ -198,6 +203,18 @@ def trace_info(file: TracePath) -> None:
 
     with told_errors():
         raise typer.Exit(print_info(file))
+
+
+@trace_app.command("convert")
+def trace_convert(
+    recording: Recording, out: TraceOut, round_trip_ms: ClientsRoundTripMs = 0
+) -> None:
+    """Write the programs of a recording as a trace: lengths and times, none of the texts."""
+    from parrot_backend.simulate.converting import convert
+    from parrot_backend.simulate.exits import told_errors
+
+    with told_errors():
+        raise typer.Exit(convert(recording, out, round_trip_ms / 1000))
 
 
 @trace_app.command("export")
