@@ -163,7 +163,7 @@ def answers(rows: Iterable[Row], grid: Grid) -> list[Answer]:
 
 def rate_text(rate_per_s: float | None) -> str:
     """Return a rate in words."""
-    return "as recorded" if rate_per_s is None else f"{rate_per_s:g} jobs/s"
+    return "rate of its own" if rate_per_s is None else f"{rate_per_s:g} jobs/s"
 
 
 def _fewest(rate: float | None, rows: dict[int, Row], grid: Grid) -> list[Answer]:

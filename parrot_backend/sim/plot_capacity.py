@@ -25,7 +25,7 @@ class PlotError(Exception):
 
 
 def plot(title: str, rows: Sequence[Row], target: Target, path: Path) -> None:
-    """Draw a line for each number of engines over the rates, or for each rate over the engines.
+    """Draw a line for each rate over the engines, or for each number of engines over the rates.
 
     Args:
         title: What was simulated.
@@ -68,7 +68,9 @@ def plot(title: str, rows: Sequence[Row], target: Target, path: Path) -> None:
 
 
 def _draw(axes: Axes, rows: Sequence[Row], value: Callable[[Row], float]) -> None:
-    over_rates = len({row.point.rate_per_s for row in rows}) > 1
+    num_rates = len({row.point.rate_per_s for row in rows})
+    # A search tries other engines at each rate: lines of few points that say little.
+    over_rates = num_rates > 1 and num_rates >= len({row.point.num_engines for row in rows})
     lines = dict[str, list[tuple[float, float]]]()
     for row in rows:
         rate, number = row.point.rate_per_s, row.point.num_engines

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import astuple, fields
+from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
@@ -12,6 +13,9 @@ from parrot_backend.sim.capacity import Point
 from parrot_backend.sim.records import CallRecord, JobRecord, RecordSink
 
 _SETTING = ("rate_per_s", "engines")
+_CALL_FIELDS = tuple(field.name for field in fields(CallRecord))
+_JOB_FIELDS = tuple(field.name for field in fields(JobRecord))
+_CALL, _JOB = attrgetter(*_CALL_FIELDS), attrgetter(*_JOB_FIELDS)
 
 
 class RecordFiles:
@@ -26,8 +30,8 @@ class RecordFiles:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._calls = _open(folder / "calls.csv", CallRecord)
-        self._jobs = _open(folder / "jobs.csv", JobRecord)
+        self._calls = _open(folder / "calls.csv", _CALL_FIELDS)
+        self._jobs = _open(folder / "jobs.csv", _JOB_FIELDS)
 
     def __enter__(self) -> Self:
         return self
@@ -56,15 +60,14 @@ class _Writer(RecordSink):
 
     def call(self, record: CallRecord) -> None:
         """Write a call."""
-        self._calls.writerow((*self._setting, *astuple(record)))
+        self._calls.writerow((*self._setting, *_CALL(record)))
 
     def job(self, record: JobRecord) -> None:
         """Write a job."""
-        self._jobs.writerow((*self._setting, *astuple(record)))
+        self._jobs.writerow((*self._setting, *_JOB(record)))
 
 
-def _open(path: Path, kind: type[CallRecord] | type[JobRecord]) -> TextIO:
+def _open(path: Path, names: tuple[str, ...]) -> TextIO:
     file = path.open("w", encoding="utf-8", newline="")
-    names = (field.name for field in fields(kind))
     csv.writer(file, lineterminator="\n").writerow((*_SETTING, *names))
     return file

@@ -92,6 +92,7 @@ class Study:
             files: Take the records, too.
             progress: Told of each job that has ended.
         """
+        bound_s = mean_bound_s(sample.sample, self.engine.spec, self.client, point.num_engines)
         summary = Summary()
         sinks: list[RecordSink] = [summary] if files is None else [summary, files.sink(point)]
         ending = Simulation(
@@ -104,7 +105,6 @@ class Study:
             create_engine=ContinuousBatchingEngine,
         ).run()
         result = summary.result(ending)
-        bound_s = mean_bound_s(sample.sample, self.engine.spec, self.client, point.num_engines)
         return Row(point, result, ending.reason, bound_s, self.target.misses(result))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +29,10 @@ from parrot_backend.simulate.tables import print_answers, print_rows, print_sett
 #: Progress is shown in so many steps for each setting.
 _SHOWN_STEPS = 200
 
+#: A load is steady if jobs begin for so many job times or longer. Ours: until then the first jobs,
+#: which find idle engines, are a third of all or more.
+_STEADY_JOB_TIMES = 3.0
+
 
 def simulate(options: SimulateOptions, console: Console, errors: Console) -> int:
     """Answer a capacity question and return the exit status.
@@ -46,7 +51,7 @@ def simulate(options: SimulateOptions, console: Console, errors: Console) -> int
     first = surveys[grid.rates_per_s[0]]
     _warn(study, first, errors)
     if not options.json:
-        print_setting(console, study, first)
+        print_setting(console, study, first, grid.rates_per_s[0])
     run = _Run(study, grid, surveys)
     with ExitStack() as stack:
         files = None if options.out is None else stack.enter_context(RecordFiles(options.out))
@@ -54,7 +59,11 @@ def simulate(options: SimulateOptions, console: Console, errors: Console) -> int
         run.run(files, tell)
     found = answers(run.rows, grid) if study.target.is_set else []
     document = document_of(
-        _settings(study, first), run.rows, study.target, found, is_complete=run.is_complete
+        {**_settings(study, first), "notes": run.notes()},
+        run.rows,
+        study.target,
+        found,
+        is_complete=run.is_complete,
     )
     if options.json:
         console.file.write(json.dumps(document, indent=2) + "\n")
@@ -91,6 +100,24 @@ class _Run:
             # Between two simulations; within one it ends that one.
             self.is_complete = False
         self.is_complete = self.is_complete and all(row.is_whole for row in self.rows)
+        places = {rate: place for place, rate in enumerate(self.grid.rates_per_s)}
+        self.rows.sort(key=lambda row: (places[row.point.rate_per_s], row.point.num_engines))
+
+    def notes(self) -> list[str]:
+        """Return what the reader has to know of the rows: loads that are not steady."""
+        found = list[str]()
+        for rate, survey in self.surveys.items():
+            times_s = [
+                row.result.total.job_s.p50 for row in self.rows if row.point.rate_per_s == rate
+            ]
+            longest_s = max((time_s for time_s in times_s if not math.isnan(time_s)), default=0.0)
+            span_s = survey.last_s - survey.first_s
+            if span_s < _STEADY_JOB_TIMES * longest_s:
+                found.append(
+                    f"{rate_text(rate)}: jobs begin for {span_s:.0f} s and take up to "
+                    f"{longest_s:.0f} s, so this is no steady load; a longer --duration-s is"
+                )
+        return found
 
     @property
     def num_jobs(self) -> int:
@@ -136,6 +163,8 @@ def _print(console: Console, run: _Run, found: list[Answer], *, has_target: bool
     if run.rows:
         print_rows(console, run.rows, has_target=has_target)
     print_answers(console, found)
+    for note in run.notes():
+        console.print(Text(f"Note: {note}"), soft_wrap=True)
 
 
 def _settings(study: Study, survey: Survey) -> dict[str, Any]:

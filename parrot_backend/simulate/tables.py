@@ -10,7 +10,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from parrot_backend.sim.capacity import Answer, Row
+from parrot_backend.sim.capacity import Answer, Row, rate_text
 from parrot_backend.sim.engine_choice import all_published
 from parrot_backend.sim.study import Study
 from parrot_backend.sim.survey import Survey
@@ -27,14 +27,14 @@ _COLUMNS = (
 )
 
 
-def print_setting(console: Console, study: Study, survey: Survey) -> None:
-    """Print what is simulated."""
+def print_setting(console: Console, study: Study, survey: Survey, rate: float | None) -> None:
+    """Print what is simulated; the jobs are those at this rate."""
     engine, spec, scheduler = study.engine, study.engine.spec, study.core.scheduler
     kind = "measured" if engine.is_measured else "expected, not measured"
     _print(
         console,
-        f"{study.source.name}: {survey.num_jobs} jobs, {survey.num_calls} calls, "
-        f"{survey.prompt_tokens} prompt and {survey.output_tokens} output tokens",
+        f"{study.source.name}, {rate_text(rate)}: {survey.num_jobs} jobs, {survey.num_calls} "
+        f"calls, {survey.prompt_tokens} prompt and {survey.output_tokens} output tokens",
     )
     _print(
         console,
@@ -101,7 +101,7 @@ def _print(console: Console, text: str) -> None:
 def _cells(row: Row) -> tuple[str, ...]:
     result, total = row.result, row.result.total
     busy = result.busy_shares
-    rate = "recorded" if row.point.rate_per_s is None else f"{row.point.rate_per_s:g}/s"
+    rate = "its own" if row.point.rate_per_s is None else f"{row.point.rate_per_s:g}/s"
     lost = total.num_failed + total.num_unfinished
     verdict = "kept" if row.keeps_target else "; ".join(row.misses) or "?"
     return (

@@ -62,10 +62,18 @@ def test_json_tells_the_same_and_says_what_is_enough():
     assert told["answers"] == [
         {"rate_per_s": 2.0, "engines": 1, "text": "2 jobs/s: 1 engine is enough"}
     ]
-    assert [row["engines"] for row in told["rows"]] == [4, 2, 1]
+    assert [row["engines"] for row in told["rows"]] == [1, 2, 4]
     assert told == json.loads(simulated(*arguments).stdout)
     other = json.loads(simulated(*arguments, "--seed", "8").stdout)
     assert other["rows"] != told["rows"]
+
+
+@pytest.mark.parametrize(("duration_s", "is_steady"), [("1", False), ("60", True)])
+def test_a_load_that_is_not_steady_is_told(duration_s: str, is_steady: bool):
+    arguments = ["--app", "copilot", "--param", "arrivals=uniform", "--param", "output_tokens=500"]
+    result = parrot("simulate", *arguments, "--rate", "2", "--duration-s", duration_s)
+    assert ("Note: 2 jobs/s: jobs begin for 1 s and take up to" in result.stdout) != is_steady
+    assert ("no steady load" in result.stdout) != is_steady
 
 
 def test_what_is_not_enough_is_told():

@@ -145,7 +145,7 @@ def test_a_recording_becomes_a_trace_without_its_texts(recording: Path, tmp_path
         assert [name for name, _ in job.program.wanted] == ["c2"]
     told = parrot("simulate", "--trace", path, "--engines", "2", "--placement", "paper")
     assert told.exit_code == 0, told.stderr
-    assert "own.jsonl: 4 jobs, 12 calls" in told.stdout
+    assert "own.jsonl, rate of its own: 4 jobs, 12 calls" in told.stdout
 
 
 @pytest.mark.parametrize("command", ["replay", "convert"])
