@@ -70,8 +70,8 @@ TokenMs = Annotated[
 Placement = Annotated[
     str | None,
     _option(
-        "paper, or a baseline: fcfs, least_loaded, round_robin, power_of_two, session_affinity, "
-        "cache_aware or kv_exact (docs/scheduling.md).",
+        "cost, paper, or a baseline: fcfs, least_loaded, round_robin, power_of_two, "
+        "session_affinity, cache_aware or kv_exact (docs/scheduling.md).",
         "paper",
         _SCHEDULING,
     ),

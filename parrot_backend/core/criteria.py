@@ -68,6 +68,7 @@ class Objective:
         tpot_s: Target for the time per token of its own output.
         is_bounded: It runs with others only as far as the engine's latency capacity allows; False
             where somebody waits who has not asked for latency.
+        ttft_s: Target for the time from the submit to the first token of its own output.
     """
 
     objective_class: ObjectiveClass
@@ -75,6 +76,7 @@ class Objective:
     deadline_s: float | None = None
     tpot_s: float | None = None
     is_bounded: bool = True
+    ttft_s: float | None = None
 
 
 #: A request that no annotated variable needs: it must not disturb anybody.

@@ -43,13 +43,14 @@ def deduce_objectives(
     classes = stages.classes()
     deadlines = _deadlines(graph, annotations)
     bounded = {n.id for n in _needed(graph, {v: c for v, c in annotations.items() if c.is_bounded})}
-    targets = {graph.variables[v].producer: c.tpot_s for v, c in annotations.items()}
+    targets = {graph.variables[v].producer: (c.tpot_s, c.ttft_s) for v, c in annotations.items()}
     return {
         node.id: Objective(
             *(found := classes.get(node.id, _THROUGHPUT)),
             deadlines.get(node.id),
-            targets.get(node.id),
+            (own := targets.get(node.id, _NO_TARGETS))[0],
             found == _THROUGHPUT or node.id in bounded,
+            own[1],
         )
         for node in _needed(graph, annotations)
         if isinstance(node, Request)
@@ -86,6 +87,7 @@ def nodes_concerned(graph: SessionGraph, changed: Collection[NodeId]) -> Iterabl
 _ClassAndGroup = tuple[ObjectiveClass, TaskGroupId | None]
 _SERIAL: _ClassAndGroup = (ObjectiveClass.LATENCY, None)
 _THROUGHPUT: _ClassAndGroup = (ObjectiveClass.THROUGHPUT, None)
+_NO_TARGETS = (None, None)
 
 
 @dataclass(slots=True)

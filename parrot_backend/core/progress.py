@@ -232,7 +232,7 @@ class Progress:
             self.deduce(session)
             return
         for request in added:
-            request.objective = replace(cause.objective, tpot_s=None)
+            request.objective = replace(cause.objective, tpot_s=None, ttft_s=None)
 
     def carry_out(
         self, session: Session, effects: Effects, now_s: float, cause: Request | None = None

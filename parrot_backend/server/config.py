@@ -16,7 +16,9 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from parrot_backend.core.config import (
+    AdmissionName,
     CoreConfig,
+    CostConfig,
     DiscoveryConfig,
     EarlyFillConfig,
     OptimiserConfig,
@@ -60,6 +62,11 @@ class ServerSettings(_Settings):
             capacity of engines that can do that.
         retain_prefixes: Engines keep prompt prefixes that calls to come will read, where they can.
         splice: Engines that can go on by themselves with the next output of a call.
+        admission: What counts as room on an engine; None for what belongs to the placement.
+        latency_tpot_s: With the placement ``cost``: the time per token that work which somebody
+            waits for keeps beside work that nobody waits for.
+        split_groups: With the placement ``cost``: calls that run in parallel may be spread over
+            several engines where that is sooner.
         discovery: What calls of OpenAI's API read is found in their texts, and a chat that goes on
             with another is put beside it.
         discovery_learns: Runs are compared with earlier ones of their application.
@@ -87,6 +94,9 @@ class ServerSettings(_Settings):
     prune: bool = True
     merge_calls: bool = True
     result_cache_mib: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    admission: AdmissionName | None = None
+    latency_tpot_s: Seconds = 0.04
+    split_groups: bool = True
     early_fill: bool = False
     retain_prefixes: bool = True
     splice: bool = True
@@ -111,7 +121,14 @@ class ServerSettings(_Settings):
     def core_config(self) -> CoreConfig:
         """Return the part that the core gets."""
         return CoreConfig(
-            scheduler=SchedulerConfig(placement=self.placement, ordering=self.ordering),
+            scheduler=SchedulerConfig(
+                placement=self.placement,
+                ordering=self.ordering,
+                admission=self.admission,
+                cost=CostConfig(
+                    latency_tpot_s=self.latency_tpot_s, splits_groups=self.split_groups
+                ),
+            ),
             early_fill=EarlyFillConfig(is_on=self.early_fill),
             optimiser=OptimiserConfig(
                 prunes=self.prune,

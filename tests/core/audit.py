@@ -67,8 +67,9 @@ STATE_OF_OUTPUT = {
     NodeState.CANCELLED: VariableState.CANCELLED,
 }
 
-#: Placements that look at the engines' memory alone.
+#: Placements that let as much latency-sensitive work run together as fits.
 BLIND: tuple[PlacementName, ...] = (
+    "cost",
     "fcfs",
     "least_loaded",
     "round_robin",
@@ -351,9 +352,7 @@ def check_engines(driver: CoreDriver) -> None:
         if any(driver.running[attempt].is_spliced for attempt in on_it):
             continue
         assert engine.used_tokens <= engine.info.capacity_tokens or len(running) == 1
-        # Where step times are known, "cost" goes by them instead.
-        by_time = driver.config.scheduler.placement == "cost" and engine.step_time is not None
-        if driver.config.scheduler.placement not in BLIND and not by_time:
+        if driver.config.scheduler.placement not in BLIND:
             assert sum(bounded) <= engine.info.latency_capacity_tokens or len(bounded) == 1
 
 

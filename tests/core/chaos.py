@@ -118,9 +118,7 @@ TRANSFORMS: tuple[tuple[Transform, ...], ...] = (
 #: Past each of the core's limits now and then: on age, on silence, on idle sessions.
 WAITS_S = (0.5, 1.0, 1.0, 5.0, 5.0, 31.0, 31.0, 125.0, 601.0)
 STEP_TIME = StepTimeModel(0.01, 1e-5, 1e-4, 1e-8, 1e-9, num_samples=9, error=0.1)
-PLACEMENTS: tuple[PlacementName, ...] = tuple(
-    name for blind in BLIND for name in ("paper", "cost", blind)
-)
+PLACEMENTS: tuple[PlacementName, ...] = tuple(name for blind in BLIND for name in ("paper", blind))
 
 
 class Chaos:

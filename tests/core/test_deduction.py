@@ -389,6 +389,12 @@ def tpots(graph: SessionGraph, wanted: Mapping[str, Criteria]) -> dict[str, floa
     return {names([node])[0]: objective.tpot_s for node, objective in deduce(graph, wanted).items()}
 
 
+def test_target_for_the_first_token_is_that_of_the_output_itself() -> None:
+    wanted = {"b": Criteria(CriteriaKind.LATENCY, ttft_s=0.5)}
+    objectives = deduce(make_graph(*make_steps("a", "b: a")), wanted)
+    assert {names([n])[0]: o.ttft_s for n, o in objectives.items()} == {"a": None, "b": 0.5}
+
+
 FAST = Criteria(CriteriaKind.LATENCY, tpot_s=0.02)
 SLOW = Criteria(CriteriaKind.LATENCY, tpot_s=0.1)
 

@@ -128,6 +128,14 @@ CHOICES: dict[str, tuple[Sequence[EngineState], dict[str, PrefixChain], Request,
         ask(20_100, 10, prefixes=make_chain(("p", 2000)), deadline_s=2.5),
         *(0.0, "e0"),
     ),
+    "where its first token comes in time": (
+        [engine("e0", ask(objective_class=T)), engine("e1", ask(9000, objective_class=T))],
+        *({"e1": LONG}, ask(10_000, 1, prefixes=LONG, ttft_s=1.1), 0.0, "e0"),
+    ),
+    "where its prompt is, if that is in time, too": (
+        [engine("e0", ask(objective_class=T)), engine("e1", ask(1000, objective_class=T))],
+        *({"e1": LONG}, ask(10_000, 1, prefixes=LONG, ttft_s=1.1), 0.0, "e1"),
+    ),
     "not on a full engine": (
         [engine("e0", ask(objective_class=T), max_requests=1), engine("e1", *[ask()] * 9)],
         *({"e0": LONG}, ask(2100, prefixes=LONG), LATER_S, "e1"),

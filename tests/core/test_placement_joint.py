@@ -54,8 +54,10 @@ def member(
     )
 
 
-def group(number: int, prompt_tokens: int = 1000, prefixes: PrefixChain = ()) -> list[Request]:
-    return [member(f"m{i}", prompt_tokens, prefixes=prefixes) for i in range(number)]
+def group(
+    number: int, prompt_tokens: int = 1000, prefixes: PrefixChain = (), output_tokens: int = 50
+) -> list[Request]:
+    return [member(f"m{i}", prompt_tokens, output_tokens, prefixes=prefixes) for i in range(number)]
 
 
 def engine(name: str, *running: Request, capacity_tokens: int = 200_000) -> EngineState:
@@ -108,15 +110,19 @@ GROUPS: dict[
     ),
     "a shared prefix that is dear: together": (
         three(),
-        *(group(4, 20_100, SHARED), {}, CONFIG, {"e0": 4}),
+        *(group(4, 20_100, SHARED, 5), {}, CONFIG, {"e0": 4}),
     ),
     "so many that queueing costs more than the prefix once more": (
         three(),
-        *(group(60, 20_500, SHARED), {}, CONFIG, {"e0": 20, "e1": 20, "e2": 20}),
+        *(group(60, 20_500, SHARED, 5), {}, CONFIG, {"e0": 20, "e1": 20, "e2": 20}),
+    ),
+    "long contexts to read in each step: apart, though the prefix is dear": (
+        three(),
+        *(group(6, 20_100, SHARED, 100), {}, CONFIG, {"e0": 2, "e1": 2, "e2": 2}),
     ),
     "where the prefix is": (
         three(),
-        *(group(4, 20_100, SHARED), {"e2": SHARED}, CONFIG, {"e2": 4}),
+        *(group(4, 20_100, SHARED, 5), {"e2": SHARED}, CONFIG, {"e2": 4}),
     ),
     "more than one engine has room for": (
         three(capacity_tokens=4500),
@@ -124,7 +130,7 @@ GROUPS: dict[
     ),
     "a prefix is counted once for the engine's room": (
         [engine("e0", capacity_tokens=21_000), engine("e1", capacity_tokens=3000)],
-        *(group(4, 20_100, SHARED), {}, CONFIG, {"e0": 4}),
+        *(group(4, 20_100, SHARED, 5), {}, CONFIG, {"e0": 4}),
     ),
     "as many as there is room for": (
         [engine("e0", capacity_tokens=4500)],
@@ -157,6 +163,14 @@ def test_member_goes_where_its_own_prompt_is() -> None:
     view = make_view(*three(), queued=requests, held=held)
     placements = CostPlacement(CONFIG).place(requests[0], view)
     assert {p.request.id: p.engine for p in placements} == {"m0": "e2", "m1": "e0", "m2": "e1"}
+
+
+def test_member_goes_where_it_keeps_no_mate_from_ending_though_it_ends_later_itself() -> None:
+    long, short = member("m0", 1000, 500), member("m1", 100, 450)
+    busy = engine("e1", member("x0", 2000, 100, objective=T))
+    view = make_view(engine("e0"), busy, queued=[long, short], now_s=60.0)
+    placements = CostPlacement(CONFIG).place(long, view)
+    assert {p.request.id: p.engine for p in placements} == {"m0": "e0", "m1": "e1"}
 
 
 def test_member_that_failed_somewhere_is_placed_by_itself() -> None:

@@ -19,9 +19,9 @@ from parrot_backend.core.nodes import Request
 from parrot_backend.core.scheduling.cost_terms import Work
 from parrot_backend.core.scheduling.placement import ClusterView
 
-#: What a step may take at least, as a multiple of one with a single request: an engine that does
-#: not reach its target even then would serve one request at a time. As in the engine's own pacing.
-_LEAST_SLOWDOWN = 2.0
+#: A step may take so many times as long as with a single request, whatever is kept in general; and
+#: where a target is missed even so. Else a slow engine would serve one at a time. As in its pacing.
+_SLOWDOWN = 2.0
 
 
 class Added(NamedTuple):
@@ -30,9 +30,6 @@ class Added(NamedTuple):
     requests: int = 0
     tokens: int = 0
     context_tokens: int = 0
-
-
-NOTHING = Added()
 
 
 def is_bounded(request: Request, view: ClusterView) -> bool:
@@ -76,9 +73,7 @@ def admits(
         is_alone = not load.bounded_decodes and added.requests == 1
         target_s = min(target_s, work.tpot_s)
         keeps_s = keeps_s if config.bounds_latency else None
-    if keeps_s is not None:
-        target_s = min(target_s, keeps_s)
-    if is_alone or not is_bounded or target_s == math.inf:
+    if is_alone or not is_bounded or (target_s == math.inf and keeps_s is None):
         return True
     model = engine.step_time
     if model is None:
@@ -89,4 +84,6 @@ def admits(
         + model.per_context_token_s * (context + added.context_tokens)
     )
     alone_s = model.base_s + model.decode_cost_s(work.context_tokens)
-    return step_s <= max(target_s, _LEAST_SLOWDOWN * alone_s)
+    least_s = _SLOWDOWN * alone_s
+    bound_s = target_s if alone_s <= target_s else least_s
+    return step_s <= (bound_s if keeps_s is None else min(bound_s, max(keeps_s, least_s)))

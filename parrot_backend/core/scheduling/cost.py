@@ -42,9 +42,6 @@ class CostPlacement:
 
     def place(self, request: Request, view: ClusterView) -> list[Placement]:
         """Place the request as the module says, and perhaps others with it."""
-        mates, what = self._together(request, view)
-        if len(mates) > 1:
-            return place_jointly(mates, view, self._config, what)
         work = work_of(request, self._config, view.now_s)
         holders = view.prefixes.holders(request.sharing)
         engines = view.candidates([request])
@@ -53,10 +50,14 @@ class CostPlacement:
         if best is None and len(few) < len(engines):
             best = self._best(request, work, engines, holders, view)
         if best is None:
-            return []
+            return []  # before the others are looked for, since that is what happens most
         engine, cost = best
+        if len(engines) > 1 or engine.free_slots > 1:
+            mates, what = self._together(request, view)
+            if len(mates) > 1:
+                return place_jointly(mates, view, self._config, what)
         cached = holders.get(engine.id, 0)
-        return [Placement(request, engine.id, reason_of(cost, cached, len(view.free)))]
+        return [Placement(request, engine.id, reason_of(cost, cached, len(engines)))]
 
     def _together(self, request: Request, view: ClusterView) -> tuple[list[Request], str]:
         """Return what is placed with a request, itself first; alone, if it has failed before."""

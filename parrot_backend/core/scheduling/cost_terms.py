@@ -22,6 +22,7 @@ class Work(NamedTuple):
         weight: What a second that it takes counts.
         tpot_s: Its target for the time per token; infinite if it has none.
         slack_s: How long it may take so that its deadline is kept; infinite without one.
+        first_slack_s: The same for its first token.
     """
 
     prompt_tokens: int
@@ -30,6 +31,7 @@ class Work(NamedTuple):
     weight: float
     tpot_s: float
     slack_s: float
+    first_slack_s: float
 
 
 def work_of(request: Request, config: CostConfig, now_s: float) -> Work:
@@ -43,6 +45,9 @@ def work_of(request: Request, config: CostConfig, now_s: float) -> Work:
     slack_s = math.inf
     if objective.deadline_s is not None:
         slack_s = (objective.deadline_s - now_s) / (request.remaining + 1)
+    first_slack_s = math.inf
+    if objective.ttft_s is not None:
+        first_slack_s = request.created_s + objective.ttft_s - now_s
     return Work(
         request.prompt_tokens,
         output_tokens,
@@ -50,6 +55,7 @@ def work_of(request: Request, config: CostConfig, now_s: float) -> Work:
         config.bulk_weight if is_bulk else 1.0,
         math.inf if objective.tpot_s is None else objective.tpot_s,
         slack_s,
+        first_slack_s,
     )
 
 
@@ -114,6 +120,8 @@ def cost_of(
         total += miss_s * step_s / target_s
     if own_s > work.slack_s:
         total += miss_s + own_s - work.slack_s
+    if own_s - decode_s + step_s > work.first_slack_s:
+        total += miss_s + own_s - decode_s + step_s - work.first_slack_s
     return Cost(total, wait_s, prefill_s, decode_s, others_s, longer_s)
 
 
