@@ -49,8 +49,7 @@ def plot(title: str, rows: Sequence[Row], target: Target, path: Path) -> None:
             f"no plot: {error.name} is not installed; the extra 'simulate' of parrot-serve has it"
         ) from error
     # Equal results shall be equal files, and text in them can be searched.
-    settings = {"svg.hashsalt": "parrot", "svg.fonttype": "none", "font.size": 9}
-    with rc_context(settings):
+    with rc_context({"svg.hashsalt": "parrot", "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(8.4, 3.4), layout="constrained")
         FigureCanvasAgg(figure)
         limits = (target.job_p99_s, None if target.tpot_s is None else target.tpot_s * 1e3)

@@ -109,6 +109,35 @@ RateOfTrace = Annotated[float | None, _option("Jobs per second.", None, default=
 trace_app = typer.Typer(help="Look at traces, and make them.", no_args_is_help=True)
 
 
+def _answer(given: dict[str, Any]) -> int:
+    """Do what ``parrot simulate`` was asked for, by the names of its parameters."""
+    from rich.console import Console
+
+    from parrot_backend.simulate.exits import UsageError, told_errors
+    from parrot_backend.simulate.options import SimulateOptions
+
+    console = Console()
+    lists, replay = given.pop("list_all"), given.pop("replay")
+    options = SimulateOptions(params=tuple(given.pop("param") or ()), **given)
+    with told_errors():
+        asked = (lists, replay is not None, options.app is not None, options.trace is not None)
+        if sum(asked) > 1:
+            raise UsageError("give one of --app, --trace, --replay and --list")
+        if lists:
+            from parrot_backend.simulate.tables import print_list
+
+            print_list(console)
+            return 0
+        if replay is not None:
+            from parrot_backend.simulate.replaying import replay_file
+
+            return replay_file(replay, console)
+        from parrot_backend.simulate.run import simulate as run
+
+        return run(options, console, Console(stderr=True))
+    raise AssertionError("errors that are told end the command")
+
+
 def simulate(
     app: App = None,
     param: Params = None,
@@ -138,50 +167,7 @@ def simulate(
 
     The scheduler is the one that serves. Times of engines are published, or measured by a live one.
     """
-    from rich.console import Console
-
-    from parrot_backend.simulate.exits import UsageError, told_errors
-    from parrot_backend.simulate.options import SimulateOptions
-
-    console, errors = Console(), Console(stderr=True)
-    with told_errors():
-        if list_all:
-            from parrot_backend.simulate.tables import print_list
-
-            print_list(console)
-            return
-        if replay is not None:
-            from parrot_backend.simulate.replaying import replay_file
-
-            if app is not None or trace is not None:
-                raise UsageError("give one of --app, --trace, --replay and --list")
-            raise typer.Exit(replay_file(replay, console))
-        from parrot_backend.simulate.run import simulate as run
-
-        options = SimulateOptions(
-            app=app,
-            params=tuple(param or ()),
-            trace=trace,
-            rate=rate,
-            engines=engines,
-            engine=engine,
-            calibration=calibration,
-            kv_tokens=kv_tokens,
-            latency_capacity_tokens=latency_capacity_tokens,
-            vllm_scheduler=vllm_scheduler,
-            placement=placement,
-            ordering=ordering,
-            client=client,
-            round_trip_ms=round_trip_ms,
-            jobs=jobs,
-            duration_s=duration_s,
-            seed=seed,
-            tpot_ms=tpot_ms,
-            job_p99_s=job_p99_s,
-            out=out,
-            json=json,
-        )
-        raise typer.Exit(run(options, console, errors))
+    raise typer.Exit(_answer(dict(locals())))
 
 
 def calibrate(

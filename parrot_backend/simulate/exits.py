@@ -43,7 +43,8 @@ def told_errors() -> Iterator[None]:
         typer.echo(f"parrot: {error}", err=True)
         raise typer.Exit(EXIT_USAGE) from error
     except OSError as error:
-        typer.echo(f"parrot: {error.filename}: {error.strerror}", err=True)
+        where = "" if error.filename is None else f"{error.filename}: "
+        typer.echo(f"parrot: {where}{error.strerror or error}", err=True)
         raise typer.Exit(EXIT_USAGE) from error
     except KeyboardInterrupt as error:
         typer.echo("parrot: interrupted", err=True)

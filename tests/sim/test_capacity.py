@@ -230,8 +230,8 @@ def test_an_engine_is_changed_as_far_as_it_can_be() -> None:
     choice = published("a100-7b")
     other = changed(choice, kv_tokens=3200, latency_capacity_tokens=99, rules="vllm").spec
     assert (other.num_blocks, other.latency_capacity_tokens, other.rules) == (200, 99, "vllm")
-    for wrong in ({"kv_tokens": 15}, {"kv_tokens": -1}, {"latency_capacity_tokens": 0}):
+    for kv_tokens, capacity in ((15, None), (-1, None), (None, 0)):
         with pytest.raises(EngineChoiceError):
-            changed(choice, **wrong)
+            changed(choice, kv_tokens=kv_tokens, latency_capacity_tokens=capacity)
     with pytest.raises(EngineChoiceError, match="there is no engine 'a1'; there are a100"):
         published("a1")

@@ -152,8 +152,9 @@ def test_a_recording_becomes_a_trace_without_its_texts(recording: Path, tmp_path
 def test_what_is_no_recording_is_named(recording: Path, tmp_path: Path, command: str):
     bad = tmp_path / "bad.jsonl"
     lines = recording.read_text().splitlines(keepends=True)
-    ways = {"replay": ["simulate", "--replay", bad]}
-    arguments = ways.get(command, ["trace", "convert", bad, tmp_path / "out.jsonl"])
+    arguments: list[str | Path] = ["simulate", "--replay", bad]
+    if command == "convert":
+        arguments = ["trace", "convert", bad, tmp_path / "out.jsonl"]
     for content, said in (
         ("".join([*lines[:3], "[]\n", *lines[3:]]), "bad.jsonl: line 4: this is not a line"),
         ("nothing\n", "bad.jsonl: line 1"),
