@@ -78,7 +78,19 @@ Placement = Annotated[
 ]
 Ordering = Annotated[
     str | None,
-    _option("application, urgency, topological or fcfs.", "the placement's own", _SCHEDULING),
+    _option(
+        "application, urgency, critical_path, shortest_job, topological, fcfs or attained_service.",
+        "the placement's own",
+        _SCHEDULING,
+    ),
+]
+Fair = Annotated[
+    bool | None,
+    _option("Tenants get equal shares of service.", "on", _SCHEDULING, "--fair/--no-fair"),
+]
+LearnLengths = Annotated[
+    bool | None,
+    _option("Learn how long outputs are.", "on", _SCHEDULING, "--learn-lengths/--no-learn-lengths"),
 ]
 Prune = Annotated[
     bool | None,
@@ -198,6 +210,8 @@ def serve(
     token_ms: TokenMs = None,
     placement: Placement = None,
     ordering: Ordering = None,
+    fair: Fair = None,
+    learn_lengths: LearnLengths = None,
     prune: Prune = None,
     merge_calls: MergeCalls = None,
     result_cache_mib: ResultCacheMib = None,

@@ -1,8 +1,8 @@
 """What is found in the texts of calls, written on their requests before they are queued.
 
 Sessions whose calls declare nothing are followed in a run book; what their runs have in common is
-learnt in a shape book when they end. Each request gets its place in the order, its task group, the
-beginnings of its prompt that others may share, and how long its output will be.
+learnt in a shape book when they end. Each request gets its place in the order, its task group, and
+the beginnings of its prompt that others may share.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from parrot_backend.core.attempts import prefix_seed
 from parrot_backend.core.config import DiscoveryConfig
 from parrot_backend.core.criteria import Criteria, Objective, ObjectiveClass
-from parrot_backend.core.discovery.beginnings import shared_beginnings
+from parrot_backend.core.discovery.beginnings import Message, shared_beginnings
 from parrot_backend.core.discovery.found import Found
 from parrot_backend.core.discovery.pieces import Fresh, Reference
 from parrot_backend.core.discovery.run_book import RunBook
@@ -22,9 +22,11 @@ from parrot_backend.core.discovery.shape_book import ShapeBook
 from parrot_backend.core.discovery.stages import StageShape
 from parrot_backend.core.discovery.structure import FoundCall
 from parrot_backend.core.ids import SessionId, TaskGroupId
+from parrot_backend.core.lengths import LengthBook, template_kinds
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.prompt import Role, Text
-from parrot_backend.core.session import Session
+from parrot_backend.core.sampling import UNLIMITED_OUTPUT_TOKENS
+from parrot_backend.core.session import Session, app_of
 from parrot_backend.core.variable import Variable, VariableState
 
 #: Nothing is foreseen of longer runs, since looking costs time for each stage before.
@@ -35,9 +37,6 @@ _MAX_STAGES_TO_COME = 8
 
 #: What followed less often than this is not relied on.
 _MIN_SHARE = 0.5
-
-#: Of fewer outputs the longest ones say little.
-_MIN_OUTPUTS = 8
 
 #: Calls that read nothing have one expectation, whatever run they turn out to belong to.
 _NO_RUN_YET = -1
@@ -53,11 +52,13 @@ class _Expected(NamedTuple):
         kinds: The templates of its stages so far.
         width: How many calls the last one will have.
         stages_to_come: How many are to follow.
+        tokens_to_come: How many tokens those will generate one after the other.
     """
 
     kinds: tuple[tuple[str, ...], ...]
     width: int
     stages_to_come: int
+    tokens_to_come: float
 
 
 class Annotator:
@@ -65,10 +66,12 @@ class Annotator:
 
     Args:
         config: What is done, and how much is remembered.
+        lengths: What is known of the lengths of outputs.
     """
 
-    def __init__(self, config: DiscoveryConfig) -> None:
+    def __init__(self, config: DiscoveryConfig, lengths: LengthBook) -> None:
         self._config = config
+        self._lengths = lengths
         self._runs = RunBook(config.max_chars)
         self._shapes = ShapeBook()
         self._expected_of: dict[SessionId, dict[int, _Expected]] = {}
@@ -89,7 +92,7 @@ class Annotator:
         if not self._config.is_on or request.inputs:
             return
         messages = tuple(_messages(request))
-        texts = [text for _, text in messages]
+        texts = [message.text for message in messages]
         call = self._runs.begin(session.id, request.id, texts, request.stage)
         request.found = self._found(session, call)
         request.depth, request.remaining = call.stage, request.found.stages_to_come
@@ -105,17 +108,13 @@ class Annotator:
             self._runs.end(session.id, request.id, None, "")
             return
         self._runs.end(session.id, request.id, output.id, output.value or "")
-        if self._config.learns and request.usage is not None:
-            template, length = request.found.template, request.usage.completion_tokens
-            is_cut = output.finish_reason == "length"
-            self._shapes.learn_length(_app_of(session), template, length, is_cut=is_cut)
 
     def forget(self, session: Session) -> None:
         """Take in that a session has ended, and learn from it."""
         self._expected_of.pop(session.id, None)
         for stages in self._runs.forget(session.id):
             if self._config.learns:
-                self._shapes.learn_run(_app_of(session), stages)
+                self._shapes.learn_run(app_of(session), stages)
 
     def _found(self, session: Session, call: FoundCall) -> Found:
         pieces = [piece for text in call.pieces for piece in text]
@@ -133,11 +132,7 @@ class Annotator:
 
     def _foreseen(self, session: Session, run: int, found: Found) -> Found:
         """Return what was found of a call together with what earlier runs say of it."""
-        app = _app_of(session)
-        length = self._shapes.output_length(app, found.template)
-        # Other kinds of calls would say too little of this one: what is reserved must suffice.
-        if length and length.num_seen >= _MIN_OUTPUTS:
-            found = replace(found, expected_tokens=max(1, length.high_tokens))
+        app = app_of(session)
         if found.stage >= _MAX_STAGES_SEEN:
             return found
         # A call may come late to a stage that others have followed already.
@@ -149,7 +144,12 @@ class Annotator:
         if expected.stages_to_come and max(expected.width, stages[-1].width) > 1:
             of_run = "" if run == _NO_RUN_YET else f"run{run}."
             group = TaskGroupId(f"{session.id}.{of_run}stage{found.stage}")
-        return replace(found, stages_to_come=expected.stages_to_come, group=group)
+        return replace(
+            found,
+            stages_to_come=expected.stages_to_come,
+            tokens_to_come=expected.tokens_to_come,
+            group=group,
+        )
 
     def _expected(
         self, session: SessionId, run: int, app: str, stages: Sequence[StageShape]
@@ -169,9 +169,19 @@ class Annotator:
                 break
             width = width or stages[-1].width + forecast.num_to_come
             ahead.append(forecast.next_stage)
-        expected = _Expected(kinds, width, len(ahead) - len(stages))
+        to_come = ahead[len(stages) :]
+        tokens = sum(self._longest(app, stage) for stage in to_come)
+        expected = _Expected(kinds, width, len(to_come), tokens)
         self._expected_of[session][run] = expected
         return expected
+
+    def _longest(self, app: str, stage: StageShape) -> float:
+        """Return how long the longest output of a stage is expected to be."""
+        known = [self._lengths.forecast(template_kinds(app, name)) for name in stage.templates]
+        return max(
+            (UNLIMITED_OUTPUT_TOKENS if each is None else each.mean_tokens for each in known),
+            default=UNLIMITED_OUTPUT_TOKENS,
+        )
 
 
 def in_stage(objective: Objective, request: Request, wanted: Criteria | None) -> Objective:
@@ -188,22 +198,18 @@ def in_stage(objective: Objective, request: Request, wanted: Criteria | None) ->
     return replace(objective, objective_class=ObjectiveClass.TASK_GROUP, group=group)
 
 
-def _messages(request: Request) -> Iterator[tuple[str, str]]:
-    """Yield heads and texts of the messages; a raw prompt is one.
+def _messages(request: Request) -> Iterator[Message]:
+    """Yield the messages; a raw prompt is one.
 
     The message that is to be generated is none, unless it has begun.
     """
-    head, texts = "", list[str]()
+    head, texts = "", list[tuple[int, str]]()
     for position, segment in enumerate(request.segments):
         if isinstance(segment, Role):
             if position:
-                yield head, "".join(texts)
+                yield Message(head, tuple(texts))
             head, texts = f"{segment.role}\n{segment.head.text}", []
         elif isinstance(segment, Text):
-            texts.append(segment.text)
+            texts.append((position, segment.text))
     if texts:
-        yield head, "".join(texts)
-
-
-def _app_of(session: Session) -> str:
-    return f"{len(session.tenant)}:{session.tenant}/{session.app}"
+        yield Message(head, tuple(texts))

@@ -42,6 +42,7 @@ def start_command(
         objective=request.objective,
         remaining=request.remaining,
         prefixes=request.prefixes,
+        beginnings=request.beginnings,
         retain=retained,
         reason=reason,
         chat=request.chat,

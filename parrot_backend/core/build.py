@@ -91,6 +91,8 @@ def in_topological_order(nodes: Sequence[Node]) -> tuple[Node, ...]:
     Raises:
         RequestError: ``cycle_in_graph``.
     """
+    if len(nodes) == 1 and nodes[0].output not in nodes[0].reads:
+        return (nodes[0],)
     producer = {node.output: node.id for node in nodes}
     by_id = {node.id: node for node in nodes}
     sorter: TopologicalSorter[NodeId] = TopologicalSorter(

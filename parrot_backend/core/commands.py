@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from parrot_backend.core.chat import NO_CHAT, NO_DETAILS, ChatOptions, OutputDetails, TokenLogprob
 from parrot_backend.core.criteria import Objective
+from parrot_backend.core.discovery.beginnings import Beginnings
 from parrot_backend.core.events import RequestUsage, Timer
 from parrot_backend.core.ids import AttemptId, EngineId, NodeId, SessionId, VariableId, WaiterId
 from parrot_backend.core.prefix import PrefixChain
@@ -23,7 +24,9 @@ class StartRequest:
         model: None is the engine's default.
         remaining: Longest path from here to a node nobody reads, in nodes.
         prefixes: Boundaries of the prompt, one for each part that is not a role.
-        retain: Hashes of those that the engine shall keep when it has computed them.
+        retain: Hashes of boundaries and beginnings that the engine shall keep when it has computed
+            them.
+        beginnings: Beginnings that end inside of a part and that others may share.
         reason: Why this engine, for people.
         quiet: Nobody reads the text while it is generated; it may be told all at the end.
     """
@@ -43,6 +46,7 @@ class StartRequest:
     reason: str
     chat: ChatOptions = NO_CHAT
     quiet: bool = False
+    beginnings: Beginnings = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ Loading them from files, flags or the environment is the server's business.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,7 +24,15 @@ PlacementName = Literal[
     "cache_aware",
     "kv_exact",
 ]
-OrderingName = Literal["application", "urgency", "topological", "fcfs"]
+OrderingName = Literal[
+    "application",
+    "urgency",
+    "critical_path",
+    "shortest_job",
+    "topological",
+    "fcfs",
+    "attained_service",
+]
 AdmissionName = Literal["tokens", "working_set"]
 
 #: An A100 80 GB with a model of 13 billion parameters in 16 bits, as DistServe's authors fitted the
@@ -91,8 +100,11 @@ class SchedulerConfig:
     Attributes:
         placement: Which policy picks engines.
         ordering: Which order ready requests are served in; None takes the placement's own
-            (``urgency`` for ``paper``, ``application`` for ``least_loaded``, else ``fcfs``).
+            (``urgency`` for ``paper``, ``shortest_job`` for ``cost``, ``application`` for
+            ``least_loaded``, else ``fcfs``).
         max_wait_s: A request that waited longer goes before all others, so nothing starves.
+        fair: Whether tenants that wait for service of the same class get it in equal shares.
+        tenant_weights: The shares of tenants that are to get other ones; 1 is anybody's.
         max_backfill: How many blocked requests may be passed over to place a later one.
         max_shared: How many queued requests that share a prefix are placed together at most.
         cost: Settings of the placement ``cost``.
@@ -106,6 +118,8 @@ class SchedulerConfig:
     placement: PlacementName = "paper"
     ordering: OrderingName | None = None
     max_wait_s: float = 30.0
+    fair: bool = True
+    tenant_weights: Mapping[str, float] = field(default_factory=dict)
     max_backfill: int = 8
     max_shared: int = 32
     cost: CostConfig = field(default_factory=CostConfig)
@@ -167,6 +181,23 @@ class OptimiserConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class LengthConfig:
+    """Settings of what is learnt of outputs' lengths.
+
+    Attributes:
+        is_on: Whether lengths are learnt, and memory reserved accordingly.
+        min_outputs: Of fewer outputs of a kind the longest ones say little.
+        max_kinds: Kinds of calls that are remembered.
+        max_bytes: Memory that they may take.
+    """
+
+    is_on: bool = True
+    min_outputs: int = 8
+    max_kinds: int = 65_536
+    max_bytes: int = 2**26
+
+
+@dataclass(frozen=True, slots=True)
 class CoreConfig:
     """Settings of the coordinator.
 
@@ -193,6 +224,7 @@ class CoreConfig:
     early_fill: EarlyFillConfig = field(default_factory=EarlyFillConfig)
     discovery: DiscoveryConfig = field(default_factory=DiscoveryConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    lengths: LengthConfig = field(default_factory=LengthConfig)
     retain_prefixes: bool = True
     splice: bool = False
     max_nodes_per_session: int = 10_000

@@ -198,6 +198,7 @@ class Coordinator:
         if event.discovers:
             self._progress.annotate(session, delta.nodes)
         give_places(session, delta.nodes, self._book)
+        self._progress.outlook.begin(session, delta.nodes)
         for wanted in event.wanted:
             if wanted.criteria is not None:
                 session.annotate(session.find(wanted.variable), wanted.criteria)
@@ -279,10 +280,11 @@ class Coordinator:
     def _leave(self, event: WaitersLeft, now_s: float) -> None:
         deserted: dict[Session, dict[VariableId, Variable]] = {}
         for waiter in event.waiters:
-            left = self._progress.detach(waiter)
+            left = self._progress.waiters.detach(waiter)
             if left is None:
                 continue
-            session, variable = left
+            session, variable = self._book.find_variable(left)
+            del variable.waiters[waiter]
             session.touched_s = now_s
             self._progress.following.leave(session, variable, waiter)
             if event.cancel and not variable.waiters:
@@ -323,6 +325,7 @@ class Coordinator:
         propagation.cancel(variables, (), message)
         self._progress.carry_out(session, propagation.effects, now_s)
         self._progress.annotator.forget(session)
+        self._fleet.foresight.anticipation.forget(session.id)
         self._book.forget(session)
 
     # --- timers ----------------------------------------------------------------------------
@@ -348,7 +351,7 @@ class Coordinator:
             return
         if _is_busy(session):
             session.touched_s = now_s
-        if now_s - session.touched_s >= self._ttl_s(session):
+        if now_s >= session.touched_s + self._ttl_s(session):  # rounded as the timer is
             self._end_session(session, "the session was idle for too long", now_s)
         else:
             self._set_session_timer(session)

@@ -35,6 +35,8 @@ def deduce_objectives(
         graph: The session's graph; not changed.
         annotations: What the user wants of which variable.
     """
+    if len(graph.nodes) == 1:
+        return _objective_alone(next(iter(graph.nodes.values())), annotations)
     stages = _Stages(graph)
     for variable, criteria in annotations.items():
         producer = graph.variables[variable].producer
@@ -55,6 +57,18 @@ def deduce_objectives(
         for node in _needed(graph, annotations)
         if isinstance(node, Request)
     }
+
+
+def _objective_alone(
+    node: Node, annotations: Mapping[VariableId, Criteria]
+) -> dict[NodeId, Objective]:
+    """Return the objective of the only node of a graph: most calls come alone."""
+    criteria = annotations.get(node.output)
+    if criteria is None or node.has_ended or not isinstance(node, Request):
+        return {}
+    found = _SERIAL if criteria.is_latency_sensitive else _THROUGHPUT
+    is_bounded = found == _THROUGHPUT or criteria.is_bounded
+    return {node.id: Objective(*found, criteria.deadline_s, criteria.tpot_s, is_bounded)}
 
 
 def nodes_concerned(graph: SessionGraph, changed: Collection[NodeId]) -> Iterable[Node]:

@@ -84,6 +84,11 @@ class EarlyFill:
     def __len__(self) -> int:
         return len(self._fills)
 
+    @property
+    def has_backlog(self) -> bool:
+        """True while prompts wait for a fill."""
+        return bool(self._backlog)
+
     def is_wanted(self, request: Request, chain: Sequence[PrefixBoundary]) -> bool:
         """Tell whether a fill of a waiting request's known prefix is worth it."""
         queued = self._backlog.get(request.id)

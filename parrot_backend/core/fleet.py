@@ -42,9 +42,7 @@ class Fleet:
         self._config = config
         self._emit = emit
         self.scheduler = Scheduler(config.scheduler, config.prefix_index)
-        self.foresight = Foresight(
-            config, self.scheduler.engines.values, self.scheduler.prefixes, emit
-        )
+        self.foresight = Foresight(config, self.scheduler.keepers, self.scheduler.prefixes, emit)
         self.splicing = Splicing(config.splice, emit)
         self._running: dict[AttemptId, Request] = {}
         # Models of all engines that ever joined: one whose engines are down is still a model.
@@ -101,6 +99,7 @@ class Fleet:
             self.scheduler.prefixes.report(event.engine, event.held, event.lost)
         if event.step_time is not None:
             engine.step_time = event.step_time
+            self.scheduler.note(engine)
 
     def check_model(self, model: str | None) -> None:
         """Reject a model that no engine ever served.
@@ -120,12 +119,13 @@ class Fleet:
         engine.is_watched = bool(engine.running)
         if not engine.is_watched:
             return None
-        silent_s = now_s - engine.last_output_s
-        if silent_s >= self._config.engine_stall_s:
+        # In the very words in which the timer is set: differences round otherwise than sums.
+        due_s = engine.last_output_s + self._config.engine_stall_s
+        if now_s >= due_s:
+            silent_s = now_s - engine.last_output_s
             reason = f"silent for {silent_s:.0f} s with {len(engine.running)} requests running"
             self._emit(CloseEngine(engine_id, reason))
             return reason
-        due_s = engine.last_output_s + self._config.engine_stall_s
         self._emit(SetTimer(EngineTimer(engine_id), due_s))
         return None
 
@@ -193,7 +193,8 @@ class Fleet:
 
     def resume_fills(self) -> None:
         """Begin fills that were put off, where there is room for them now."""
-        self.foresight.fills.resume(self.foresight.keepers())
+        if self.foresight.fills.has_backlog:
+            self.foresight.fills.resume(self.scheduler.keepers.values())
 
     def update(self, request: Request) -> None:
         """Tell the engine of a running request that its objective or path has changed."""
@@ -279,7 +280,7 @@ class Fleet:
             self._note_running(request, attempt, engine_id, reason, now_s)
             retained: tuple[bytes, ...] = ()
             if self.scheduler.engines[engine_id].info.keeps_prefixes:
-                retained = self.foresight.retention.to_keep(request.prefixes, engine_id, 1)
+                retained = self.foresight.to_keep(request, engine_id)
             self._emit(start_command(request, attempt, engine_id, retained, reason))
             placed.append(request)
         return placed

@@ -7,9 +7,10 @@ does nothing while no engine can keep prefixes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from parrot_backend.core.anticipation import Anticipation
 from parrot_backend.core.commands import Command
 from parrot_backend.core.config import CoreConfig
 from parrot_backend.core.control import ControlNode
@@ -38,7 +39,7 @@ class Foresight:
 
     Args:
         config: Settings of the core.
-        engines: Live engines.
+        keepers: Live engines that can keep prefixes.
         prefixes: Which engine holds which prefix.
         emit: Takes commands.
     """
@@ -46,19 +47,23 @@ class Foresight:
     def __init__(
         self,
         config: CoreConfig,
-        engines: Callable[[], Collection[EngineState]],
+        keepers: Mapping[EngineId, EngineState],
         prefixes: PrefixIndex,
         emit: Callable[[Command], None],
     ) -> None:
         self._retains = config.retain_prefixes
-        self._engines = engines
+        self._keepers = keepers
         self._known: dict[NodeId, _Known] = {}
-        self.retention = Retention(prefixes, config.prefix_index.min_tokens, emit)
+        # Of prompts that are complete, where no engine keeps prefixes.
+        self._hashers: dict[NodeId, PrefixHasher] = {}
+        min_tokens = config.prefix_index.min_tokens
+        self.retention = Retention(prefixes, min_tokens, emit)
+        self.anticipation = Anticipation(self.retention, min_tokens)
         self.fills = EarlyFill(config.early_fill, prefixes, self.retention.to_keep, emit)
 
-    def keepers(self, model: str | None = None) -> list[EngineState]:
-        """Return the engines that can keep prefixes and serve a model."""
-        return [e for e in self._engines() if e.info.keeps_prefixes and e.serves(model)]
+    def _is_kept(self, model: str | None) -> bool:
+        """Tell whether any engine can keep prefixes of a model."""
+        return any(engine.serves(model) for engine in self._keepers.values())
 
     def expect(self, graph: SessionGraph, request: Request, seed: str, rate: float) -> None:
         """Take in a request that waits, or what has become known of its prompt since.
@@ -69,34 +74,37 @@ class Foresight:
             seed: See :class:`PrefixHasher`.
             rate: Tokens per character.
         """
-        keepers = self.keepers(request.model)
-        if not keepers:
+        if not self._is_kept(request.model):
             return
         known = self._known.get(request.id)
         if known is None:
             known = self._known[request.id] = _Known(PrefixHasher(seed))
         parts = resolve_leading(request.segments, graph.variables, len(known.parts))
-        self._extend(request, known, parts, rate, keepers)
+        self._extend(request, known, parts, rate)
 
     def complete(self, request: Request, seed: str, rate: float) -> PrefixChain:
         """Return the boundaries of a request that is ready, and count what is new of them."""
-        keepers = self.keepers(request.model)
         known = self._known.get(request.id)
         if known is None:
-            if not keepers:
-                return PrefixHasher(seed).extend(request.parts, rate)
+            if not self._is_kept(request.model):
+                hasher = self._hashers[request.id] = PrefixHasher(seed)
+                return hasher.extend(request.parts, rate)
             known = self._known[request.id] = _Known(PrefixHasher(seed))
         self.fills.stop(request.id)
-        self._extend(request, known, request.parts[len(known.parts) :], rate, keepers)
+        self._extend(request, known, request.parts[len(known.parts) :], rate)
+        if self._retains:
+            self.anticipation.begin(request, known.chain, self._keepers)
         return tuple(known.chain)
 
+    def to_keep(self, request: Request, engine: EngineId) -> tuple[bytes, ...]:
+        """Return what an engine shall keep of a request that it is going to compute."""
+        inside = [beginning.boundary for beginning in request.beginnings]
+        # The request itself is a reader of its boundaries, and not of its beginnings.
+        of_parts = self.retention.to_keep(request.prefixes, engine, 1)
+        return (*of_parts, *self.retention.to_keep(inside, engine, 0))
+
     def _extend(
-        self,
-        request: Request,
-        known: _Known,
-        parts: Iterable[PromptPart],
-        rate: float,
-        keepers: Collection[EngineState],
+        self, request: Request, known: _Known, parts: Iterable[PromptPart], rate: float
     ) -> None:
         added = list(parts)
         if not added:
@@ -105,17 +113,13 @@ class Foresight:
         known.parts += added
         known.chain += boundaries
         if self._retains:
-            self.retention.expect(request.id, boundaries, [e.id for e in keepers])
+            self.retention.expect(request.id, boundaries, self._keepers)
 
     def continuation(self, request: Request, text: str, seed: str, rate: float) -> PrefixBoundary:
         """Return the boundary after a request's prompt and what was generated for it."""
         known = self._known.get(request.id)
-        if known is None:
-            hasher = PrefixHasher(seed)
-            hasher.extend(request.parts, rate)
-        else:
-            hasher = known.hasher.copy()
-        return hasher.extend([PromptPart(PartKind.VALUE, text)], rate)[0]
+        hasher = self._hashers[request.id] if known is None else known.hasher
+        return hasher.copy().extend([PromptPart(PartKind.VALUE, text)], rate)[0]
 
     def fill(self, graph: SessionGraph, request: Request) -> None:
         """Fill the prompt of a request that waits, if its first missing value is on its way."""
@@ -130,11 +134,12 @@ class Foresight:
 
     def continued(self, key: bytes, engine: EngineId, attempt: AttemptId) -> None:
         """Keep prompt and output of a finished attempt for a request that begins so."""
-        if any(e.id == engine for e in self.keepers()):
+        if engine in self._keepers:
             self.retention.continued(key, engine, attempt)
 
     def forget(self, node: NodeId) -> None:
         """A request has ended: nothing is kept or filled for it any more."""
+        self._hashers.pop(node, None)
         if self._known.pop(node, None) is not None:
             self.fills.stop(node)
             self.retention.forget(node)

@@ -236,13 +236,13 @@ class SessionGraph:
     def _check_size(self, nodes: list[Node], max_nodes: int) -> None:
         plans = [node.plan for node in nodes if isinstance(node, ControlNode)]
         num_nodes = len(self.nodes) + len(nodes)
-        in_bodies = sum(plan.num_nodes for plan in plans)
+        in_bodies = sum([plan.num_nodes for plan in plans])
         if max(num_nodes, in_bodies) > max_nodes:
             what = f"the session would hold {num_nodes} nodes, its new bodies {in_bodies}"
             message = f"{what}; {max_nodes} are allowed"
             raise RequestError("graph_too_large", message, limit=max_nodes)
-        references = sum(node.num_references for node in nodes)
-        check_references(references + sum(plan.num_references for plan in plans))
+        references = sum([node.num_references for node in nodes])
+        check_references(references + sum([plan.num_references for plan in plans]))
 
     def _new_variables(
         self, submission: GraphSubmitted, nodes: list[Node]
@@ -269,13 +269,17 @@ class SessionGraph:
         nodes: list[Node],
         variables: dict[VariableId, Variable],
     ) -> None:
-        used = [(node.inputs, f"call {call_name(node.id)!r}") for node in nodes]
-        wanted = tuple(wanted.variable for wanted in submission.wanted)
-        for ids, user in [*used, (wanted, "the list of outputs")]:
-            for variable in ids:
-                if variable not in variables and variable not in self.variables:
-                    message = f"{user} names an unknown variable {name_of(variable)!r}"
-                    raise RequestError("unknown_variable", message).with_status(422)
+        def check(variable: VariableId, node: Node | None) -> None:
+            if variable not in variables and variable not in self.variables:
+                user = "the list of outputs" if node is None else f"call {call_name(node.id)!r}"
+                message = f"{user} names an unknown variable {name_of(variable)!r}"
+                raise RequestError("unknown_variable", message).with_status(422)
+
+        for node in nodes:
+            for used in node.inputs:
+                check(used, node)
+        for wanted in submission.wanted:
+            check(wanted.variable, None)
 
     def _check_all_set(self, new: Iterable[Variable]) -> None:
         for variable in [*self.variables.values(), *new]:

@@ -6,12 +6,14 @@ of its call as ordinary inputs, so nothing downstream needs to know that they ca
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import Enum
 
 from parrot_backend.core.chat import NO_CHAT, ChatOptions
 from parrot_backend.core.criteria import UNANNOTATED, Objective
+from parrot_backend.core.discovery.beginnings import Beginnings
 from parrot_backend.core.discovery.found import Found
 from parrot_backend.core.events import RequestUsage
 from parrot_backend.core.ids import AttemptId, EngineId, NodeId, SessionId, VariableId
@@ -31,6 +33,9 @@ class NodeState(Enum):
     FINISHED = "finished"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+    # By identity, since each call looks states up many times.
+    __hash__ = object.__hash__
 
 
 _ENDED = frozenset({NodeState.FINISHED, NodeState.FAILED, NodeState.CANCELLED})
@@ -59,6 +64,9 @@ class Node:
         missing: Inputs that are not READY yet.
         depth: Longest path from a node without producers among its inputs, in nodes.
         remaining: Longest path to a node nobody reads, in nodes, itself not counted.
+        work_tokens: What it is expected to take of time, in generated tokens (see ``outlook.py``).
+        path_tokens: The same along the longest path to a node nobody reads, itself counted.
+        attained_tokens: Service along the longest path up to here; None if it was not asked for.
     """
 
     id: NodeId
@@ -69,6 +77,9 @@ class Node:
     state: NodeState = NodeState.WAITING
     depth: int = 0
     remaining: int = 0
+    work_tokens: float = 0.0
+    path_tokens: float = 0.0
+    attained_tokens: float | None = None
     created_s: float = 0.0
     ready_s: float | None = None
     finished_s: float | None = None
@@ -131,8 +142,13 @@ class Request(Node):
         stage: Which part of the program this is, as the client says.
         quiet: Nobody reads its text while it is generated, in this attempt or in the next one.
         found: What its texts were found to say of it, if they were looked at.
-        beginnings: Hashes of beginnings of its prompt that others may share, between boundaries.
+        beginnings: Beginnings of its prompt that others may share, between boundaries.
         forecast: How long its output will be, if calls of its kind were seen.
+        kinds: What it has in common with others as to the length of its output.
+        token_s: What a generated token takes of time, as far as it was known lately.
+        job_tokens: What it is expected to take of an engine, in generated tokens.
+        job_level: How much of its job is still to be done (see ``jobs.py``).
+        is_pressed: It has so little time left that it goes before what has no deadline.
     """
 
     session: SessionId
@@ -159,8 +175,13 @@ class Request(Node):
     stage: str | None = None
     quiet: bool = False
     found: Found | None = None
-    beginnings: PrefixChain = ()
+    beginnings: Beginnings = ()
     forecast: OutputForecast | None = None
+    kinds: tuple[bytes, ...] = ()
+    token_s: float = 0.0
+    job_tokens: float = 0.0
+    job_level: int = 0
+    is_pressed: bool = False
 
     @property
     def num_references(self) -> int:
@@ -170,15 +191,27 @@ class Request(Node):
     @property
     def need_tokens(self) -> int:
         """KV tokens it may come to hold: prompt (estimated) and the longest output."""
-        expected = None if self.found is None else self.found.expected_tokens
-        return self.prompt_tokens + self.sampling.reserved_for(expected)
+        high_tokens = None if self.forecast is None else self.forecast.high_tokens
+        return self.prompt_tokens + self.sampling.reserved_for(high_tokens)
+
+    @property
+    def expected_tokens(self) -> float:
+        """How long its output is expected to be; without a forecast, what would be reserved."""
+        return self.sampling.expected(None if self.forecast is None else self.forecast.mean_tokens)
+
+    @property
+    def latest_start_s(self) -> float:
+        """When the longest path from here on must begin to meet the deadline; infinity if none."""
+        deadline_s = self.objective.deadline_s
+        return math.inf if deadline_s is None else deadline_s - self.path_tokens * self.token_s
 
     @property
     def sharing(self) -> PrefixChain:
         """All boundaries up to which it may share its prompt, shortest first."""
         if not self.beginnings:
             return self.prefixes
-        return tuple(sorted((*self.prefixes, *self.beginnings), key=_tokens_of))
+        inside = (beginning.boundary for beginning in self.beginnings)
+        return tuple(sorted((*self.prefixes, *inside), key=_tokens_of))
 
 
 def _tokens_of(boundary: PrefixBoundary) -> int:

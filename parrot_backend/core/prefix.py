@@ -8,7 +8,7 @@ prompts share a prefix exactly when they share a boundary hash (the paper's Pref
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from copy import copy
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -93,17 +93,32 @@ class PrefixIndexConfig:
     max_prefixes_per_engine: int = 8192
 
 
+class _Holders(dict[EngineId, None]):
+    """Several engines that hold one prefix, in order of record; ``most`` tokens were reported."""
+
+    __slots__ = ("most",)
+
+    def __init__(self, first: EngineId, most: int) -> None:
+        super().__init__({first: None})
+        self.most = most
+
+
 class PrefixIndex:
     """Which engine holds, or will soon hold, the KV of which prefix.
 
     It is told of placements, and forgets the least recently used. Engines that report their cache
     correct it: their entries are exact but for what they are only about to compute. For engines
     that do not, an entry is a good guess and not a promise.
+
+    Attributes:
+        num_changes: Rises with each change of what engines hold.
     """
 
     def __init__(self, config: PrefixIndexConfig) -> None:
         self._config = config
-        self._engines_of: dict[bytes, dict[EngineId, None]] = {}
+        # Most prefixes are held by one engine, and need no container.
+        self._engines_of: dict[bytes, EngineId | _Holders] = {}
+        self.num_changes = 0
         # The length is known for what an engine reported, else the estimate of whoever asks counts.
         self._resident: dict[EngineId, OrderedDict[bytes, int | None]] = {}
 
@@ -118,14 +133,14 @@ class PrefixIndex:
 
     def record(self, engine: EngineId, chain: PrefixChain) -> None:
         """Note that an engine computes, and so will hold, these prefixes."""
-        resident = self._resident[engine]
-        for boundary in chain:
-            if boundary.tokens < self._config.min_tokens:
+        resident, least = self._resident[engine], self._config.min_tokens
+        for key, tokens in chain:
+            if tokens < least:
                 continue
-            if boundary.hash in resident:
-                resident.move_to_end(boundary.hash)
+            if key in resident:
+                resident.move_to_end(key)
             else:
-                self._add(engine, boundary.hash, None)
+                self._add(engine, key, None)
         self._trim(engine)
 
     def report(
@@ -159,23 +174,42 @@ class PrefixIndex:
         """Tell whether an engine holds, or is to hold, a prefix."""
         return key in self._resident[engine]
 
+    def holders_of(self, key: bytes) -> Collection[EngineId]:
+        """Return the engines that hold, or are to hold, one prefix; to be read at once."""
+        found = self._engines_of.get(key)
+        if found is None:
+            return ()
+        return found if isinstance(found, _Holders) else (found,)
+
     def engines_holding(self, key: bytes) -> tuple[EngineId, ...]:
         """Return the engines that hold, or are to hold, one prefix."""
-        return tuple(self._engines_of.get(key, ()))
+        return tuple(self.holders_of(key))
+
+    def longest_held(self, chain: PrefixChain) -> Collection[EngineId]:
+        """Return who holds the longest prefix any engine holds; to be read at once."""
+        engines_of = self._engines_of
+        for boundary in reversed(chain):
+            if boundary.hash in engines_of:
+                return self.holders_of(boundary.hash)
+        return ()
 
     def engines_with(self, chain: PrefixChain) -> tuple[EngineId, ...]:
         """Return the engines that hold the longest prefix any engine holds, in order of record."""
-        for boundary in reversed(chain):
-            engines = self._engines_of.get(boundary.hash)
-            if engines:
-                return tuple(engines)
-        return ()
+        return tuple(self.longest_held(chain))
+
+    def most_tokens(self, boundary: PrefixBoundary) -> int:
+        """Return a length that the prefix has on no engine that holds it more than."""
+        found = self._engines_of.get(boundary.hash)
+        if isinstance(found, _Holders):
+            return max(boundary.tokens, found.most)
+        reported = None if found is None else self._resident[found][boundary.hash]
+        return max(boundary.tokens, reported or 0)
 
     def holders(self, chain: PrefixChain) -> dict[EngineId, int]:
         """Return every engine that holds some of a prompt, with how much; who holds most first."""
         found: dict[EngineId, int] = {}
         for boundary in reversed(chain):
-            for engine in self._engines_of.get(boundary.hash, ()):
+            for engine in self.holders_of(boundary.hash):
                 if engine not in found:
                     tokens = self._resident[engine][boundary.hash]
                     found[engine] = boundary.tokens if tokens is None else tokens
@@ -191,8 +225,19 @@ class PrefixIndex:
         return 0
 
     def _add(self, engine: EngineId, key: bytes, tokens: int | None) -> None:
-        self._resident[engine][key] = tokens
-        self._engines_of.setdefault(key, {})[engine] = None
+        resident = self._resident[engine]
+        if key in resident and resident[key] == tokens:
+            return
+        resident[key] = tokens
+        self.num_changes += 1
+        found = self._engines_of.get(key)
+        if found is None or found == engine:
+            self._engines_of[key] = engine
+            return
+        if not isinstance(found, _Holders):
+            found = self._engines_of[key] = _Holders(found, self._resident[found][key] or 0)
+        found[engine] = None
+        found.most = max(found.most, tokens or 0)
 
     def _trim(self, engine: EngineId) -> None:
         resident = self._resident[engine]
@@ -201,7 +246,9 @@ class PrefixIndex:
             self._drop(oldest, engine)
 
     def _drop(self, key: bytes, engine: EngineId) -> None:
-        engines = self._engines_of[key]
-        del engines[engine]
-        if not engines:
+        self.num_changes += 1
+        found = self._engines_of[key]
+        if isinstance(found, _Holders) and len(found) > 1:
+            del found[engine]
+        else:
             del self._engines_of[key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
 
@@ -15,9 +16,11 @@ from parrot_backend.core.events import RequestFailed, RequestFinished, TokensGen
 from parrot_backend.core.fleet import Fleet
 from parrot_backend.core.following import Following
 from parrot_backend.core.foresight import requests_fed_by
-from parrot_backend.core.ids import EngineId, WaiterId
+from parrot_backend.core.ids import EngineId
+from parrot_backend.core.lengths import LengthBook
 from parrot_backend.core.nodes import Node, NodeState, Request
 from parrot_backend.core.optimiser import Optimiser
+from parrot_backend.core.outlook import Outlook
 from parrot_backend.core.propagation import Propagation
 from parrot_backend.core.session import Session
 from parrot_backend.core.session_book import SessionBook
@@ -39,6 +42,7 @@ class Progress:
         following: Streams that report instances.
         annotator: What is found in the texts of calls.
         optimiser: Which calls need no engine.
+        outlook: What requests, paths and jobs are expected to take.
         num_unfinished: Requests of all sessions that have not ended.
     """
 
@@ -50,7 +54,9 @@ class Progress:
         self._fleet = fleet
         self.waiters = Waiters(emit)
         self.following = Following(emit, self.waiters.attach)
-        self.annotator = Annotator(config.discovery)
+        lengths = LengthBook(config.lengths)
+        self.annotator = Annotator(config.discovery, lengths)
+        self.outlook = Outlook(config, lengths, fleet)
         self.optimiser = Optimiser(config.optimiser, fleet)
         self.num_unfinished = 0
         self._num_requests = 0
@@ -94,6 +100,7 @@ class Progress:
         self.num_unfinished -= 1
         continuation = self._fleet.learn(request, event.text)
         session = self._book.find(request.session)
+        self.outlook.learn(session, request, event.finish_reason, now_s)
         session.count_ended(now_s)
         session.touched_s = now_s
         propagation = self.propagation(session, now_s)
@@ -105,7 +112,8 @@ class Progress:
             finish_reason=event.finish_reason,
             details=event.details,
         )
-        with self._fleet.splicing.going_on(event.spliced, continuation):
+        splicing = self._fleet.splicing
+        with splicing.going_on(event.spliced, continuation) if event.spliced else nullcontext():
             self.carry_out(session, propagation.effects, now_s, request)
         for node in session.graph.consumers(self._output_of(request)):
             if isinstance(node, Request) and node.attempt in event.spliced:
@@ -239,11 +247,7 @@ class Progress:
     ) -> None:
         """Turn what a propagation did into aborts, answers and queue entries.
 
-        Args:
-            session: Where it happened.
-            effects: What it did.
-            now_s: The time.
-            cause: The request whose end began it.
+        It began with the end of ``cause``, if there is one.
         """
         for variable in effects.settled:
             session.note_settled(variable)
@@ -252,6 +256,7 @@ class Progress:
         self.following.report(session, effects.added)
         if effects.added:
             self.take_in(session, effects.added, effects.lengthened.values())
+            self.outlook.begin(session, effects.added)
             requests = [node for node in effects.added if isinstance(node, Request)]
             self._deduce_for(session, requests, cause)
         for request in effects.stopped:
@@ -260,10 +265,13 @@ class Progress:
             node = None if variable.producer is None else session.graph.nodes[variable.producer]
             if isinstance(node, Request):
                 self.annotator.end(session, node, variable)
+                self.outlook.end(session, node)
                 if variable.failure is not None:
                     self.num_unfinished -= 1
                     session.count_ended(now_s)
                     self.optimiser.failed(node, variable)
+                is_last = not session.num_unfinished
+                self._fleet.foresight.anticipation.ended(node, is_last=is_last)
             if variable.failure is not None and node is not None:
                 self._fleet.foresight.forget(node.id)
                 self._fleet.splicing.drop(node.id)
@@ -273,6 +281,7 @@ class Progress:
                 self.expect(session, session.graph.consumers(variable))
         for request in effects.ready:
             if not request.has_ended:
+                self.outlook.ready(session, request)
                 self.optimiser.begin(request, now_s)
         if effects.added:
             self.expect(session, effects.added)
@@ -283,15 +292,6 @@ class Progress:
         self._fleet.splicing.look_ahead(graph, request, self._fleet.scheduler.engines)
         for consumer in islice(requests_fed_by(graph, request.output), _MAX_FILLS_CONSIDERED):
             self._fleet.foresight.fill(graph, consumer)
-
-    def detach(self, waiter: WaiterId) -> tuple[Session, Variable] | None:
-        """Let somebody go; return what they waited for, or None if they were answered."""
-        variable_id = self.waiters.detach(waiter)
-        if variable_id is None:
-            return None
-        session, variable = self._book.find_variable(variable_id)
-        del variable.waiters[waiter]
-        return session, variable
 
     def _output_of(self, request: Request) -> Variable:
         return self._book.find(request.session).graph.variables[request.output]

@@ -1,9 +1,10 @@
 """Which prefixes requests to come will read, and which engines keep them for that.
 
 A boundary of a prompt is wanted while unfinished requests have it in the part of their prompt that
-is known already; that is the reference count. An engine that computes or holds a wanted prefix is
-told to keep it, and told to let it go when the last request that wanted it has ended. Engines
-bound and expire what they keep by themselves, so a mistake here costs time and never correctness.
+is known already, and while a session is expected to go on with it (``anticipation.py``): that is
+the reference count. An engine that computes or holds a wanted prefix is told to keep it, and told
+to let it go when the last reader that wanted it has ended. Engines bound and expire what they keep
+by themselves, so a mistake here costs time and never correctness.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 
 from parrot_backend.core.commands import Command, ReleasePrefixes, RetainPrefix
-from parrot_backend.core.ids import AttemptId, EngineId, NodeId
+from parrot_backend.core.ids import AttemptId, EngineId, NodeId, SessionId
 from parrot_backend.core.prefix import PrefixBoundary, PrefixIndex
+
+#: A request that has not ended, or a session that will have more.
+Reader = NodeId | SessionId
 
 
 class Retention:
@@ -31,36 +35,39 @@ class Retention:
         self._min_tokens = min_tokens
         self._emit = emit
         self._count: dict[bytes, int] = {}
-        self._wanted_by: dict[NodeId, list[bytes]] = {}
+        self._wanted_by: dict[Reader, list[bytes]] = {}
         self._kept_on: dict[bytes, set[EngineId]] = {}
 
     def __len__(self) -> int:
         return len(self._count)
 
     def count(self, key: bytes) -> int:
-        """Return how many unfinished requests want a prefix."""
+        """Return how many readers want a prefix."""
         return self._count.get(key, 0)
 
     def expect(
-        self, node: NodeId, boundaries: Iterable[PrefixBoundary], keepers: Collection[EngineId]
+        self, reader: Reader, boundaries: Iterable[PrefixBoundary], keepers: Collection[EngineId]
     ) -> None:
-        """Count further boundaries of a request that is to come.
+        """Count further boundaries of a request that is to come, or of a session.
 
         Args:
-            node: The request.
+            reader: Who will read them.
             boundaries: What became known of its prompt; never the same twice.
             keepers: Engines that can keep prefixes.
         """
-        wanted = self._wanted_by.setdefault(node, [])
+        wanted = self._wanted_by.setdefault(reader, [])
         for boundary in boundaries:
             if boundary.tokens < self._min_tokens:
                 continue
             key = boundary.hash
             wanted.append(key)
             self._count[key] = self._count.get(key, 0) + 1
-            for engine in keepers:
-                if self._prefixes.holds(engine, key):
-                    self._keep(key, engine, None)
+            holders = self._prefixes.holders_of(key)
+            if holders:
+                untold = set(holders).difference(self._kept_on.get(key, ()))
+                for engine in sorted(untold):
+                    if engine in keepers:
+                        self._keep(key, engine, None)
 
     def to_keep(
         self, boundaries: Iterable[PrefixBoundary], engine: EngineId, num_readers: int
@@ -84,17 +91,27 @@ class Retention:
         if self.count(key):
             self._keep(key, engine, attempt)
 
-    def forget(self, node: NodeId) -> None:
-        """Take a request out of all counts: it has ended."""
+    def forget(self, reader: Reader) -> None:
+        """Take a reader out of all counts: it has ended."""
+        self._release(self._wanted_by.pop(reader, ()))
+
+    def let_go(self, reader: Reader, key: bytes) -> None:
+        """Take a reader out of the count of one prefix; one that it does not want is ignored."""
+        wanted = self._wanted_by.get(reader, [])
+        if key in wanted:
+            wanted.remove(key)
+            self._release((key,))
+
+    def _release(self, keys: Iterable[bytes]) -> None:
         released: dict[EngineId, list[bytes]] = {}
-        for key in self._wanted_by.pop(node, ()):
+        for key in keys:
             self._count[key] -= 1
             if not self._count[key]:
                 del self._count[key]
                 for engine in sorted(self._kept_on.pop(key, ())):
                     released.setdefault(engine, []).append(key)
-        for engine, keys in released.items():
-            self._emit(ReleasePrefixes(engine, tuple(keys)))
+        for engine, freed in released.items():
+            self._emit(ReleasePrefixes(engine, tuple(freed)))
 
     def lose_engine(self, engine: EngineId) -> None:
         """Forget what an engine kept: it is gone."""

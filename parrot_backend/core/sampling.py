@@ -61,3 +61,13 @@ class Sampling:
         if self.ignore_eos:
             return self.max_tokens
         return min(self.max_tokens, expected_tokens or EXPECTED_OUTPUT_TOKENS)
+
+    def expected(self, mean_tokens: float | None) -> float:
+        """Return how long an output will be on average.
+
+        Args:
+            mean_tokens: What is known of outputs of its kind; None takes what is reserved.
+        """
+        if mean_tokens is None or self.ignore_eos:
+            return float(self.reserved_for(None))
+        return mean_tokens if self.max_tokens is None else min(mean_tokens, self.max_tokens)

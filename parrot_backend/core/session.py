@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from parrot_backend.core.criteria import Criteria, CriteriaKind
 from parrot_backend.core.graph import SessionGraph
 from parrot_backend.core.ids import NodeId, SessionId, VariableId, WaiterId, name_of
+from parrot_backend.core.jobs import Job
 from parrot_backend.core.nodes import NodeState, Request
 from parrot_backend.core.variable import Variable
 from parrot_backend.errors import RequestError
@@ -34,6 +35,8 @@ class Session:
         touched_s: Time of the last event that concerned it.
         quiet: Nobody reads its texts while they are generated; see ``end_quiet``.
         ttl_s: It is forgotten when idle for so long; None takes the configured time.
+        jobs: Its runs, by their place in the order.
+        attained_tokens: The most service along one path of its calls that have ended.
     """
 
     id: SessionId
@@ -56,6 +59,8 @@ class Session:
     is_run: bool = True
     quiet: bool = False
     ttl_s: float | None = None
+    jobs: dict[int, Job] = field(default_factory=dict)
+    attained_tokens: float = 0.0
 
     def count_begun(self) -> None:
         """Take in that a request has come."""
@@ -144,11 +149,18 @@ class Session:
         if variable.is_settled:
             return False
         before = self.annotations.get(variable.id)
+        if before is criteria:
+            return False
         after = criteria if before is None else stronger_criteria(before, criteria)
         self.annotations[variable.id] = after
         if after != before:
             self.note_wished(variable)
         return after != before
+
+
+def app_of(session: Session) -> str:
+    """Return what keeps apart what is learnt: the tenant and the application."""
+    return f"{len(session.tenant)}:{session.tenant}/{session.app}"
 
 
 _BY_URGENCY = [CriteriaKind.LATENCY, CriteriaKind.UNSTATED, CriteriaKind.THROUGHPUT]

@@ -40,7 +40,7 @@ class UnservedWatch:
         late = []
         for request in waiting:
             since_s = request.unserved_since_s
-            if since_s is not None and now_s - since_s >= self._limit_s:
+            if since_s is not None and now_s >= since_s + self._limit_s:  # rounded as the timer
                 late.append(request)
             else:
                 self.note(request)

@@ -20,6 +20,9 @@ class VariableState(Enum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
+    # By identity, since each call looks states up many times.
+    __hash__ = object.__hash__
+
 
 _SETTLED = frozenset({VariableState.READY, VariableState.FAILED, VariableState.CANCELLED})
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from parrot_backend.core.chat import NO_CHAT, ChatOptions
 from parrot_backend.core.criteria import Objective
+from parrot_backend.core.discovery.beginnings import Beginnings
 from parrot_backend.core.events import (
     EngineInfo,
     EngineReported,
@@ -36,7 +37,7 @@ class EngineRequest:
         tenant: Whose request it is, for fairness.
         remaining: Longest path from here to a node nobody reads, in nodes.
         prefixes: Boundaries of the prompt, one for each part that is not a role.
-        retain: Hashes of those that are to be kept once computed.
+        retain: Hashes of those, and of ``beginnings``, that are to be kept once computed.
         after: This request waits for the output of that running attempt, which goes into part
             ``gap`` and has at most ``max_gap_tokens``. The engine goes on with it by itself and
             says so in ``RequestFinished.spliced``; if it cannot, nothing is heard of it.
@@ -48,6 +49,8 @@ class EngineRequest:
             ``RequestFinished`` alone. An engine that is silent meanwhile still gives signs of life
             (an empty ``EngineReported``) as long as it makes progress, and says how long it
             generated (``RequestUsage.decode_s``).
+        beginnings: Beginnings of the prompt that end inside of a part; only of use to an engine
+            that keeps prefixes. What follows one must not change which tokens count towards it.
     """
 
     attempt: AttemptId
@@ -67,6 +70,7 @@ class EngineRequest:
     fill_parts: int | None = None
     chat: ChatOptions = NO_CHAT
     quiet: bool = False
+    beginnings: Beginnings = ()
 
 
 @dataclass(frozen=True, slots=True)

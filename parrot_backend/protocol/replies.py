@@ -84,6 +84,8 @@ class FoundView(WireModel):
         repeated_chars: Those that stood in earlier prompts, or are of no certain value.
         fresh_chars: The others.
         expected_tokens: What hardly any output of its kind exceeds, if that is known.
+        kept_tokens: So many tokens of its prompt (estimated) engines are asked to keep, because
+            calls to come are expected to begin with them.
     """
 
     reads: tuple[str, ...]
@@ -94,6 +96,7 @@ class FoundView(WireModel):
     repeated_chars: int
     fresh_chars: int
     expected_tokens: int | None = None
+    kept_tokens: int = 0
 
 
 class NodeView(WireModel):

@@ -21,6 +21,7 @@ from parrot_backend.core.config import (
     CostConfig,
     DiscoveryConfig,
     EarlyFillConfig,
+    LengthConfig,
     OptimiserConfig,
     OrderingName,
     PlacementName,
@@ -33,6 +34,7 @@ _PREFIX = "PARROT_"
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Settings(BaseSettings):
@@ -70,6 +72,10 @@ class ServerSettings(_Settings):
         discovery: What calls of OpenAI's API read is found in their texts, and a chat that goes on
             with another is put beside it.
         discovery_learns: Runs are compared with earlier ones of their application.
+        learn_lengths: Lengths of outputs are learnt for each kind of call; memory is reserved, and
+            calls are ordered, by what they tell.
+        fair: Tenants that wait for service of the same class get equal shares of it.
+        tenant_weights: Shares of tenants that are to get other ones; 1 is anybody's.
         openai_session_ttl_s: An idle session of such calls is forgotten after this.
         engine_stall_s: An engine with work that says nothing for so long is restarted.
         no_engine_s: How long a call waits when no engine can serve it at all.
@@ -102,6 +108,9 @@ class ServerSettings(_Settings):
     splice: bool = True
     discovery: bool = True
     discovery_learns: bool = True
+    learn_lengths: bool = True
+    fair: bool = True
+    tenant_weights: dict[str, Share] = Field(default_factory=dict)
     openai_session_ttl_s: Seconds = 300.0
     max_attempts: Count = 3
     session_ttl_s: Seconds = 600.0
@@ -124,6 +133,8 @@ class ServerSettings(_Settings):
             scheduler=SchedulerConfig(
                 placement=self.placement,
                 ordering=self.ordering,
+                fair=self.fair,
+                tenant_weights=self.tenant_weights,
                 admission=self.admission,
                 cost=CostConfig(
                     latency_tpot_s=self.latency_tpot_s, splits_groups=self.split_groups
@@ -138,6 +149,7 @@ class ServerSettings(_Settings):
             retain_prefixes=self.retain_prefixes,
             splice=self.splice,
             discovery=DiscoveryConfig(is_on=self.discovery, learns=self.discovery_learns),
+            lengths=LengthConfig(is_on=self.learn_lengths),
             max_nodes_per_session=self.max_graph_nodes,
             max_unfinished_calls=self.max_concurrent_calls,
             max_attempts=self.max_attempts,

@@ -24,6 +24,7 @@ def engine_request(command: StartRequest) -> EngineRequest:
         tenant=command.tenant,
         remaining=command.remaining,
         prefixes=command.prefixes,
+        beginnings=command.beginnings,
         retain=command.retain,
         chat=command.chat,
         quiet=command.quiet,

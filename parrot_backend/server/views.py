@@ -15,6 +15,7 @@ from parrot_backend.core.engine_state import EngineState
 from parrot_backend.core.events import EngineInfo, RequestUsage
 from parrot_backend.core.ids import name_of
 from parrot_backend.core.nodes import Node, Request
+from parrot_backend.core.output_forecast import OutputForecast
 from parrot_backend.core.pruning import PRUNED
 from parrot_backend.core.session import Session
 from parrot_backend.core.variable import Variable
@@ -102,7 +103,7 @@ def node_to_view(node: Node, output: Variable, opened_s: float) -> wire.NodeView
             "first_token_s": since_opening(node.first_token_s),
             "engine_s": None if node.usage is None else node.usage.engine_s,
             "usage": _usage(node.usage),
-            "found": None if node.found is None else _found(node.found),
+            "found": None if node.found is None else _found(node.found, node.forecast),
         }
     )
 
@@ -111,7 +112,7 @@ def _is_pruned(output: Variable) -> bool:
     return output.failure is not None and output.failure.code == PRUNED
 
 
-def _found(found: Found) -> wire.FoundView:
+def _found(found: Found, forecast: OutputForecast | None) -> wire.FoundView:
     return wire.FoundView(
         reads=tuple(map(name_of, found.reads)),
         stage=found.stage,
@@ -120,7 +121,8 @@ def _found(found: Found) -> wire.FoundView:
         value_chars=found.value_chars,
         repeated_chars=found.repeated_chars,
         fresh_chars=found.fresh_chars,
-        expected_tokens=found.expected_tokens,
+        expected_tokens=None if forecast is None else forecast.high_tokens,
+        kept_tokens=found.kept_tokens,
     )
 
 

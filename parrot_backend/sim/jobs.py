@@ -71,17 +71,26 @@ class LiveCall:
     """One call that the server knows and that has not ended.
 
     Attributes:
+        node: Its id in the core.
+        spec: What its program says of it.
         ready_s: When it was first ready.
         placed_s: When the present attempt began, like all that follows.
     """
 
     job: Job
     position: int
+    node: NodeId = field(init=False)
+    spec: ProgramCall = field(init=False)
     ready_s: float | None = None
     placed_s: float = 0.0
     prompt_tokens: int = 0
     attempts: int = 0
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        job = self.job
+        self.node = NodeId(f"{job.session.id}.{job.name(self.position)}#0")
+        self.spec = job.program.calls[self.position]
 
     def begin(self, command: StartRequest, now_s: float) -> None:
         """Take in that an attempt begins."""
@@ -89,11 +98,6 @@ class LiveCall:
         self.prompt_tokens = command.prefixes[-1].tokens
         self.attempts += 1
         self.reason = command.reason
-
-    @property
-    def spec(self) -> ProgramCall:
-        """What the program says of it."""
-        return self.job.program.calls[self.position]
 
 
 class JobBook:

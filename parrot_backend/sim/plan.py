@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from parrot_backend.sim.program import Constant, Output, Program, ProgramCall
+from parrot_backend.sim.program import Output, Program, ProgramCall
 
 
 class ProgramError(ValueError):
@@ -51,22 +51,24 @@ def plan_of(program: Program) -> Plan:
     continued = set[int]()
     for number, call in enumerate(program.calls):
         _check_call(call)
-        try:
-            needed = tuple(dict.fromkeys(position[name] for name in (*call.reads, *call.after)))
-        except KeyError as exc:
-            raise ProgramError(f"{call.name!r} needs {exc.args[0]!r}, no earlier call") from None
-        for other in needed:
-            readers[other].append(number)
+        needed: dict[int, None] = {}
         for place, piece in enumerate(call.prompt):
             if isinstance(piece, Output):
-                maker = position[piece.call]
+                maker = _earlier(position, call, piece.call)
+                needed[maker] = None
                 before = program.calls[maker].prompt
                 if len(before) == place and call.prompt[:place] == before:
                     continued.add(maker)
+            elif piece.tokens < 1:
+                raise ProgramError(f"{call.name!r} has a text of {piece.tokens} tokens")
+        for name in call.after:
+            needed[_earlier(position, call, name)] = None
+        for other in needed:
+            readers[other].append(number)
         if call.name in position:
             raise ProgramError(f"two calls are named {call.name!r}")
         position[call.name] = number
-        needs.append(needed)
+        needs.append(tuple(needed))
         readers.append([])
     return Plan(
         position,
@@ -85,16 +87,21 @@ def _check_call(call: ProgramCall) -> None:
         raise ProgramError(f"{call.name!r} makes no token")
     if not call.think_s >= 0.0:
         raise ProgramError(f"{call.name!r} waits for {call.think_s} s")
-    for piece in call.prompt:
-        if isinstance(piece, Constant) and piece.tokens < 1:
-            raise ProgramError(f"{call.name!r} has a text of {piece.tokens} tokens")
+
+
+def _earlier(position: dict[str, int], call: ProgramCall, name: str) -> int:
+    found = position.get(name)
+    if found is None:
+        raise ProgramError(f"{call.name!r} needs {name!r}, no earlier call")
+    return found
 
 
 def _wanted(program: Program, position: dict[str, int]) -> tuple[int, ...]:
-    names = [name for name, _ in program.wanted]
-    unknown = [name for name in names if name not in position]
-    if unknown:
-        raise ProgramError(f"no call is named {unknown[0]!r}, but it is wanted")
-    if not names or len(set(names)) < len(names):
+    found: dict[int, None] = {}
+    for name, _ in program.wanted:
+        if name not in position:
+            raise ProgramError(f"no call is named {name!r}, but it is wanted")
+        found[position[name]] = None
+    if not found or len(found) < len(program.wanted):
         raise ProgramError("it wants nothing, or something twice")
-    return tuple(position[name] for name in names)
+    return tuple(found)

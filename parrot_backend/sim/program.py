@@ -67,8 +67,8 @@ class Program:
     Attributes:
         app: Name of the application; lengths are learnt per application and stage.
         calls: In an order in which every call comes after what it reads.
-        wanted: Calls whose outputs the user gets, and what is asked for each. A job has ended when
-            all of them are there.
+        wanted: Calls whose outputs the user gets, and what is asked for each; deadlines count from
+            when the server has the submit. A job has ended when all of them are there.
         tenant: Who it belongs to; prefixes are shared within a tenant.
     """
 

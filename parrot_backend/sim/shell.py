@@ -113,13 +113,12 @@ class SimShell:
             ParrotError: The core rejected it; nothing has changed.
         """
         for call in calls:
-            node = _node_id(call)
-            self._calls[node] = call
-            call.job.nodes.append(node)
+            self._calls[call.node] = call
+            call.job.nodes.append(call.node)
         try:
             self.dispatch(event)
         except BaseException:
-            self.forget([_node_id(call) for call in calls])
+            self.forget([call.node for call in calls])
             raise
 
     def forget(self, nodes: Sequence[NodeId]) -> None:
@@ -177,8 +176,6 @@ class SimShell:
         spec, job = call.spec, call.job
         tokens = made_tokens(spec)
         text = output_text(job.number, spec.name, tokens)
-        node = _node_id(call)
-        self._calls.pop(node, None)
         if call.position in job.plan.continued:
             self._name_continuation(engine, call, event.attempt, text)
         self._sink.call(call_record(engine, call, event, tokens))
@@ -195,7 +192,7 @@ class SimShell:
     ) -> None:
         """Let prompts that begin with a call's prompt and output find them on its engine."""
         session = self._coordinator.sessions.get(call.job.session.id)
-        request = None if session is None else session.graph.nodes[_node_id(call)]
+        request = None if session is None else session.graph.nodes[call.node]
         if not isinstance(request, Request):
             return  # the session ended at this very instant
         parts = (*request.parts, PromptPart(PartKind.VALUE, text))
@@ -258,10 +255,6 @@ class SimShell:
             # Live engines say now and then that they work; here it is enough to say it in time.
             self.dispatch(EngineReported(timer.engine))
         self.dispatch(TimerFired(timer))
-
-
-def _node_id(call: LiveCall) -> NodeId:
-    return NodeId(f"{call.job.session.id}.{call.job.name(call.position)}#0")
 
 
 def _nobody(answer: AnswerWaiter) -> None:

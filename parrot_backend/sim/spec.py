@@ -103,7 +103,7 @@ class Fault:
         time_s: When.
         engine: Position among the engines.
         kind: It is lost with all it runs and holds, joins again, or is slower by a factor from now.
-        factor: Of all its step times; for ``slow``.
+        factor: Of all its step times; for ``slow``. Infinity hangs it, until it is given up.
     """
 
     time_s: float

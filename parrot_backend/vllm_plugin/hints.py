@@ -15,11 +15,13 @@ from typing import NamedTuple, TypeVar
 
 from parrot_backend.core.request_class import RequestClass as RequestClass
 
+#: A request with more boundaries is taken for one without any.
+MAX_PREFIXES = 1024
+
 _V = TypeVar("_V")
 
 # An attempt's name holds the names of its session and its call.
 _MAX_TEXT_CHARS = 1024
-_MAX_PREFIXES = 1024
 _MAX_SHOWN_CHARS = 80
 _MAX_JSON_CHARS = 2**16
 _MAX_UNKNOWN_REPORTED = 8
@@ -241,8 +243,8 @@ def _count(value: object) -> int:
 
 
 def _sequence(value: object) -> list[object] | tuple[object, ...]:
-    if not isinstance(value, list | tuple) or len(value) > _MAX_PREFIXES:
-        raise _MalformedError(f"a list of at most {_MAX_PREFIXES} entries", value)
+    if not isinstance(value, list | tuple) or len(value) > MAX_PREFIXES:
+        raise _MalformedError(f"a list of at most {MAX_PREFIXES} entries", value)
     return value
 
 

@@ -6,16 +6,43 @@ from scripts.benchmark_tables.markdown import Row, spread, table
 
 
 def scheduler_table(rows: list[Row]) -> str:
-    """Return the scheduler benchmark."""
-    columns = ("placement", "engines", "waiting", "decision_p50_us", "decision_p99_us")
-    header = ("placement", "engines", "waiting", "decision p50", "p99", "decisions/s")
+    """Return what a decision and a call cost the core."""
+    columns = ("placement", "full_by", "engines", "waiting")
+    times = ("decision_p50_us", "decision_p99_us", "submit_p50_us", "call_mean_us")
+    header = ("placement", "full by", "engines", "waiting", "decision p50", "p99", "submit p50")
     return table(
-        header,
+        (*header, "call, mean", "decisions/s"),
         (
             (
-                *(row[c] for c in columns[:3]),
-                *(f"{float(row[c]):.0f} us" for c in columns[3:]),
+                *(row[c] for c in columns),
+                *(f"{float(row[c]):.0f} us" for c in times),
                 f"{float(row['decisions_per_s']):.0f}",
+            )
+            for row in rows
+        ),
+    )
+
+
+def prefix_index_table(rows: list[Row]) -> str:
+    """Return memory and speed of the index of cached prefixes."""
+    units = {
+        "bytes_per_entry": ("{:.0f} bytes", 1),
+        "lookup_us": ("{:.1f} us", 1),
+        "requests_per_s": ("{:.0f} requests/s", 1),
+        "blocks_per_s": ("{:.0f} blocks/s", 1),
+        "hit_share": ("{:.1f} % cached", 100),
+        "growth": ("{:.2f} x", 1),
+    }
+    return table(
+        ("what", "case", "engines", "found"),
+        (
+            (
+                *(row[c] for c in ("what", "case", "engines")),
+                ", ".join(
+                    text.format(factor * float(row[name]))
+                    for name, (text, factor) in units.items()
+                    if row[name]
+                ),
             )
             for row in rows
         ),

@@ -13,9 +13,10 @@ import pytest
 
 from parrot_backend.core.chat import ResponseFormat
 from parrot_backend.core.criteria import UNANNOTATED, Objective, ObjectiveClass
+from parrot_backend.core.discovery.beginnings import Beginning
 from parrot_backend.core.events import TokensGenerated
 from parrot_backend.core.ids import AttemptId
-from parrot_backend.core.prefix import prefix_chain
+from parrot_backend.core.prefix import PrefixBoundary, prefix_chain
 from parrot_backend.engines.base import Engine
 from tests.contract.chat_contract import ChatContract
 from tests.contract.driver import (
@@ -272,6 +273,22 @@ class EngineContract(ChatContract):
         assert kept.finished.text == again.finished.text == alone.finished.text
         if not driver.info.keeps_prefixes:
             assert driver.engine.load().pinned_tokens == 0
+
+    async def test_keeping_a_beginning_inside_of_a_part_changes_no_text(self, driver: EngineDriver):
+        prompt = (role("user"), constant("keep this " * 100 + "and answer"))
+        alone = await driver.run(prompt, ignore_eos=True)
+        places = (0, 4, 500, len(prompt[1].text))
+        inside = tuple(Beginning(PrefixBoundary(b"%d" % at, at), 1, at) for at in places)
+        hints = {
+            "prefixes": prefix_chain("seed", prompt, 0.25),
+            "beginnings": inside,
+            "retain": (b"500", b"4"),
+        }
+        kept = await driver.run(prompt, hints=hints, ignore_eos=True)
+        driver.engine.release((b"500",))
+        again = await driver.run(prompt, hints=hints, ignore_eos=True)
+        driver.engine.release((b"4", b"500"))
+        assert kept.finished.text == again.finished.text == alone.finished.text
 
     async def test_keys_that_nobody_knows_are_ignored(self, driver: EngineDriver):
         driver.engine.retain(b"unknown", None)

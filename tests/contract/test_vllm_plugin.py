@@ -15,9 +15,10 @@ import pytest
 import pytest_asyncio
 
 from parrot_backend.core.criteria import UNANNOTATED, Objective, ObjectiveClass
+from parrot_backend.core.discovery.beginnings import Beginning
 from parrot_backend.core.events import EngineReported, RequestFinished
 from parrot_backend.core.ids import TaskGroupId
-from parrot_backend.core.prefix import PrefixChain, prefix_chain
+from parrot_backend.core.prefix import PrefixBoundary, PrefixChain, prefix_chain
 from parrot_backend.core.prompt import PartKind, PromptPart
 from parrot_backend.core.sampling import Sampling
 from parrot_backend.engines.vllm import VllmEngine
@@ -340,6 +341,24 @@ class TestPins:
         await junk(driver)
         assert await cached(driver, kept) == blocks(ends(driver, kept)[0])
         assert await cached(driver, lost) == 0
+
+    async def test_a_beginning_inside_of_a_part_outlives_junk(self, driver: EngineDriver):
+        text = document().text
+        one, other = (constant(f"{text}{end}") for end in ("Do the one.", "Leave the other."))
+        encoder = engine_of(driver)._encoder
+        assert encoder is not None
+        (settled,) = encoder.encode_with_cuts((one,), [(0, len(text))]).settled
+        assert settled > ends(driver, constant(text))[0] - 5
+        inside = Beginning(PrefixBoundary(b"inside", 99), 0, len(text))
+        hints = {"prefixes": chain(one), "beginnings": (inside,), "retain": (b"inside",)}
+        await driver.run((one,), max_tokens=1, hints=hints)
+        await until_state(driver, pinned_tokens=blocks(settled))
+        await driver.run("a step", max_tokens=1)
+        await driver.told(lambda reports: summed(reports).get(b"inside") == blocks(settled))
+        await junk(driver)
+        assert await cached(driver, other) == blocks(settled)
+        driver.engine.release([b"inside"])
+        await until_state(driver, pinned_tokens=0)
 
     async def test_what_is_released_goes(self, driver: EngineDriver):
         text = document()

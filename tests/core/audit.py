@@ -52,6 +52,7 @@ from parrot_backend.core.splicing import Splicing
 from parrot_backend.core.transforms import TransformError, apply_transforms
 from parrot_backend.core.variable import Variable, VariableState
 from tests.core.declared import Declared
+from tests.core.outlook_audit import check_outlook
 from tests.helpers.core_driver import (
     Behaviour,
     CoreDriver,
@@ -123,6 +124,7 @@ class Audit:
         check_counts(core)
         for session in core.sessions:
             check_graph(session, driver.config.max_nodes_per_session)
+            check_outlook(session)
         for node in nodes_of(core):
             check_node(core, node, driver)
         for variable in variables_of(core):
@@ -231,6 +233,7 @@ class Audit:
                 for boundary in of_node.chain
                 if boundary.tokens >= driver.config.prefix_index.min_tokens
             )
+        counts.update(foresight.anticipation.wanted())
         if not driver.config.retain_prefixes:
             counts.clear()
         assert len(foresight.retention) == len(counts)

@@ -19,6 +19,7 @@ from parrot_backend.core.config import (
     CoreConfig,
     EarlyFillConfig,
     OptimiserConfig,
+    OrderingName,
     PlacementName,
     SchedulerConfig,
 )
@@ -118,6 +119,12 @@ TRANSFORMS: tuple[tuple[Transform, ...], ...] = (
 #: Past each of the core's limits now and then: on age, on silence, on idle sessions.
 WAITS_S = (0.5, 1.0, 1.0, 5.0, 5.0, 31.0, 31.0, 125.0, 601.0)
 STEP_TIME = StepTimeModel(0.01, 1e-5, 1e-4, 1e-8, 1e-9, num_samples=9, error=0.1)
+ORDERINGS: tuple[OrderingName | None, ...] = (
+    None,
+    "critical_path",
+    "shortest_job",
+    "attained_service",
+)
 PLACEMENTS: tuple[PlacementName, ...] = tuple(name for blind in BLIND for name in ("paper", blind))
 
 
@@ -135,6 +142,8 @@ class Chaos:
     ) -> None:
         scheduler = SchedulerConfig(
             placement=PLACEMENTS[seed % len(PLACEMENTS)],
+            ordering=ORDERINGS[seed // 3 % len(ORDERINGS)],
+            fair=seed % 6 != 5,
             max_backfill=(8, 0, 2)[seed % 3],
         )
         config = CoreConfig(

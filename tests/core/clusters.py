@@ -8,8 +8,11 @@ from parrot_backend.core.engine_state import EngineState
 from parrot_backend.core.ids import AttemptId, EngineId
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.prefix import PrefixChain, PrefixIndex, PrefixIndexConfig
+from parrot_backend.core.scheduling.engine_index import EngineIndex
+from parrot_backend.core.scheduling.free_engines import FreeEngines
+from parrot_backend.core.scheduling.orders import topological_order
 from parrot_backend.core.scheduling.placement import ClusterView, Placement
-from parrot_backend.core.scheduling.queue import WaitingQueue, topological_order
+from parrot_backend.core.scheduling.queue import WaitingQueue
 from tests.helpers.builders import make_engine_state
 
 LATENCY_LOAD, THROUGHPUT_LOAD = True, False
@@ -48,11 +51,12 @@ def make_view(
     for request in queued:
         queue.add(request)
     prefixes = PrefixIndex(PrefixIndexConfig())
-    for engine in engines:
+    for position, engine in enumerate(engines):
+        engine.order = position
         prefixes.add_engine(engine.id)
     for name, chain in (held or {}).items():
         prefixes.record(EngineId(name), chain)
-    free = [engine for engine in engines if engine.has_slot]
+    free = FreeEngines(EngineIndex(engines))
     return ClusterView(engines, free, queue, prefixes, max_shared, now_s)
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parrot_backend.core.commands import StartRequest
 from parrot_backend.core.config import CoreConfig, DiscoveryConfig, SchedulerConfig
 from parrot_backend.core.coordinator import Coordinator
 from parrot_backend.core.criteria import Criteria, CriteriaKind, Objective, ObjectiveClass
@@ -21,7 +22,7 @@ from parrot_backend.core.prompt import Role, Text
 from tests.core.hypothesis_settings import examples
 from tests.helpers.agent_traffic import TrafficCall, metagpt_calls
 from tests.helpers.builders import SESSION, make_engine, make_submission, var, write
-from tests.helpers.core_driver import CoreDriver, started
+from tests.helpers.core_driver import CoreDriver, of_type, started
 
 _UNSTATED = Criteria(CriteriaKind.UNSTATED)
 _RUN = SESSION
@@ -221,9 +222,9 @@ def test_siblings_share_the_beginning_of_a_message_and_are_placed_together() -> 
 
     made = [ask(driver, f"part{n}", [system, f"The plan: {plan}\nDo part {n}."]) for n in range(4)]
 
-    assert [len({b.hash for b in r.beginnings}) for r in made] == [len(r.beginnings) for r in made]
-    common = set.intersection(*({b.hash for b in r.beginnings} for r in made))
-    longest = max(b.tokens for r in made for b in r.beginnings if b.hash in common)
+    inside = [{beginning.boundary for beginning in r.beginnings} for r in made]
+    assert [len({b.hash for b in one}) for one in inside] == [len(r.beginnings) for r in made]
+    longest = max(boundary.tokens for boundary in set.intersection(*inside))
     assert longest > 0.9 * made[0].prompt_tokens
     assert len({r.engine for r in made}) == 1
     assert "holds a prefix" in (made[3].reason or "")
@@ -241,18 +242,22 @@ def test_of_many_beginnings_the_longest_are_kept() -> None:
     assert joined.found is not None
     assert len(joined.found.reads) == 40
     assert len(joined.beginnings) == 32
-    assert joined.beginnings[-1].tokens > 0.9 * joined.prompt_tokens
+    assert joined.beginnings[-1].boundary.tokens > 0.9 * joined.prompt_tokens
 
 
-def test_beginnings_are_told_to_no_engine() -> None:
+def test_engines_are_told_beginnings_beside_the_boundaries() -> None:
     driver = CoreDriver(_BIG)
     play(driver, list(metagpt_calls(2)))
 
-    for _, _, commands in driver.history:
-        for command in commands:
-            own = getattr(command, "prefixes", ())
-            made = {b for r in requests(driver).values() for b in r.beginnings}
-            assert not made & set(own)
+    starts = of_type((c for _, _, commands in driver.history for c in commands), StartRequest)
+    assert any(start.beginnings for start in starts)
+    for start in starts:
+        request = requests(driver)[name_of(start.node).partition("#")[0]]
+        assert start.beginnings == request.beginnings
+        inside = {beginning.boundary.hash for beginning in start.beginnings}
+        assert inside.isdisjoint(boundary.hash for boundary in start.prefixes)
+        for beginning in start.beginnings:
+            assert 0 < beginning.offset <= len(start.parts[beginning.part].text)
 
 
 def test_outputs_are_reserved_as_long_as_those_of_their_kind_were() -> None:

@@ -29,9 +29,9 @@ def test_of_many_beginnings_the_longest_are_told() -> None:
     last = ask(driver, "last", ["You sum up.", " and ".join(values)])
 
     assert len(last.beginnings) == 32
-    lengths = [boundary.tokens for boundary in last.beginnings]
+    lengths = [beginning.boundary.tokens for beginning in last.beginnings]
     assert lengths == sorted(lengths)
-    assert lengths[-1] == last.prefixes[-1].tokens
+    assert lengths[-1] > 0.95 * last.prefixes[-1].tokens
 
 
 def test_choices_of_one_prompt_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from parrot_backend.core.deduction import deduce_objectives
 from parrot_backend.core.events import NodeSpec
 from parrot_backend.core.graph import SessionGraph
 from parrot_backend.core.ids import NodeId
+from parrot_backend.core.nodes import NodeState
 from tests.helpers.builders import (
     LATENCY,
     THROUGHPUT,
@@ -437,3 +438,22 @@ def test_time_per_token_holds_for_one_output_of_a_call() -> None:
 def test_members_of_a_group_have_targets_of_their_own() -> None:
     graph = make_graph(*make_steps("a", "b", "c: a b"))
     assert tpots(graph, {"a": SLOW, "c": LATENCY}) == {"a": 0.1, "b": None, "c": None}
+
+
+@pytest.mark.parametrize("deadline_s", [None, 5.0])
+@pytest.mark.parametrize("tpot_s", [None, 0.1])
+@pytest.mark.parametrize("kind", CriteriaKind)
+def test_a_call_that_comes_alone_has_the_objective_it_has_beside_others(
+    kind: CriteriaKind, tpot_s: float | None, deadline_s: float | None
+) -> None:
+    alone, beside = make_graph(make_step("a")), make_graph(make_step("a"), make_step("b"))
+    wishes = {var("a"): Criteria(kind, deadline_s=deadline_s, tpot_s=tpot_s)}
+    assert deduce_objectives(alone, wishes) == deduce_objectives(beside, wishes)
+    assert deduce_objectives(alone, {}) == {}
+
+
+def test_a_call_that_came_alone_and_has_ended_has_no_objective() -> None:
+    graph = make_graph(make_step("a"))
+    for node in graph.nodes.values():
+        node.state = NodeState.FINISHED
+    assert deduce_objectives(graph, {var("a"): Criteria(CriteriaKind.LATENCY)}) == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from parrot_backend.core.nodes import Request
 from parrot_backend.core.prefix import PrefixIndexConfig
 from parrot_backend.core.scheduling.baseline_config import BaselineConfig
 from parrot_backend.core.scheduling.cache_aware import CacheAwarePlacement, PromptTrees
+from parrot_backend.core.scheduling.engine_index import EngineIndex
+from parrot_backend.core.scheduling.free_engines import FreeEngines
 from parrot_backend.core.scheduling.kv_exact import ActivePrompts, KvExactPlacement
 from parrot_backend.core.scheduling.power_of_two import PowerOfTwoPlacement
 from parrot_backend.core.scheduling.round_robin import RoundRobinPlacement, Turns
@@ -214,8 +217,8 @@ def test_balance_counts_engines_without_room_but_not_those_of_other_models() -> 
     asked = request(prefixes=P, model="m")
     assert placed(policy.place(asked, make_view(engine("a"), b, full))) == {"r": "a"}
     view = make_view(engine("a", 1), b, full, other)
-    served = [each for each in view.free if each.serves("m")]
-    view = type(view)(view.engines, served, view.queue, view.prefixes, view.max_shared)
+    served = FreeEngines(EngineIndex(each for each in view.free if each.serves("m")))
+    view = replace(view, free=served)
     assert placed(policy.place(asked, view)) == {"r": "b"}
 
 

@@ -451,3 +451,72 @@ def test_index_holds_what_was_recorded_or_reported_since_it_was_lost(
     assert found == expected
     assert all(index.engines_holding(key) == (A,) for key in expected)
     assert index.engines_holding(b"p") == (B,)
+
+
+# --- many engines ------------------------------------------------------------------------------
+
+
+def test_holders_are_in_order_of_record_until_they_let_go() -> None:
+    index, (p,) = (
+        make_index(
+            engines=(
+                A,
+                B,
+                C,
+            )
+        ),
+        make_chain(("p", 40)),
+    )
+    for engine in (B, A, C, A):
+        index.record(engine, (p,))
+    assert tuple(index.holders_of(p.hash)) == (B, A, C)
+    for engine, left in ((A, (B, C)), (B, (C,)), (C, ())):
+        index.report(engine, (), [p.hash])
+        assert tuple(index.holders_of(p.hash)) == left
+
+
+@pytest.mark.parametrize(
+    ("reported", "most"),
+    [({}, 40), ({A: 50}, 50), ({A: 30}, 40), ({B: 60}, 60), ({A: 45, B: 44}, 45)],
+)
+def test_no_engine_holds_more_of_a_prefix_than_the_bound(
+    reported: dict[EngineId, int], most: int
+) -> None:
+    index, (p,) = (
+        make_index(
+            engines=(
+                A,
+                B,
+                C,
+            )
+        ),
+        make_chain(("p", 40)),
+    )
+    for engine in (A, B):
+        index.record(engine, (p,))
+    for engine, tokens in reported.items():
+        index.report(engine, make_chain(("p", tokens)), ())
+    assert index.most_tokens(p) == most
+    assert max(index.resident_tokens(engine, (p,)) for engine in (A, B)) <= most
+
+
+def test_the_bound_of_a_prefix_nobody_holds_is_its_own_length() -> None:
+    (p,) = make_chain(("p", 40))
+    assert make_index(engines=(A,)).most_tokens(p) == 40
+
+
+def test_a_prefix_one_engine_reported_is_bounded_by_that() -> None:
+    index, (p,) = make_index(engines=(A,)), make_chain(("p", 40))
+    index.report(A, make_chain(("p", 70)), ())
+    assert index.most_tokens(p) == 70
+
+
+def test_what_changes_nothing_is_no_change() -> None:
+    index, chain = make_index(engines=(A,)), make_chain(("p", 40))
+    index.record(A, chain)
+    before = index.num_changes
+    index.record(A, chain)
+    index.report(A, (), [b"unknown"])
+    assert index.num_changes == before
+    index.report(A, chain, ())
+    assert index.num_changes > before

@@ -12,15 +12,15 @@ from parrot_backend.core.config import OrderingName, PlacementName, SchedulerCon
 from parrot_backend.core.criteria import Objective, ObjectiveClass
 from parrot_backend.core.ids import TaskGroupId
 from parrot_backend.core.nodes import Request
-from parrot_backend.core.scheduling.queue import (
+from parrot_backend.core.scheduling.orders import (
     OrderKey,
-    WaitingQueue,
     application_order,
     arrival_order,
     ordering_of,
     topological_order,
     urgency_order,
 )
+from parrot_backend.core.scheduling.queue import WaitingQueue
 from tests.core.audit import BLIND
 from tests.core.hypothesis_settings import examples
 from tests.helpers.builders import make_chain, make_objective, make_request

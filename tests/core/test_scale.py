@@ -18,7 +18,7 @@ from parrot_backend.core.graph import SessionGraph
 from parrot_backend.core.ids import SessionId
 from parrot_backend.core.variable import VariableState
 from parrot_backend.errors import RequestError
-from tests.core.steps import growth
+from tests.core.steps import count_steps, growth
 from tests.helpers.builders import (
     LATENCY,
     SESSION,
@@ -34,6 +34,9 @@ from tests.helpers.builders import (
 from tests.helpers.core_driver import CoreDriver, Outcome, Reply
 
 NEARLY_LINEAR = 2.6
+
+#: A logarithm, and what is done per event anyway.
+HARDLY = 1.15
 
 Action = Callable[[], object]
 
@@ -354,20 +357,73 @@ def cluster(number: int, *, max_requests: int) -> CoreDriver:
     return driver
 
 
-@pytest.mark.parametrize(
-    ("max_requests", "bound"),
-    # Engines without a slot are not looked at; of those without memory, each is looked at once.
-    [(4, 1.4), (100, NEARLY_LINEAR)],
-    ids=["slots run out", "memory runs out"],
-)
-def test_cost_of_one_decision_hardly_grows_with_the_engines(
-    max_requests: int, bound: float
-) -> None:
+@pytest.mark.parametrize("max_requests", [4, 100], ids=["slots run out", "memory runs out"])
+def test_cost_of_one_decision_hardly_grows_with_the_engines(max_requests: int) -> None:
     def prepare(number: int) -> Action:
         driver = cluster(number, max_requests=max_requests)
-        return lambda: driver.finish("v0", "v")
+        driver.finish("v0", "v")  # what is sorted is sorted once
+        return lambda: driver.finish("v1", "v")
 
-    assert growth(prepare, 32) < bound
+    assert growth(prepare, 32) < HARDLY
+
+
+def full_of_latency(num_engines: int, num_waiting: int) -> CoreDriver:
+    """Return a driver whose engines have slots and memory, but no latency capacity left."""
+    driver = CoreDriver(
+        *(
+            make_engine(f"e{i}", capacity_tokens=10**6, latency_capacity_tokens=4 * 116)
+            for i in range(num_engines)
+        )
+    )
+    names = [f"v{i}" for i in range(4 * num_engines + num_waiting)]
+    driver.submit(
+        *(make_step(name, prompt=f"{name:400}") for name in names),
+        wanted=[make_wanted(name, LATENCY) for name in names],
+    )
+    assert len(driver.running) == 4 * num_engines
+    return driver
+
+
+def one_more(driver: CoreDriver, name: str) -> Action:
+    """Return an action that submits one more call that waits for the latency capacity."""
+    session = SessionId(name)
+    step = make_step("v", prompt=f"{name:400}", session=session)
+    wanted = [make_wanted("v", LATENCY, session=session)]
+    submission = make_submission(step, session=session, wanted=wanted)
+    return lambda: driver.send(submission)
+
+
+def test_cost_of_a_submit_hardly_grows_with_full_engines() -> None:
+    def prepare(number: int) -> Action:
+        driver = full_of_latency(number, 8)
+        one_more(driver, "first")()
+        return one_more(driver, "second")
+
+    assert growth(prepare, 32) < HARDLY
+
+
+def test_cost_of_a_submit_does_not_grow_with_those_who_wait_for_the_latency_capacity() -> None:
+    def prepare(number: int) -> Action:
+        driver = full_of_latency(8, number)
+        one_more(driver, "first")()
+        return one_more(driver, "second")
+
+    assert growth(prepare, 70) < 1.1
+
+
+def test_nothing_is_looked_at_again_when_nothing_has_changed() -> None:
+    driver = full_of_latency(8, 70)
+    driver.get("v0", "w")
+    assert count_steps(lambda: driver.get("v0", "other")) < 100
+
+
+def test_cost_of_what_a_finished_call_lets_in_hardly_grows_with_full_engines() -> None:
+    def prepare(number: int) -> Action:
+        driver = full_of_latency(number, 70)
+        driver.finish("v0", "v")
+        return lambda: driver.finish("v1", "v")
+
+    assert growth(prepare, 32) < HARDLY
 
 
 # --- memory --------------------------------------------------------------------------------------

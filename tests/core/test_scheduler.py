@@ -467,3 +467,48 @@ def test_running_request_stays_booked_as_it_was_placed() -> None:
     release(scheduler, "r")
     engine = scheduler.engines[EngineId("a")]
     assert (engine.used_tokens, engine.latency_tokens) == (0, 0)
+
+
+# --- passes that are left out --------------------------------------------------------------------
+
+
+def full_of_latency() -> Scheduler:
+    """Return a scheduler whose engine has room, and 50 tokens left of its latency capacity."""
+    scheduler = make_scheduler("a")
+    schedule(scheduler, lat("running", 0, need_tokens=250))
+    return scheduler
+
+
+def test_what_an_engine_says_it_holds_may_let_a_blocked_request_in() -> None:
+    scheduler, chain = full_of_latency(), make_chain(("p", 60))
+    assert schedule(scheduler, lat("r", 1, need_tokens=100, prefixes=chain)) == {}
+    scheduler.prefixes.report(EngineId("a"), chain, ())
+    assert schedule(scheduler) == {"r": "a"}
+
+
+def test_what_was_placed_may_let_in_what_was_blocked_before() -> None:
+    scheduler, chain = full_of_latency(), make_chain(("p", 60))
+    blocked = lat("blocked", 1, need_tokens=100, prefixes=chain)
+    assert schedule(scheduler, blocked, free("free", 2, prefixes=chain)) == {"free": "a"}
+    assert schedule(scheduler) == {"blocked": "a"}
+
+
+def test_what_was_placed_counts_for_what_the_blocked_behind_it_wait_for() -> None:
+    scheduler = full_of_latency()
+    first, small, last = (lat(f"l{i}", i, need_tokens=n) for i, n in ((1, 100), (3, 55), (4, 100)))
+    # Beside the large one there is room for the small one, and none for the last.
+    large, tiny = free("large", 2, need_tokens=690), free("tiny", 5, need_tokens=20)
+    assert schedule(scheduler, first, large, small, last, tiny) == {"large": "a"}
+
+
+def test_a_change_of_what_a_blocked_request_is_for_may_let_it_in() -> None:
+    scheduler, request = full_of_latency(), lat("r", 1, need_tokens=100)
+    assert schedule(scheduler, request) == {}
+    scheduler.set_objective(request, UNBOUNDED)
+    assert schedule(scheduler) == {"r": "a"}
+
+
+def test_a_new_request_before_those_that_are_blocked_is_looked_at() -> None:
+    scheduler = full_of_latency()
+    assert schedule(scheduler, *(lat(f"l{i}", 10 + i, need_tokens=100) for i in range(70))) == {}
+    assert schedule(scheduler, lat("small", 1, need_tokens=40)) == {"small": "a"}

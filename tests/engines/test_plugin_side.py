@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from parrot_backend.core.criteria import UNANNOTATED, Objective, ObjectiveClass
+from parrot_backend.core.discovery.beginnings import Beginning
 from parrot_backend.core.events import EngineReported
 from parrot_backend.core.ids import AttemptId, EngineId, SessionId, TaskGroupId
 from parrot_backend.core.prefix import PrefixBoundary
@@ -26,6 +27,7 @@ ENGINE = EngineId("e")
 ROLE = PromptPart(PartKind.ROLE, "user")
 PARTS = (ROLE, PromptPart(PartKind.CONSTANT, "one"), PromptPart(PartKind.VALUE, "two"))
 CHAIN = (PrefixBoundary(b"\x01", 2), PrefixBoundary(b"\x02", 4))
+INSIDE = tuple(Beginning(PrefixBoundary(bytes([n]), n), 1, n) for n in (3, 4, 5))
 
 
 def request(**fields: Any) -> EngineRequest:
@@ -73,6 +75,31 @@ class TestHints:
     def test_a_staged_request_says_after_whom_and_where(self):
         hints = hints_of(request(after=OTHER, gap=1), [0, 5, 9])
         assert (hints["after"], hints["gap_at"]) == (OTHER, 5)
+
+    def test_beginnings_stand_among_the_boundaries(self):
+        given = request(prefixes=CHAIN, beginnings=INSIDE, retain=(b"\x04", b"\x05"))
+        hints = hints_of(given, [0, 5, 9], [3, 0, 7])
+        assert hints["prefixes"] == [["03", 3], ["01", 5], ["05", 7], ["02", 9]]
+        assert hints["prefix_group"] == "01"
+        assert hints["retain"] == ["05"]
+        assert parse_hints(hints, 0.0).problems == ()
+
+    def test_a_beginning_alone_is_no_prefix_group(self):
+        given = request(prefixes=CHAIN[:1], beginnings=INSIDE)
+        assert "prefix_group" not in hints_of(given, [0, 5, 9], [3, 4, 7])
+
+    @pytest.mark.parametrize(("num_parts", "num_inside"), [(1022, 2), (1023, 1), (1024, 0)])
+    def test_of_too_many_beginnings_the_longest_are_told(self, num_parts: int, num_inside: int):
+        parts = (PARTS[1],) * num_parts
+        chain = tuple(PrefixBoundary(b"%d" % number, number) for number in range(num_parts))
+        given = request(parts=parts, prefixes=chain, beginnings=INSIDE)
+        hints = hints_of(given, range(1, num_parts + 1), [3, 4, 7])
+        parsed, problems = parse_hints(hints, 0.0)
+        assert problems == ()
+        assert parsed is not None
+        assert len(parsed.prefixes) == num_parts + num_inside
+        told = [key for key in ("03", "04", "05") if key in {p.key for p in parsed.prefixes}]
+        assert told == ["03", "04", "05"][3 - num_inside :]
 
     @pytest.mark.parametrize("kind", list(ObjectiveClass))
     def test_the_plug_in_understands_all_of_them(self, kind: ObjectiveClass):

@@ -151,7 +151,7 @@ class _Encoder:
 
     least_tokens = staticmethod(PromptBounds(TINY).least_tokens)
 
-    def encode_with_ends(self, *_: Any) -> Any:
+    def encode_with_cuts(self, *_: Any) -> Any:
         raise AssertionError("tokenised")
 
 

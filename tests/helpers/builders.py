@@ -316,6 +316,7 @@ def make_request(
     remaining: int = 0,
     ready_s: float = 0.0,
     avoided: Iterable[str] = (),
+    tenant: str = "default",
 ) -> Request:
     """Return a ready request that needs ``need_tokens`` in all, prompt and output together."""
     return Request(
@@ -323,7 +324,7 @@ def make_request(
         inputs=(),
         output=VariableId(name),
         session=SESSION,
-        tenant="default",
+        tenant=tenant,
         model=model,
         segments=(),
         sampling=Sampling(max_tokens=max_tokens),

@@ -558,7 +558,10 @@ class CoreDriver:
 
     def _begin(self, start: StartRequest | FillPrefix) -> None:
         self._note_attempt(start)
-        assert set(start.retain) <= {boundary.hash for boundary in start.prefixes}
+        known = {boundary.hash for boundary in start.prefixes}
+        if isinstance(start, StartRequest):
+            known |= {beginning.boundary.hash for beginning in start.beginnings}
+        assert known.issuperset(start.retain)
         assert not start.retain or self.live_engines[start.engine].keeps_prefixes
         self.kept[start.engine].update(start.retain)
 

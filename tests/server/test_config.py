@@ -57,3 +57,25 @@ def test_the_core_gets_its_part():
 
     assert config.scheduler.placement == "fcfs"
     assert (config.max_nodes_per_session, config.engine_stall_s) == (7, 9.0)
+
+
+def test_shares_and_lengths_reach_the_core(monkeypatch: pytest.MonkeyPatch):
+    plain = load_settings({}).server.core_config()
+    assert (plain.scheduler.fair, plain.scheduler.tenant_weights) == (True, {})
+    assert plain.lengths.is_on
+
+    monkeypatch.setenv("PARROT_TENANT_WEIGHTS", '{"a": 2.5}')
+    flags = {"fair": False, "learn_lengths": False, "ordering": "shortest_job"}
+    config = load_settings(flags).server.core_config()
+
+    assert (config.scheduler.fair, config.scheduler.tenant_weights) == (False, {"a": 2.5})
+    assert config.scheduler.ordering == "shortest_job"
+    assert not config.lengths.is_on
+
+
+@pytest.mark.parametrize("weight", ["0", "-1", "NaN", "Infinity"])
+def test_a_share_is_a_number_above_nothing(monkeypatch: pytest.MonkeyPatch, weight: str):
+    monkeypatch.setenv("PARROT_TENANT_WEIGHTS", f'{{"a": {weight}}}')
+
+    with pytest.raises(ConfigError, match="PARROT_TENANT_WEIGHTS"):
+        load_settings({})

@@ -20,7 +20,8 @@ class Found:
         fresh_chars: Those that were not seen before.
         stages_to_come: How many stages are expected to follow.
         group: The calls of its stage, if a later one is expected to wait for all of them.
-        expected_tokens: What hardly any output of its kind exceeds; None if that is not known.
+        tokens_to_come: How many tokens those stages will generate one after the other.
+        kept_tokens: So many tokens of its prompt, estimated, are kept for calls to come.
     """
 
     reads: tuple[VariableId, ...]
@@ -31,4 +32,5 @@ class Found:
     fresh_chars: int = 0
     stages_to_come: int = 0
     group: TaskGroupId | None = None
-    expected_tokens: int | None = None
+    tokens_to_come: float = 0.0
+    kept_tokens: int = 0

@@ -1,4 +1,4 @@
-"""What runs of the same application have in common: stages, their widths, and output lengths.
+"""What runs of the same application have in common: stages and their widths.
 
 Of each finished run it is kept which stage followed which stages: all before it, the last two, and
 the last one. A running one is compared in the same order, so that a loop of three rounds is
@@ -7,7 +7,6 @@ told from one of four by a run that went the same way, and a new way by its last
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -36,7 +35,6 @@ _MANY_KINDS = ("many kinds",)
 _ENTRY_BYTES = 700
 _SAMPLE_BYTES = 200
 _KIND_BYTES = 80
-_LENGTH_BYTES = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +42,12 @@ class ShapeBookConfig:
     """Limits of what is learnt of all applications together.
 
     Attributes:
-        max_entries: Ways that runs went, and as many kinds of calls whose output lengths are known.
-        max_bytes: Memory that either of these may take.
+        max_entries: Ways that runs went.
+        max_bytes: Memory that they may take.
     """
 
     max_entries: int = 65_536
     max_bytes: int = 2**25
-
-
-class OutputLength(NamedTuple):
-    """How long outputs were.
-
-    Attributes:
-        high_tokens: Nine of ten were no longer.
-        num_seen: How many are known.
-    """
-
-    high_tokens: int
-    num_seen: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,37 +83,17 @@ class ShapeBook:
 
     def __init__(self, config: ShapeBookConfig | None = None) -> None:
         limits = config or ShapeBookConfig()
-        self._lengths: Memory[tuple[str, str], tuple[float, ...]] = Memory(
-            limits.max_entries, limits.max_bytes
-        )
         self._followers: Memory[_History, tuple[_Sample, ...]] = Memory(
             limits.max_entries, limits.max_bytes
         )
 
     def __len__(self) -> int:
-        return len(self._lengths) + len(self._followers)
+        return len(self._followers)
 
     @property
     def num_bytes(self) -> int:
         """How much memory it takes."""
-        return self._lengths.num_bytes + self._followers.num_bytes
-
-    def learn_length(
-        self, app: str, template: str, output_tokens: int, *, is_cut: bool = False
-    ) -> None:
-        """Take in how long the output of a call was; one that was cut would have been longer."""
-        key = (_digest(app), template)
-        length = math.inf if is_cut else output_tokens
-        samples = (*(self._lengths.use(key) or ()), length)[-_MAX_SAMPLES:]
-        self._lengths.put(key, samples, _ENTRY_BYTES + len(samples) * _LENGTH_BYTES)
-
-    def output_length(self, app: str, template: str) -> OutputLength | None:
-        """Return how long outputs of a template were; None if too many were cut to know."""
-        samples = self._lengths.use((_digest(app), template))
-        if not samples:
-            return None
-        high = sorted(samples)[len(samples) * 9 // 10]
-        return None if math.isinf(high) else OutputLength(int(high), len(samples))
+        return self._followers.num_bytes
 
     def learn_run(self, app: str, stages: Sequence[StageShape]) -> None:
         """Take in a finished run."""

@@ -10,6 +10,7 @@ from parrot_backend.core.engine_state import EngineState
 from parrot_backend.core.ids import EngineId
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.prefix import PrefixIndex
+from parrot_backend.core.scheduling.free_engines import FreeEngines
 from parrot_backend.core.scheduling.queue import WaitingQueue
 
 
@@ -27,7 +28,8 @@ class ClusterView:
 
     Attributes:
         engines: Live engines of all models.
-        free: Those that serve the model and have a free slot, in order of joining.
+        free: Those that serve the model, have a free slot and are not kept for others, in order of
+            joining; going through all of them costs as much as there are.
         queue: The ready requests for the model, the one to be placed among them.
         prefixes: Which engine holds which prefix.
         max_shared: How many requests that share a prefix are placed together at most.
@@ -35,22 +37,30 @@ class ClusterView:
     """
 
     engines: Collection[EngineState]
-    free: Sequence[EngineState]
+    free: FreeEngines
     queue: WaitingQueue
     prefixes: PrefixIndex
     max_shared: int
     now_s: float = 0.0
 
-    def candidates(self, requests: Sequence[Request]) -> Sequence[EngineState]:
-        """Filter: engines with a free slot that failed none of the requests before.
+    def avoided(self, requests: Sequence[Request]) -> Collection[EngineId]:
+        """Return the engines that any of the requests failed on before.
 
         A single request that failed on every engine there is may try them all again.
         """
+        if len(requests) == 1 and not requests[0].avoided:
+            return ()
         avoided = {engine for request in requests for engine in request.avoided}
-        if not avoided:
-            return self.free
+        if not avoided or len(requests) > 1:
+            return avoided
         model = requests[0].model
-        if len(requests) == 1 and all(e.id in avoided for e in self.engines if e.serves(model)):
+        is_hopeless = all(e.id in avoided for e in self.engines if e.serves(model))
+        return () if is_hopeless else avoided
+
+    def candidates(self, requests: Sequence[Request]) -> Sequence[EngineState]:
+        """Filter: engines with a free slot that failed none of the requests before."""
+        avoided = self.avoided(requests)
+        if not avoided:
             return self.free
         return [engine for engine in self.free if engine.id not in avoided]
 

@@ -2,131 +2,123 @@
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import islice
 from typing import TypeVar
 
-from parrot_backend.core.config import OrderingName, SchedulerConfig
 from parrot_backend.core.criteria import ObjectiveClass
 from parrot_backend.core.ids import NodeId, TaskGroupId
 from parrot_backend.core.nodes import Request
+from parrot_backend.core.scheduling.fairness import FairLineup
+from parrot_backend.core.scheduling.lineup import Lineup, SortedLineup
+from parrot_backend.core.scheduling.orders import (
+    Ordering,
+    OrderKey,
+    has_classes,
+    old_ordering_of,
+)
+from parrot_backend.core.scheduling.slack import SlackWatch
 
-OrderKey = tuple[float, ...]
 _Key = TypeVar("_Key")
 
 
-def application_order(request: Request) -> OrderKey:
-    """Class first, then the earliest deadline, the longest path still to go, and arrival."""
-    objective = request.objective
-    deadline_s = math.inf if objective.deadline_s is None else objective.deadline_s
-    return (objective.objective_class, deadline_s, -request.remaining, request.order)
-
-
-def urgency_order(request: Request) -> OrderKey:
-    """What somebody waits for, then what nobody does; of each the earliest deadline first.
-
-    Among equals in topological order, as in the paper: who began first ends first, so most
-    applications end earlier than they would if all went on side by side.
-    """
-    objective = request.objective
-    is_bulk = objective.objective_class is ObjectiveClass.THROUGHPUT
-    deadline_s = math.inf if objective.deadline_s is None else objective.deadline_s
-    return (is_bulk, deadline_s, *topological_order(request))
-
-
-def topological_order(request: Request) -> OrderKey:
-    """Applications in order of arrival, each in topological order (paper, Algorithm 1, line 1)."""
-    return (request.session_order, request.depth, request.order)
-
-
-def arrival_order(request: Request) -> OrderKey:
-    """First come, first served."""
-    return (request.order,)
-
-
-ORDERINGS: dict[OrderingName, Callable[[Request], OrderKey]] = {
-    "application": application_order,
-    "urgency": urgency_order,
-    "topological": topological_order,
-    "fcfs": arrival_order,
-}
-
-#: Order of what is old, where it is another: the bulk of work gets its turn there, too.
-_OLD_ORDERINGS: dict[Callable[[Request], OrderKey], Callable[[Request], OrderKey]] = {
-    urgency_order: topological_order
-}
-
-_OWN_ORDERING: dict[str, OrderingName] = {
-    "paper": "urgency",
-    "fcfs": "fcfs",
-    "round_robin": "fcfs",
-    "power_of_two": "fcfs",
-    "session_affinity": "fcfs",
-    "cache_aware": "fcfs",
-    "kv_exact": "fcfs",
-}
-
-
-def ordering_of(config: SchedulerConfig) -> Callable[[Request], OrderKey]:
-    """Return the configured order, or the one that belongs to the placement policy."""
-    name = config.ordering or _OWN_ORDERING.get(config.placement, "application")
-    return ORDERINGS[name]
-
-
 class WaitingQueue:
-    """Ready requests in serving order.
+    """Ready requests in serving order, the first one at position 0.
 
-    Insertion and removal cost a binary search and one move of pointers; the first request is at
-    position 0. What waited longer than ``max_wait_s`` goes before everything else.
+    What waited longer than ``max_wait_s`` goes before everything else; with several tenants, before
+    everything else of its tenant.
+
+    Args:
+        ordering: The order of what is not old.
+        max_wait_s: From when on a request is old.
+        min_prefix_tokens: Shorter prefixes are not worth sharing.
+        weights: Shares of tenants, where each is to get its share; None serves them as one.
     """
 
     def __init__(
-        self, ordering: Callable[[Request], OrderKey], max_wait_s: float, min_prefix_tokens: int
+        self,
+        ordering: Ordering,
+        max_wait_s: float,
+        min_prefix_tokens: int,
+        weights: Mapping[str, float] | None = None,
     ) -> None:
         self._ordering = ordering
+        self._old_ordering = old_ordering_of(ordering)
+        self._weights = weights
+        self._tenant: str | None = None
+        self._slack = SlackWatch()
         self._max_wait_s = max_wait_s
         self._min_prefix_tokens = min_prefix_tokens
-        self._sorted: list[tuple[OrderKey, NodeId]] = []
+        self._lineup: Lineup = SortedLineup()
         self._keys: dict[NodeId, OrderKey] = {}
+        # For ``num_alike``: others need more than anybody.
+        self._bounded_need: dict[NodeId, int] = {}
         self._requests: dict[NodeId, Request] = {}
-        # In order of becoming ready, until they are old; then they are in _sorted's front.
-        self._young: dict[NodeId, None] = {}
+        # In order of becoming ready, until they are old; then they are in front.
+        self._young = OrderedDict[NodeId, None]()  # a dict is slow to find its first key again
         self._groups: dict[TaskGroupId, dict[NodeId, None]] = {}
         self._prefixes: dict[bytes, dict[NodeId, None]] = {}
 
     def __len__(self) -> int:
-        return len(self._sorted)
+        return len(self._lineup)
 
     def __getitem__(self, position: int) -> Request:
-        return self._requests[self._sorted[position][1]]
+        return self._requests[self._lineup[position][1]]
 
     def key(self, position: int) -> OrderKey:
         """Return what the request at a position is ordered by."""
-        return self._sorted[position][0]
+        return self._lineup[position][0]
 
     def __iter__(self) -> Iterator[Request]:
-        for _, node_id in self._sorted:
+        for _, node_id in self._lineup:
             yield self._requests[node_id]
 
     def __contains__(self, request: Request) -> bool:
         return request.id in self._requests
 
+    def num_alike(self, position: int, most: int, need_tokens: int) -> int:
+        """Count the requests in a row that keep to the latency capacity as an earlier one does.
+
+        Args:
+            position: Where to begin.
+            most: Further ones are not counted.
+            need_tokens: The latency-sensitive, bounded requests that need no more are counted.
+        """
+        number = 0
+        for _, node_id in islice(self._lineup, position, position + most):
+            if self._bounded_need[node_id] > need_tokens:
+                break
+            number += 1
+        return number
+
+    def comes_behind(self, request: Request, key: OrderKey) -> bool:
+        """Tell whether a queued request is served behind all that have at most this key.
+
+        Where tenants share, nothing follows from keys.
+        """
+        return not self.has_shares and self._keys[request.id] > key
+
     def add(self, request: Request) -> None:
         """Put in a request that has just become ready."""
+        if request.tenant != self._tenant:
+            self._welcome(request.tenant)
+        self._slack.note(request)
         self._requests[request.id] = request
         self._young[request.id] = None
         self._insert(request, self._key(request, is_old=False))
         if request.objective.group is not None:
-            self._groups.setdefault(request.objective.group, {})[request.id] = None
+            _put(self._groups, request.objective.group, request.id)
         for boundary in request.sharing:
             if boundary.tokens >= self._min_prefix_tokens:
-                self._prefixes.setdefault(boundary.hash, {})[request.id] = None
+                _put(self._prefixes, boundary.hash, request.id)
 
     def remove(self, request: Request) -> None:
         """Take out a request; one that is not in the queue is a defect of ours."""
         self._extract(request)
-        del self._requests[request.id]
+        self._slack.forget(request)
+        del self._requests[request.id], self._bounded_need[request.id]
         self._young.pop(request.id, None)
         _discard(self._groups, request.objective.group, request.id)
         for boundary in request.sharing:
@@ -139,24 +131,60 @@ class WaitingQueue:
         _discard(self._groups, request.objective.group, request.id)
         self._extract(request)
         change()
+        self._slack.note(request)
         self._insert(request, self._key(request, is_old=is_old))
         if request.objective.group is not None:
-            self._groups.setdefault(request.objective.group, {})[request.id] = None
+            _put(self._groups, request.objective.group, request.id)
 
     def _key(self, request: Request, *, is_old: bool) -> OrderKey:
         if not is_old:
             return (1.0, *self._ordering(request))
-        return (0.0, *_OLD_ORDERINGS.get(self._ordering, self._ordering)(request))
+        return (0.0, *self._old_ordering(request))
 
-    def promote_old(self, now_s: float) -> None:
-        """Move what has waited for too long to the front, in the usual order among itself."""
+    def _welcome(self, tenant: str) -> None:
+        """Line up by tenants from the second one on."""
+        is_first = self._tenant is None
+        self._tenant = tenant
+        if self._weights is None or is_first or self.has_shares:
+            return
+        fair = FairLineup(self._weights, with_classes=has_classes(self._ordering))
+        for key, node_id in self._lineup:
+            fair.insert(key, self._requests[node_id])
+        self._lineup = fair
+
+    @property
+    def has_shares(self) -> bool:
+        """Tell whether several tenants share it."""
+        return isinstance(self._lineup, FairLineup)
+
+    def serve(self, request: Request, tokens: float) -> None:
+        """Take in that a request, which is about to be removed, gets so much service."""
+        self._lineup.serve(self._keys[request.id], request, tokens)
+
+    def settle(self, request: Request, tokens: float | None) -> None:
+        """Take in how much service a request had in the end; None if it did not come to that."""
+        self._lineup.settle(request, tokens)
+
+    def promote_old(self, now_s: float) -> bool:
+        """Move what has waited for too long to the front, and what is pressed by its deadline.
+
+        Returns:
+            Whether there was any.
+        """
+        has_promoted = False
+        for node_id in self._slack.pressed(now_s):
+            has_promoted = True
+            request = self._requests[node_id]
+            self.update(request, partial(setattr, request, "is_pressed", True))
         while self._young:
             request = self._requests[next(iter(self._young))]
             if request.ready_s is None or now_s - request.ready_s < self._max_wait_s:
-                return
+                break
+            has_promoted = True
             del self._young[request.id]
             self._extract(request)
             self._insert(request, self._key(request, is_old=True))
+        return has_promoted
 
     def is_old(self, request: Request) -> bool:
         """Tell whether a queued request was moved to the front for its age."""
@@ -189,13 +217,36 @@ class WaitingQueue:
 
     def _insert(self, request: Request, key: OrderKey) -> None:
         self._keys[request.id] = key
-        insort(self._sorted, (key, request.id))
+        self._bounded_need[request.id] = _bounded_need(request)
+        self._lineup.insert(key, request)
 
     def _extract(self, request: Request) -> None:
-        key = self._keys.pop(request.id)
-        position = bisect_left(self._sorted, (key, request.id))
-        assert self._sorted[position][1] == request.id
-        del self._sorted[position]
+        self._lineup.remove(self._keys.pop(request.id), request)
+
+
+#: More than any request needs.
+_EVERYTHING = 1 << 60
+
+
+def _bounded_need(request: Request) -> int:
+    objective = request.objective
+    if objective.objective_class is not ObjectiveClass.LATENCY or request.avoided:
+        return _EVERYTHING
+    return request.need_tokens if objective.is_bounded else _EVERYTHING
+
+
+#: From so many on, the first ones of a dict that is used as a queue are slow to find.
+_LONG = 64
+
+
+def _put(index: dict[_Key, dict[NodeId, None]], key: _Key, node_id: NodeId) -> None:
+    found = index.get(key)
+    if found is None:
+        index[key] = {node_id: None}
+        return
+    found[node_id] = None
+    if len(found) == _LONG and not isinstance(found, OrderedDict):
+        index[key] = OrderedDict(found)
 
 
 def _discard(index: dict[_Key, dict[NodeId, None]], key: _Key | None, node_id: NodeId) -> None:

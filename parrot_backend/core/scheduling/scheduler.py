@@ -12,9 +12,15 @@ from parrot_backend.core.events import EngineInfo
 from parrot_backend.core.ids import AttemptId, EngineId
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.prefix import PrefixIndex, PrefixIndexConfig
+from parrot_backend.core.scheduling.engine_index import EngineIndex
+from parrot_backend.core.scheduling.fairness import expected_service
+from parrot_backend.core.scheduling.free_engines import FreeEngines
+from parrot_backend.core.scheduling.kept import Kept
+from parrot_backend.core.scheduling.orders import OrderKey, ordering_of
 from parrot_backend.core.scheduling.placement import ClusterView, Placement
 from parrot_backend.core.scheduling.policies import make_policy
-from parrot_backend.core.scheduling.queue import WaitingQueue, ordering_of
+from parrot_backend.core.scheduling.queue import WaitingQueue
+from parrot_backend.core.scheduling.serving import Cursor, ServingPass
 from parrot_backend.core.working_set import WorkingSet
 
 
@@ -28,9 +34,16 @@ class Scheduler:
         self._queues: dict[str | None, WaitingQueue] = {}
         self.prefixes = PrefixIndex(prefix_config)
         self.engines: dict[EngineId, EngineState] = {}
+        # Those that can keep prefixes.
+        self.keepers: dict[EngineId, EngineState] = {}
         # Kept apart, because in a busy server few engines have a slot and every decision asks.
         self._free: dict[EngineId, EngineState] = {}
+        self._indexes: dict[str | None, EngineIndex] = {}
         self._num_joined = 0
+        # Whether another pass would place nothing, and behind which key nothing new could either.
+        self._is_settled = False
+        self._seen_changes = 0
+        self._reach: dict[str | None, OrderKey | None] = {}
 
     @property
     def num_waiting(self) -> int:
@@ -56,24 +69,37 @@ class Scheduler:
         )
         self._num_joined += 1
         self.engines[info.engine] = engine
-        self._note_slots(engine)
+        if info.keeps_prefixes:
+            self.keepers[info.engine] = engine
+        self.note(engine)
         self.prefixes.add_engine(info.engine)
 
     def remove_engine(self, engine: EngineId) -> EngineState:
         """Stop placing on an engine, and return its last account."""
         self.prefixes.remove_engine(engine)
+        self._is_settled = False
         self._free.pop(engine, None)
+        state = self.engines.pop(engine)
+        self.keepers.pop(engine, None)
+        for index in self._indexes.values():
+            index.discard(state)
         self._memory.lost(engine)
-        return self.engines.pop(engine)
+        return state
 
     def enqueue(self, request: Request) -> None:
         """Take in a ready request."""
         queue = self._queues.get(request.model)
         if queue is None:
-            ordering = ordering_of(self._config)
-            queue = WaitingQueue(ordering, self._config.max_wait_s, self._min_prefix_tokens)
+            config = self._config
+            weights = config.tenant_weights if config.fair else None
+            queue = WaitingQueue(
+                ordering_of(config), config.max_wait_s, self._min_prefix_tokens, weights
+            )
             self._queues[request.model] = queue
         queue.add(request)
+        reach = self._reach.get(request.model)
+        if reach is None or not queue.comes_behind(request, reach):
+            self._is_settled = False
 
     def withdraw(self, request: Request) -> bool:
         """Take a request out of its queue again; return whether it was there."""
@@ -87,9 +113,17 @@ class Scheduler:
         """Apply a change that may affect a request's place in its queue, if it is in one."""
         queue = self._queues.get(request.model)
         if queue is not None and request in queue:
+            self._is_settled = False
             queue.update(request, change)
         else:
             change()
+
+    def settle(self, request: Request, tokens: float | None) -> None:
+        """Take in how much service an ended request had; None if it failed or was stopped."""
+        queue = self._queues.get(request.model)
+        if queue is not None and queue.has_shares:
+            queue.settle(request, tokens)
+            self._is_settled = False  # another tenant may come first now
 
     def set_objective(self, request: Request, objective: Objective) -> None:
         """Change a request's objective, and its place in the queue if it has one."""
@@ -103,14 +137,27 @@ class Scheduler:
         """Note that the prompt of a running request is computed."""
         assert request.engine is not None
         assert request.attempt is not None
-        self.engines[request.engine].load.begin(request.attempt, now_s)
+        engine = self.engines[request.engine]
+        engine.load.begin(request.attempt, now_s)
+        self.note(engine)
 
     def release(self, engine: EngineId, attempt: AttemptId) -> None:
         """Give back what an ended attempt took."""
         state = self.engines[engine]
         state.remove(attempt)
-        self._note_slots(state)
+        self.note(state)
         self._memory.ended(attempt, engine)
+
+    def note(self, engine: EngineState) -> None:
+        """Take in that something has changed of an engine that policies may look at."""
+        self._is_settled = False
+        if engine.has_slot:
+            self._free[engine.id] = engine
+        else:
+            self._free.pop(engine.id, None)
+        for model, index in self._indexes.items():
+            if engine.serves(model):
+                index.note(engine)
 
     def schedule(
         self, now_s: float, name_attempt: Callable[[Request], AttemptId]
@@ -126,58 +173,67 @@ class Scheduler:
             now_s: The time, for ageing.
             name_attempt: Gives each placed request the id of its attempt.
         """
-        made: list[Placement] = []
-        reserved, bounded = set[EngineId](), set[EngineId]()
-        cursors = self._cursors(now_s)
-        while cursors and self._free:
-            cursor = min(cursors, key=_Cursor.key) if len(cursors) > 1 else cursors[0]
-            request = cursor.request
-            kept = reserved | bounded if request.objective.is_bounded else reserved
-            free = self._free_engines(cursor.model, kept)
-            placements = self._place(request, free, cursor.queue, now_s) if free else []
-            if placements:
-                self._commit(placements, name_attempt, now_s)
-                made += placements
-            else:
-                blocked = self._engines_for(request) if cursor.is_urgent else []
-                waiting = {each for each in blocked if self._waits_for_its_like(request, each)}
-                bounded |= waiting
-                reserved.update(set(blocked) - waiting)
-                cursor.pass_over(counts=not waiting)
-            if cursor.is_at_end or not self._free_engines(cursor.model, reserved):
-                cursors.remove(cursor)
+        if not self._queues:
+            return []
+        for queue in self._queues.values():
+            if queue.promote_old(now_s):
+                self._is_settled = False
+        if self._is_settled and self.prefixes.num_changes == self._seen_changes:
+            return []
+        self._reach = {}
+        made, is_settled = self._serve(now_s, name_attempt)
+        self._is_settled, self._seen_changes = is_settled, self.prefixes.num_changes
         return made
 
-    def _cursors(self, now_s: float) -> list[_Cursor]:
+    def _serve(
+        self, now_s: float, name_attempt: Callable[[Request], AttemptId]
+    ) -> tuple[list[Placement], bool]:
+        """Make one pass; return also whether another one could place nothing more.
+
+        It could not if all that is blocked was looked at after the last placement.
+        """
+        made: list[Placement] = []
+        is_settled, has_passed = True, False
+        serving = ServingPass(self.engines)
+        cursors = self._cursors(serving)
+        while cursors and self._free:
+            cursor = min(cursors, key=Cursor.key) if len(cursors) > 1 else cursors[0]
+            request = cursor.request
+            free = serving.free_for(cursor, request)
+            placements = [] if free is None else self._place(request, free, cursor.queue, now_s)
+            if placements:
+                self._commit(placements, serving.kept, name_attempt, now_s)
+                made += placements
+                is_settled &= not has_passed
+            else:
+                has_passed = True
+                serving.leave_behind(cursor, request)
+                if len(cursors) == 1:
+                    cursor.pass_over_settled(serving.kept.settled_tokens(cursor.model))
+            if cursor.is_at_end or not serving.has_engines(cursor):
+                self._reach[cursor.model] = cursor.reach()
+                cursors.remove(cursor)
+        return made, is_settled
+
+    def _cursors(self, serving: ServingPass) -> list[Cursor]:
         cursors = []
         for model, queue in self._queues.items():
-            queue.promote_old(now_s)
-            if self._free_engines(model, set()):
-                cursors.append(_Cursor(model, queue, self._config.max_backfill))
+            cursor = Cursor(model, queue, self._index(model), self._config.max_backfill)
+            if serving.has_engines(cursor):
+                cursors.append(cursor)
+            else:
+                self._reach[model] = cursor.reach()
         return cursors
 
-    def _free_engines(self, model: str | None, reserved: set[EngineId]) -> list[EngineState]:
-        free = [e for e in self._free.values() if e.serves(model) and e.id not in reserved]
-        free.sort(key=_join_order)
-        return free
-
-    def _engines_for(self, request: Request) -> list[EngineId]:
-        serving = [e.id for e in self.engines.values() if e.serves(request.model)]
-        return [e for e in serving if e not in request.avoided] or serving
-
-    def _waits_for_its_like(self, request: Request, engine: EngineId) -> bool:
-        """Tell whether nothing but the latency capacity keeps a blocked request off an engine."""
-        is_latency = request.objective.objective_class is ObjectiveClass.LATENCY
-        return is_latency and self.engines[engine].fits(request.need_tokens)
-
-    def _note_slots(self, engine: EngineState) -> None:
-        if engine.has_slot:
-            self._free[engine.id] = engine
-        else:
-            self._free.pop(engine.id, None)
+    def _index(self, model: str | None) -> EngineIndex:
+        index = self._indexes.get(model)
+        if index is None:
+            index = EngineIndex(e for e in self.engines.values() if e.serves(model))
+            self._indexes[model] = index
+        return index
 
     def _place(
-        self, request: Request, free: list[EngineState], queue: WaitingQueue, now_s: float
+        self, request: Request, free: FreeEngines, queue: WaitingQueue, now_s: float
     ) -> list[Placement]:
         alive, max_shared = self.engines.values(), self._config.max_shared
         return self._policy.place(
@@ -187,10 +243,16 @@ class Scheduler:
     def _commit(
         self,
         placements: list[Placement],
+        kept: Kept,
         name_attempt: Callable[[Request], AttemptId],
         now_s: float,
     ) -> None:
         for request, engine_id, _ in placements:
+            kept.note_change(self.engines[engine_id])
+            queue = self._queues[request.model]
+            if queue.has_shares:
+                cached_tokens = self.prefixes.resident_tokens(engine_id, request.sharing)
+                queue.serve(request, expected_service(request, cached_tokens))
             self._remove(request)
             self.adopt(request, engine_id, name_attempt(request), now_s)
 
@@ -210,62 +272,13 @@ class Scheduler:
             load=load_of(request, resident),
             chain=request.sharing,
         )
-        self._note_slots(engine)
+        self.note(engine)
         self.prefixes.record(engine_id, request.sharing)
         self._memory.placed(request, attempt, engine)
 
     def _remove(self, request: Request) -> None:
+        self._is_settled = False
         queue = self._queues[request.model]
         queue.remove(request)
         if not queue:
             del self._queues[request.model]
-
-
-#: So many requests are looked at behind the first one that is blocked.
-_MAX_PASSED = 64
-
-
-def _join_order(engine: EngineState) -> int:
-    return engine.order
-
-
-class _Cursor:
-    """How far one scheduling pass has come in the queue of one model."""
-
-    def __init__(self, model: str | None, queue: WaitingQueue, max_passed: int) -> None:
-        self.model = model
-        self.queue = queue
-        self._max_passed = max_passed
-        self._passed = 0
-        self._counted = 0
-
-    @property
-    def is_at_end(self) -> bool:
-        """Nothing is left that may be placed in this pass."""
-        is_tired = self._counted > self._max_passed or self._passed > _MAX_PASSED
-        return is_tired or self._passed >= len(self.queue)
-
-    @property
-    def request(self) -> Request:
-        """The next request to be placed."""
-        return self.queue[self._passed]
-
-    def key(self) -> tuple[float, ...]:
-        """Serving order of the next request among those of all models."""
-        return self.queue.key(self._passed)
-
-    @property
-    def is_urgent(self) -> bool:
-        """What the next request waits for must not go to others."""
-        request = self.request
-        is_latency = request.objective.objective_class is ObjectiveClass.LATENCY
-        return is_latency or self.queue.is_old(request)
-
-    def pass_over(self, *, counts: bool) -> None:
-        """Leave the next request behind: it is blocked.
-
-        Args:
-            counts: Whether it counts toward the few that may be passed over.
-        """
-        self._passed += 1
-        self._counted += counts

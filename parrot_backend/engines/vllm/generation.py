@@ -17,7 +17,7 @@ from parrot_backend.engines.base import AttemptOutput, EngineRequest
 from parrot_backend.engines.chat_history import is_chat, open_messages, tool_choice_of, tools_of
 from parrot_backend.engines.output_stream import OutputStream
 from parrot_backend.engines.vllm.plugin_side import PluginSide, hints_of
-from parrot_backend.engines.vllm.prompt import PromptEncoder, PromptError
+from parrot_backend.engines.vllm.prompt import EncodedPrompt, PromptEncoder, PromptError
 from parrot_backend.engines.vllm.reply import Reply
 from parrot_backend.engines.vllm.splices import Splices, StagedRequest
 from parrot_backend.vllm_compat import client as compat
@@ -91,7 +91,7 @@ class Generation:
         if refusal is not None:
             self._stream.put(refusal)
             return
-        prompt_ids, ends = await self._encode(request)
+        prompt_ids, ends, settled = await self._encode(request)
         if request.fill_parts is not None:
             prompt_ids = prompt_ids[: ends[request.fill_parts - 1]]
         max_tokens = fit_output(request, len(prompt_ids), self._max_model_len)
@@ -114,7 +114,7 @@ class Generation:
             max_tokens,
             request.objective.objective_class,
             request.cache_salt,
-            None if self._plugin is None else hints_of(request, ends),
+            None if self._plugin is None else hints_of(request, ends, settled),
             constraint,
             quiet=request.quiet,
         )
@@ -172,9 +172,12 @@ class Generation:
         reasoning = {"reasoning_ended": True} if self._parsers.finds_reasoning else {}
         return Constraint(structured, reasoning=reasoning)
 
-    async def _encode(self, request: EngineRequest) -> tuple[list[int], list[int]]:
+    async def _encode(self, request: EngineRequest) -> EncodedPrompt:
+        # Only the plug-in has a use for them.
+        beginnings = () if self._plugin is None else request.beginnings
+        cuts = [(beginning.part, beginning.offset) for beginning in beginnings]
         num_chars = sum(part.num_chars for part in request.parts) + len(request.chat.prompt_text)
-        encode = partial(self._encoder.encode_with_ends, request.parts, request.chat)
+        encode = partial(self._encoder.encode_with_cuts, request.parts, cuts, request.chat)
         if num_chars > _LONG_PROMPT_CHARS or len(request.parts) > _MANY_PARTS:
             return await asyncio.to_thread(encode)
         return encode()

@@ -11,26 +11,32 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 from parrot_backend.core.criteria import Objective
+from parrot_backend.core.discovery.beginnings import Beginnings
 from parrot_backend.core.events import EngineReported
 from parrot_backend.core.ids import AttemptId, EngineId
 from parrot_backend.core.prefix import PrefixBoundary
 from parrot_backend.core.prompt import PartKind
 from parrot_backend.core.step_time import StepTimeModel
 from parrot_backend.engines.base import EngineLoad, EngineRequest
+from parrot_backend.vllm_plugin.hints import MAX_PREFIXES
 
 #: Calls the plug-in: name of the call, and its arguments.
 Call = Callable[[str, list[Any]], Awaitable[Any]]
 
 
-def hints_of(request: EngineRequest, ends: Sequence[int]) -> dict[str, Any]:
+def hints_of(
+    request: EngineRequest, ends: Sequence[int], settled: Sequence[int] = ()
+) -> dict[str, Any]:
     """Return what the plug-in is to know of a request.
 
     Args:
         request: The request.
         ends: After how many tokens each part of its prompt ends.
+        settled: After how many tokens each of its beginnings ends; 0 where that is not known.
     """
     hints = changing_hints(request.objective, request.remaining)
     if request.fill_parts is not None:
@@ -46,6 +52,7 @@ def hints_of(request: EngineRequest, ends: Sequence[int]) -> dict[str, Any]:
     ]
     if len(prefixes) > 1:
         hints["prefix_group"] = prefixes[0][0]
+    prefixes = _with_beginnings(prefixes, request.beginnings, settled)
     if request.after is not None:
         hints["after"], hints["gap_at"] = request.after, ends[request.gap]
     known = {key for key, _ in prefixes}
@@ -57,6 +64,19 @@ def hints_of(request: EngineRequest, ends: Sequence[int]) -> dict[str, Any]:
         "prefixes": prefixes,
         "retain": [key for key in retained if key in known],
     }
+
+
+def _with_beginnings(
+    prefixes: list[list[Any]], beginnings: Beginnings, settled: Sequence[int]
+) -> list[list[Any]]:
+    """Return boundaries and beginnings, shortest first, as far as there is room for these."""
+    inside = [
+        [beginning.boundary.hash.hex(), end]
+        for beginning, end in zip(beginnings, settled, strict=True)
+        if end
+    ]
+    num_missing = max(0, len(prefixes) + len(inside) - MAX_PREFIXES)
+    return sorted((*prefixes, *inside[num_missing:]), key=itemgetter(1))
 
 
 def changing_hints(objective: Objective, remaining: int) -> dict[str, Any]:

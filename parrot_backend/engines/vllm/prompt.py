@@ -19,7 +19,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeGuard
 
 from parrot_backend.core.chat import NO_CHAT, ChatOptions
 from parrot_backend.core.prompt import PartKind, PromptPart
@@ -32,17 +32,39 @@ from parrot_backend.engines.vllm.chat_template import (
     Slot,
 )
 from parrot_backend.engines.vllm.prompt_bounds import PromptBounds
+from parrot_backend.engines.vllm.prompt_cuts import CutFinder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["ChatTokenizer", "PromptEncoder", "PromptError"]
+__all__ = ["ChatTokenizer", "EncodedPrompt", "PromptEncoder", "PromptError"]
 
 #: A piece of the final prompt: text of the template, or a part with text of a user.
 _Piece = str | PromptPart
 
 #: A piece, and the position of the part that it is; None for text of the template.
 _Placed = tuple[_Piece, int | None]
+
+#: Stands for the position of text of the template.
+_TEMPLATE = -1
+
+#: A place inside of a part: its position, and an offset in characters.
+Cut = tuple[int, int]
+
+
+class EncodedPrompt(NamedTuple):
+    """The ids of a prompt.
+
+    Attributes:
+        ids: The ids.
+        ends: After how many of them each part ends.
+        settled: How many leading ones do not depend on what follows each cut; 0 where that is not
+            known.
+    """
+
+    ids: list[int]
+    ends: list[int]
+    settled: list[int]
 
 
 class ChatTokenizer(Protocol):
@@ -74,10 +96,13 @@ class PromptEncoder:
             one.no_padding()
             one.no_truncation()
         self._literal.encode_special_tokens = True
+        # It would trim the offsets of tokens that end with white space.
+        self._literal.post_processor = None
         self._bounds = PromptBounds(serialised)
         self._leading_ids = _leading_ids(self._special)
         self._anchor = "" if _joins_cleanly(self._special) else "\n"
         self._num_anchor_ids = len(self._special.encode(self._anchor, add_special_tokens=False))
+        self._cuts = CutFinder(self._literal, self._anchor, self._num_anchor_ids)
         added = self._special.get_added_tokens_decoder().values()
         special_texts = [token.content for token in added if token.special]
         self._template = ChatTemplate(_renderer(tokenizer), special_texts)
@@ -98,18 +123,41 @@ class PromptEncoder:
         Raises:
             PromptError: The chat template refuses the messages.
         """
+        encoded = self.encode_with_cuts(parts, (), chat)
+        return encoded.ids, encoded.ends
+
+    def encode_with_cuts(
+        self, parts: Sequence[PromptPart], cuts: Sequence[Cut], chat: ChatOptions = NO_CHAT
+    ) -> EncodedPrompt:
+        """Return the ids of a prompt, and how many do not depend on what follows each cut.
+
+        Prompts of one layout that are equal up to a cut, and have it in common, have equal ids up
+        to there.
+
+        Raises:
+            PromptError: The chat template refuses the messages.
+        """
+        offsets: dict[int, list[int]] = {}
+        for part, offset in cuts:
+            offsets.setdefault(part, []).append(offset)
+        settled: dict[Cut, int] = {}
         is_chat = bool(parts) and parts[0].kind is PartKind.ROLE
         # A chat template writes the token that begins a text itself.
         ids = [] if is_chat else list(self._leading_ids)
         pieces = self._chat_pieces(parts, chat) if is_chat else _placed(parts)
         ends: dict[int, int] = {}
         is_first = True
-        for piece, origin in _with_spaces_moved(pieces):
-            ids += self._ids_of(piece, is_first)
+        for piece, place in _with_spaces_moved(pieces):
+            origin = _TEMPLATE if place is None else place
+            added = self._ids_of(piece, is_first)
+            if origin in offsets and isinstance(piece, PromptPart) and piece.token_ids is None:
+                text = parts[origin].text
+                within = self._cuts.settled(text, piece.text, added, offsets[origin], is_first)
+                settled.update(((origin, at), len(ids) + count) for at, count in within.items())
+            ids += added
             is_first = False
-            if origin is not None:
-                ends[origin] = len(ids)
-        return ids, _all_ends(parts, ends)
+            ends[origin] = len(ids)
+        return EncodedPrompt(ids, _all_ends(parts, ends), [settled.get(cut, 0) for cut in cuts])
 
     def least_tokens(self, parts: Sequence[PromptPart]) -> int:
         """Return so many tokens that a prompt has not fewer, without looking at its text."""

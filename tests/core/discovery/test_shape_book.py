@@ -66,40 +66,10 @@ def test_a_forecast_says_what_it_rests_on() -> None:
 def test_nothing_is_said_of_what_was_never_seen() -> None:
     book = ShapeBook()
     assert book.forecast("app", _stages("a:1")) is None
-    assert book.output_length("app", "a") is None
     book.learn_run("app", _stages("a:1"))
     assert book.forecast("app", []) is None
     assert book.forecast("app", _stages("b:1")) is None
     assert book.forecast("other", _stages("a:1")) is None
-
-
-def test_output_lengths_are_those_of_the_template() -> None:
-    book = ShapeBook()
-    for tokens in range(1, 11):
-        book.learn_length("app", "a", tokens)
-        book.learn_length("app", "b", 100 * tokens)
-    assert book.output_length("app", "a") == (10, 10)
-    assert book.output_length("app", "b") == (1000, 10)
-    assert book.output_length("app", "c") is None
-    assert book.output_length("other", "a") is None
-
-
-def test_only_the_last_outputs_count() -> None:
-    book = ShapeBook()
-    for tokens in range(100):
-        book.learn_length("app", "a", tokens)
-    assert book.output_length("app", "a") == (96, 32)
-
-
-def test_outputs_that_were_cut_count_as_longer_than_any() -> None:
-    book = ShapeBook()
-    for _ in range(20):
-        book.learn_length("app", "a", 5)
-    book.learn_length("app", "a", 7, is_cut=True)
-    assert book.output_length("app", "a") == (5, 21)
-    for _ in range(3):
-        book.learn_length("app", "a", 7, is_cut=True)
-    assert book.output_length("app", "a") is None
 
 
 def test_memory_is_bounded_over_all_applications() -> None:
@@ -107,14 +77,10 @@ def test_memory_is_bounded_over_all_applications() -> None:
     book = ShapeBook(limits)
     for number in range(200):
         book.learn_run(f"app {number}", _stages(" ".join(f"{number}.{i}:1" for i in range(20))))
-        book.learn_length(f"app {number}", "template", 7)
-        book.learn_length("app", f"template {number}", 7)
-        assert len(book) <= 2 * limits.max_entries
-        assert book.num_bytes <= 2 * limits.max_bytes
-    assert book.output_length("app", "template 199") is not None
-    assert book.output_length("app 199", "template") is not None
-    assert book.output_length("app", "template 9") is None
-    assert book.output_length("app 9", "template") is None
+        assert len(book) <= limits.max_entries
+        assert book.num_bytes <= limits.max_bytes
+    assert book.forecast("app 199", _stages("199.18:1")) is not None
+    assert book.forecast("app 9", _stages("9.18:1")) is None
 
 
 def test_bytes_are_counted_no_smaller_than_they_are() -> None:
@@ -123,9 +89,6 @@ def test_bytes_are_counted_no_smaller_than_they_are() -> None:
         before, _ = tracemalloc.get_traced_memory()
         book = ShapeBook()
         for number in range(20):
-            for stage in range(30):
-                for _ in range(9):
-                    book.learn_length(f"app {number}", f"{number:08x}{stage:08x}", 1000 + stage)
             for run in range(3):
                 kinds = [f"{number:04x}{run:04x}{kind:08x}" for kind in range(12)]
                 stages = [StageShape(tuple(f"{at}{k}" for k in kinds), 12) for at in range(30)]
@@ -148,13 +111,9 @@ def test_chats_do_not_crowd_out_what_runs_have_taught() -> None:
     book = ShapeBook(ShapeBookConfig(max_entries=256))
     for _ in range(2):
         book.learn_run("", _stages("plan:1 write+draw:4 join:1"))
-    book.learn_length("", "plan", 9)
-    book.learn_length("", "plan", 9)
     for chat in range(100):
         turns = [f"{chat}.{turn}" for turn in range(10)]
         book.learn_run("", _stages(" ".join(f"{turn}:1" for turn in turns)))
-        for turn in turns:
-            book.learn_length("", turn, 100)
     for so_far, to_come, after in (
         ("plan:1", 0, "draw+write:4"),
         ("plan:1 write:1", 3, "join:1"),
@@ -163,7 +122,6 @@ def test_chats_do_not_crowd_out_what_runs_have_taught() -> None:
         found = book.forecast("", _stages(so_far))
         assert found is not None
         assert (found.num_to_come, found.next_stage) == (to_come, _stages(after)[0])
-    assert book.output_length("", "plan") == (9, 2)
 
 
 def test_stages_of_very_many_kinds_are_alike() -> None:

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from itertools import islice
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from parrot_backend.core.discovery.beginnings import shared_beginnings
+from parrot_backend.core.discovery.beginnings import Beginning, Message, shared_beginnings
 from parrot_backend.core.discovery.pieces import Fresh, Reference
 from parrot_backend.core.discovery.structure import FoundCall, RunStructure
 from parrot_backend.core.ids import VariableId
@@ -110,9 +112,13 @@ def test_a_call_that_failed_is_read_by_none() -> None:
     assert [stages[0].width for stages in run.shapes()] == [1, 1]
 
 
+def _message(position: int, *texts: str, head: str = "user") -> Message:
+    return Message(head, tuple((position + n, text) for n, text in enumerate(texts)))
+
+
 def _chain(call: TrafficCall, found: FoundCall, seed: str = "m") -> list[bytes]:
-    messages = tuple(("user", text) for text in call.texts)
-    chain = shared_beginnings(seed, messages, found.cuts(), 0.25)
+    messages = tuple(_message(2 * n + 1, text) for n, text in enumerate(call.texts))
+    chain = [b.boundary for b in shared_beginnings(seed, messages, found.cuts(), 0.25)]
     assert [b.tokens for b in chain] == sorted(b.tokens for b in chain)
     return [boundary.hash for boundary in chain]
 
@@ -130,16 +136,46 @@ def test_siblings_share_the_beginning_up_to_where_they_part() -> None:
     assert set(_chain(plain[1], found[1], "other tenant")).isdisjoint(one)
 
 
-def test_a_boundary_says_what_is_before_it_and_in_which_message() -> None:
-    cases = [
+def test_a_beginning_says_what_is_before_it_and_in_which_message_and_part() -> None:
+    cases: list[list[tuple[str, ...]]] = [
         [("user", "ab")],
+        [("user", "a", "b")],
         [("user", "a"), ("user", "b")],
         [("user", "c"), ("user", "b")],
         [("user", "a"), ("assistant", "b")],
         [("usera", "b")],
         [("", "userab")],
     ]
-    chains = [shared_beginnings("", tuple(case), ((),) * len(case), 1.0) for case in cases]
-    assert len({chain[-1].hash for chain in chains}) == len(cases)
-    cut = shared_beginnings("", (("user", "abc"),), ((2,),), 1.0)
-    assert cut[0] == chains[0][0]
+    chains = []
+    for case in cases:
+        messages = tuple(_message(0, *texts, head=head) for head, *texts in case)
+        cuts = tuple((len(message.text),) for message in messages)
+        chains.append(shared_beginnings("", messages, cuts, 1.0))
+    assert len({chain[-1].boundary.hash for chain in chains}) == len(cases)
+    cut = shared_beginnings("", (_message(0, "abc"),), ((2,),), 1.0)
+    assert cut == chains[0]
+
+
+@pytest.mark.parametrize(
+    ("cuts", "places"),
+    [
+        ([], []),
+        ([1, 4, 5, 9], [(3, 1), (3, 4), (5, 1), (6, 1)]),
+        ([4, 8], [(3, 4), (5, 4)]),
+        ([10], [(6, 2)]),
+    ],
+)
+def test_a_beginning_says_where_it_ends(cuts: list[int], places: list[tuple[int, int]]) -> None:
+    message = Message("user", ((3, "abcd"), (4, ""), (5, "efgh"), (6, "ij")))
+    found: tuple[Beginning, ...] = shared_beginnings("", (message,), (tuple(cuts),), 1.0)
+    assert [(beginning.part, beginning.offset) for beginning in found] == places
+    assert [beginning.boundary.tokens for beginning in found] == [len("user") + at for at in cuts]
+
+
+@given(st.text(max_size=9), st.lists(st.integers(0, 9), max_size=4), st.lists(st.integers(0, 9)))
+def test_other_cuts_change_no_hash(text: str, some: list[int], more: list[int]) -> None:
+    def of(cuts: list[int]) -> set[Beginning]:
+        rising = tuple(sorted({min(cut, len(text)) for cut in cuts}))
+        return {*shared_beginnings("", (_message(1, text),), (rising,), 1.0)}
+
+    assert of(some) <= of([*some, *more])
