@@ -68,8 +68,8 @@ def test_a_live_engine_is_simulated_by_what_it_learnt(tmp_path: Path) -> None:
     (file,) = folder.iterdir()
 
     told = _parrot("simulate", "--app", "copilot", "--jobs", "3", "--calibration", file)
-    assert told.exit_code == 2  # its prompts are longer than the tiny model takes
-    assert "no job can run" in told.stderr
+    assert told.exit_code == 0, told.stderr
+    assert "(measured)" in told.stdout
     same = _parrot("simulate", "--replay", recording)
     assert same.exit_code == 0, same.output
     assert f"{2 * num_submits} attempts" in same.stdout
