@@ -8,7 +8,7 @@ AGENTS := ag2 llama-index crewai
 
 .DEFAULT_GOAL := help
 SETUP := TORCH_INDEX_URL="$(TORCH_INDEX_URL)" $(PYTHON) -m scripts.environments
-.PHONY: help setup venv demo metagpt test test-main test-clients test-agents check bench benchmark-tables model clean
+.PHONY: help setup venv demo metagpt test test-main test-clients test-agents check bench evaluation benchmark-tables model clean
 
 ## help: show this list
 help:
@@ -63,6 +63,10 @@ bench: setup
 	@set -e; for file in $$(find benchmarks -name 'bench_*.py' | sort); do \
 		echo "== $$file"; $(BIN)/python -m benchmarks.$$(basename "$$file" .py); \
 	done
+
+## evaluation: simulate the evaluation anew, on all cores, and write docs/evaluation.md with its figures
+evaluation: venv
+	@$(BIN)/python -m benchmarks.evaluation
 
 ## benchmark-tables: write the newest benchmark rows into README.md and docs/
 benchmark-tables: venv

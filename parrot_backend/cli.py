@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from parrot_backend.simulate import commands as simulator
+
 app = typer.Typer(
     name="parrot",
     help="Parrot serves programs built on LLMs: it sees the whole graph, not single calls.",
@@ -250,6 +252,11 @@ def demo(
     from parrot_backend.demo.main import DemoOptions, run
 
     raise typer.Exit(run(DemoOptions(model, repeat, tokens, round_trip_ms / 1000, out, json)))
+
+
+app.command()(simulator.simulate)
+app.command()(simulator.calibrate)
+app.add_typer(simulator.trace_app, name="trace")
 
 
 def app_main() -> None:

@@ -31,6 +31,7 @@ from parrot_backend.protocol.chat import (
     ToolName,
     TopLogprob,
 )
+from parrot_backend.protocol.engines import EngineList, EngineView, StepTimeView
 from parrot_backend.protocol.nodes import (
     Body,
     BranchNode,
@@ -106,6 +107,8 @@ __all__ = [
     "ChoiceFormat",
     "Condition",
     "ConditionOp",
+    "EngineList",
+    "EngineView",
     "ErrorBody",
     "ErrorReply",
     "FailureView",
@@ -144,6 +147,7 @@ __all__ = [
     "SplitLinesTransform",
     "SplitListTransform",
     "SplitTransform",
+    "StepTimeView",
     "StreamReset",
     "StreamToken",
     "StripTransform",

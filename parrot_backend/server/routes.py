@@ -9,15 +9,18 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from parrot_backend import protocol as wire
 from parrot_backend.metrics.prometheus import CONTENT_TYPE
 from parrot_backend.server.http_io import (
     ERROR_REPLIES,
     ServiceDependency,
     StrictJsonRoute,
+    json_reply,
 )
 from parrot_backend.server.openai.routes import router as openai_router
 from parrot_backend.server.routes_sessions import router as sessions_router
 from parrot_backend.server.routes_variables import router as variables_router
+from parrot_backend.server.views import engines_to_views
 
 _operations = APIRouter(responses=ERROR_REPLIES, tags=["operations"])
 
@@ -43,6 +46,12 @@ async def ready(service: ServiceDependency) -> dict[str, str]:
     """Answer 200 when an engine serves and new work is taken, 503 otherwise."""
     service.check_ready()
     return {"status": "ready"}
+
+
+@_operations.get("/v1/engines", response_model=wire.EngineList)
+async def engines(service: ServiceDependency) -> Response:
+    """Return the live engines, with what they have learnt of themselves."""
+    return json_reply(engines_to_views(service.coordinator.engines.values()))
 
 
 @_operations.get("/metrics", response_class=Response)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 from parrot_backend import protocol as wire
@@ -10,6 +11,7 @@ from parrot_backend.core.chat import OutputDetails, TokenLogprob
 from parrot_backend.core.commands import AnswerWaiter
 from parrot_backend.core.control import ControlNode
 from parrot_backend.core.discovery.found import Found
+from parrot_backend.core.engine_state import EngineState
 from parrot_backend.core.events import EngineInfo, RequestUsage
 from parrot_backend.core.ids import name_of
 from parrot_backend.core.nodes import Node, Request
@@ -134,6 +136,29 @@ def engines_to_models(engines: Iterable[EngineInfo], created_s: int) -> wire.Mod
         data=tuple(
             wire.ModelView(id=name, created=created_s, max_model_len=size)
             for name, size in longest.items()
+        )
+    )
+
+
+def engines_to_views(engines: Iterable[EngineState]) -> wire.EngineList:
+    """Return the live engines, with what they have learnt of themselves."""
+    return wire.EngineList(
+        engines=tuple(
+            wire.EngineView(
+                id=state.id,
+                models=state.info.models,
+                max_model_len=state.info.max_model_len,
+                max_requests=state.info.max_requests,
+                capacity_tokens=state.info.capacity_tokens,
+                latency_capacity_tokens=state.info.latency_capacity_tokens,
+                running=len(state.running),
+                step_time=(
+                    None
+                    if state.step_time is None
+                    else wire.StepTimeView(**asdict(state.step_time))
+                ),
+            )
+            for state in engines
         )
     )
 

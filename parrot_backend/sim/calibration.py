@@ -18,6 +18,7 @@ from typing import Any
 
 from parrot_backend.core.engine_state import EngineState
 from parrot_backend.core.step_time import StepTimeModel
+from parrot_backend.protocol import EngineView
 from parrot_backend.sim.latency import LinearLatency
 from parrot_backend.sim.spec import EngineRules, EngineSpec
 
@@ -70,6 +71,20 @@ class Calibration:
             latency_capacity_tokens=self.latency_capacity_tokens,
             model=self.model,
         )
+
+
+def calibration_of_view(engine: EngineView) -> Calibration | None:
+    """Return what a live engine has learnt, as its server shows it; None if nothing yet."""
+    if engine.step_time is None:
+        return None
+    return Calibration(
+        engine.models[0] if engine.models else "model",
+        engine.max_model_len,
+        engine.max_requests,
+        engine.capacity_tokens,
+        engine.latency_capacity_tokens,
+        StepTimeModel(**engine.step_time.model_dump()),
+    )
 
 
 def calibration_of(engine: EngineState) -> Calibration:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -80,8 +80,17 @@ def _parse(line: str) -> Json:
     return json.loads(line)
 
 
-def replay(config: CoreConfig, steps: Iterable[RecordedStep]) -> Replay:
+def replay(
+    config: CoreConfig,
+    steps: Iterable[RecordedStep],
+    watch: Callable[[Coordinator, RecordedStep], None] | None = None,
+) -> Replay:
     """Feed what was recorded into a fresh core, and compare what it decides.
+
+    Args:
+        config: Settings of the core.
+        steps: What it took in.
+        watch: Sees the core before each step; it must only read.
 
     Raises:
         RecordingError: The core rejects what it once took in.
@@ -90,6 +99,8 @@ def replay(config: CoreConfig, steps: Iterable[RecordedStep]) -> Replay:
     num_events = num_starts = num_different = 0
     told: list[str] = []
     for step in steps:
+        if watch is not None:
+            watch(coordinator, step)
         try:
             commands = coordinator.handle(step.event, step.now_s)
         except ParrotError as exc:

@@ -94,6 +94,8 @@ def test_settings_come_back_as_they_were() -> None:
     config = CoreConfig(scheduler=SchedulerConfig(placement="fcfs", max_wait_s=math.inf))
     assert _through_json(config, CoreConfig) == config
     assert _through_json(CoreConfig(), CoreConfig) == CoreConfig()
+    shares = CoreConfig(scheduler=SchedulerConfig(tenant_weights={"ann": 2.0, "is": 0.5}))
+    assert _through_json(shares, CoreConfig) == shares
 
 
 def test_what_is_as_by_default_is_left_out() -> None:

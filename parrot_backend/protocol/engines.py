@@ -1,0 +1,57 @@
+"""Reply of ``GET /v1/engines``: the live engines, and what they have learnt of themselves."""
+
+from __future__ import annotations
+
+from parrot_backend.protocol.base import WireModel
+
+
+class StepTimeView(WireModel):
+    """How long a step of an engine takes: a sum of its work times these.
+
+    Attributes:
+        base_s: Of any step.
+        per_prefill_token_s: Added by each prompt token.
+        per_decode_s: Added by each request that decodes.
+        per_context_token_s: Added by each KV token that decodes read.
+        per_prefill_pair_s: Added by each unit of the prefill's attention work: chunk times context.
+        num_samples: Steps that it was learnt from.
+        error: Recent mean relative error of its predictions.
+    """
+
+    base_s: float
+    per_prefill_token_s: float
+    per_decode_s: float
+    per_context_token_s: float
+    per_prefill_pair_s: float
+    num_samples: int
+    error: float
+
+
+class EngineView(WireModel):
+    """One live engine.
+
+    Attributes:
+        id: Of this incarnation.
+        models: Names it serves; the first is its default.
+        max_model_len: Longest prompt plus output, in tokens.
+        max_requests: Requests that may run at once.
+        capacity_tokens: KV tokens that running requests may hold together.
+        latency_capacity_tokens: The same while latency-sensitive work runs.
+        running: Requests that run there.
+        step_time: None as long as it has not made enough steps, or does not tell.
+    """
+
+    id: str
+    models: tuple[str, ...]
+    max_model_len: int
+    max_requests: int
+    capacity_tokens: int
+    latency_capacity_tokens: int
+    running: int
+    step_time: StepTimeView | None = None
+
+
+class EngineList(WireModel):
+    """``GET /v1/engines``."""
+
+    engines: tuple[EngineView, ...]

@@ -1,0 +1,188 @@
+"""What the user asks of ``parrot simulate``, read from words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar, get_args
+
+from parrot_backend.core.config import OrderingName, PlacementName
+from parrot_backend.sim.capacity import Grid, Target
+from parrot_backend.sim.engine_choice import EngineChoice, calibrated, changed, published
+from parrot_backend.sim.source import Source, app_source, trace_source
+from parrot_backend.sim.spec import ClientKind, ClientSpec, Delay, EngineRules
+from parrot_backend.sim.study import Study, core_config
+from parrot_backend.sim.workloads.checks import WorkloadError
+from parrot_backend.simulate.exits import UsageError
+
+DEFAULT_ENGINE = "h200-llama3-8b"
+
+_NameT = TypeVar("_NameT", bound=str)
+
+_MAX_ENGINES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class SimulateOptions:
+    """What the user may choose; see ``parrot simulate --help``."""
+
+    app: str | None = None
+    params: tuple[str, ...] = ()
+    trace: Path | None = None
+    rate: str | None = None
+    engines: str = "1"
+    engine: str | None = None
+    calibration: Path | None = None
+    kv_tokens: int | None = None
+    latency_capacity_tokens: int | None = None
+    vllm_scheduler: str = "parrot"
+    placement: str | None = None
+    ordering: str | None = None
+    client: str = "graph"
+    round_trip_ms: float = 250.0
+    jobs: int | None = None
+    duration_s: float | None = None
+    seed: int = 0
+    tpot_ms: float | None = None
+    job_p99_s: float | None = None
+    out: Path | None = None
+    json: bool = False
+
+
+def study_of(options: SimulateOptions) -> Study:
+    """Return what is to be simulated.
+
+    Raises:
+        ValueError: Something cannot be; its subclass and its text say what.
+        OSError: The trace cannot be read.
+    """
+    if not 0 <= options.round_trip_ms < float("inf"):
+        raise UsageError(f"--round-trip-ms must be at least 0, not {options.round_trip_ms}")
+    round_trip_s = options.round_trip_ms / 1000
+    kind: ClientKind = _name("--client", options.client, get_args(ClientKind))
+    placement: PlacementName | None = None
+    if options.placement is not None:
+        placement = _name("--placement", options.placement, get_args(PlacementName))
+    ordering: OrderingName | None = None
+    if options.ordering is not None:
+        ordering = _name("--ordering", options.ordering, get_args(OrderingName))
+    return Study(
+        _source(options),
+        _engine(options),
+        ClientSpec(kind, Delay(round_trip_s, round_trip_s)),
+        core_config(placement, ordering),
+        options.seed,
+        target_of(options),
+    )
+
+
+def target_of(options: SimulateOptions) -> Target:
+    """Return what users are to get.
+
+    Raises:
+        QuestionError: It is not above zero.
+    """
+    tpot_s = None if options.tpot_ms is None else options.tpot_ms / 1000
+    return Target(tpot_s, options.job_p99_s)
+
+
+def grid_of(options: SimulateOptions) -> Grid:
+    """Return the settings that are to be simulated.
+
+    Raises:
+        QuestionError: A rate or a number of engines cannot be.
+        UsageError: They are no numbers.
+    """
+    rates: tuple[float | None, ...] = (None,)
+    if options.rate is not None:
+        rates = tuple(dict.fromkeys(_number("--rate", word) for word in options.rate.split(",")))
+    engines = set[int]()
+    has_range = False
+    for word in options.engines.split(","):
+        first, dash, last = word.strip().partition("-")
+        if dash and first:
+            has_range = True
+            low, high = _whole("--engines", first), _whole("--engines", last)
+            if high < low:
+                raise UsageError(f"--engines: there is nothing from {low} to {high}")
+        else:
+            low = high = _whole("--engines", word)
+        if high > _MAX_ENGINES:
+            raise UsageError(f"--engines: at most {_MAX_ENGINES}, not {high}")
+        engines.update(range(low, high + 1))
+    searches = has_range and target_of(options).is_set
+    return Grid(rates, tuple(sorted(engines)), searches)
+
+
+def params_of(words: Sequence[str]) -> dict[str, str]:
+    """Return parameters that were given as ``name=value``.
+
+    Raises:
+        UsageError: One was not, or one was given twice.
+    """
+    found = dict[str, str]()
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--param must be name=value, not {word!r}")
+        if name in found:
+            raise UsageError(f"--param: {name} is given twice")
+        found[name] = value
+    return found
+
+
+def _source(options: SimulateOptions) -> Source:
+    if (options.app is None) == (options.trace is None):
+        raise UsageError("give one of --app, --trace, --replay and --list")
+    if options.trace is not None:
+        if options.params:
+            raise UsageError("--param is for --app: a trace has no parameters")
+        return trace_source(options.trace, options.jobs, options.duration_s)
+    assert options.app is not None
+    given = params_of(options.params)
+    try:
+        return app_source(options.app, options.seed, given, options.jobs, options.duration_s)
+    except WorkloadError as error:
+        hint = " (parrot simulate --list shows them)"
+        is_unknown = error.code in ("unknown_app", "unknown_parameter")
+        raise UsageError(f"{error}{hint if is_unknown else ''}") from error
+
+
+def _engine(options: SimulateOptions) -> EngineChoice:
+    if options.engine is not None and options.calibration is not None:
+        raise UsageError("give --engine or --calibration, not both")
+    if options.calibration is not None:
+        choice = calibrated(options.calibration)
+    else:
+        choice = published(options.engine or DEFAULT_ENGINE)
+    rules: EngineRules = _name("--vllm-scheduler", options.vllm_scheduler, get_args(EngineRules))
+    return changed(
+        choice,
+        kv_tokens=options.kv_tokens,
+        latency_capacity_tokens=options.latency_capacity_tokens,
+        rules=rules,
+    )
+
+
+def _name(option: str, word: str, known: tuple[_NameT, ...]) -> _NameT:
+    for name in known:
+        if name == word:
+            return name
+    raise UsageError(f"{option} must be one of {', '.join(known)}, not {word!r}")
+
+
+def _number(option: str, word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        raise UsageError(f"{option} must be numbers with commas between, not {word!r}") from None
+
+
+def _whole(option: str, word: str) -> int:
+    try:
+        return int(word)
+    except ValueError:
+        raise UsageError(
+            f"{option} must be whole numbers like 4, 1,2,4 or 1-16, not {word!r}"
+        ) from None
