@@ -205,15 +205,10 @@ class PrefixIndex:
         reported = None if found is None else self._resident[found][boundary.hash]
         return max(boundary.tokens, reported or 0)
 
-    def holders(self, chain: PrefixChain) -> dict[EngineId, int]:
-        """Return every engine that holds some of a prompt, with how much; who holds most first."""
-        found: dict[EngineId, int] = {}
-        for boundary in reversed(chain):
-            for engine in self.holders_of(boundary.hash):
-                if engine not in found:
-                    tokens = self._resident[engine][boundary.hash]
-                    found[engine] = boundary.tokens if tokens is None else tokens
-        return found
+    def held_anywhere(self, chain: PrefixChain) -> PrefixChain:
+        """Return those prefixes of a prompt that any engine holds."""
+        engines_of = self._engines_of
+        return tuple(boundary for boundary in chain if boundary.hash in engines_of)
 
     def resident_tokens(self, engine: EngineId, chain: PrefixChain) -> int:
         """Return the length of the longest prefix of the chain that the engine holds."""

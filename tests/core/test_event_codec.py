@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any, get_args
 
 import pytest
@@ -91,7 +92,8 @@ def test_any_event_comes_back_as_it_was(kind: type) -> None:
 
 
 def test_settings_come_back_as_they_were() -> None:
-    config = CoreConfig(scheduler=SchedulerConfig(placement="fcfs", max_wait_s=math.inf))
+    scheduler = SchedulerConfig(placement="fcfs", max_wait_s=math.inf, tenant_weights={"is": 2.5})
+    config = CoreConfig(scheduler=scheduler)
     assert _through_json(config, CoreConfig) == config
     assert _through_json(CoreConfig(), CoreConfig) == CoreConfig()
     shares = CoreConfig(scheduler=SchedulerConfig(tenant_weights={"ann": 2.0, "is": 0.5}))
@@ -122,6 +124,8 @@ def test_what_is_as_by_default_is_left_out() -> None:
         (PrefixBoundary, ["00"], "expected PrefixBoundary"),
         (tuple[int, ...], 5, "expected an array"),
         (tuple[int, str], [5], "expected 2 items"),
+        (Mapping[str, float], [5], "expected an object"),
+        (Mapping[str, float], {"a": 1, "b": "c"}, r"\['b'\]: expected float"),
     ],
 )
 def test_what_is_something_else_is_rejected(declared: Any, value: Any, said: str) -> None:

@@ -21,17 +21,16 @@ differ and do not say so, it is the wrong policy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 
 from parrot_backend.core.config import CostConfig
 from parrot_backend.core.engine_state import EngineState
-from parrot_backend.core.ids import EngineId
 from parrot_backend.core.nodes import Request
-from parrot_backend.core.scheduling.admission import Added, admits, is_bounded
 from parrot_backend.core.scheduling.cost_terms import Cost, Work, compute_price, cost_of, work_of
+from parrot_backend.core.scheduling.holders import Holders
 from parrot_backend.core.scheduling.joint_plan import place_jointly
 from parrot_backend.core.scheduling.placement import ClusterView, Placement
-from parrot_backend.core.scheduling.shortlist import shortlist
+from parrot_backend.core.scheduling.shortlist import Shortlist
 
 
 class CostPlacement:
@@ -42,22 +41,23 @@ class CostPlacement:
 
     def place(self, request: Request, view: ClusterView) -> list[Placement]:
         """Place the request as the module says, and perhaps others with it."""
-        work = work_of(request, self._config, view.now_s)
-        holders = view.prefixes.holders(request.sharing)
-        engines = view.candidates([request])
-        few = shortlist(engines, holders, work, self._config.shortlist, view.now_s)
-        best = self._best(request, work, few, holders, view)
-        if best is None and len(few) < len(engines):
-            best = self._best(request, work, engines, holders, view)
+        config = self._config
+        work = work_of(request, config, view.now_s)
+        holders = Holders(view.prefixes, request.sharing)
+        shortlist = Shortlist(request, work, holders, view, config)
+        engines = shortlist.taking()
+        best = self._best(work, engines, holders, view)
         if best is None:
             return []  # before the others are looked for, since that is what happens most
         engine, cost = best
-        if len(engines) > 1 or engine.free_slots > 1:
+        if engine.free_slots > 1 or shortlist.has_several():
             mates, what = self._together(request, view)
             if len(mates) > 1:
-                return place_jointly(mates, view, self._config, what)
-        cached = holders.get(engine.id, 0)
-        return [Placement(request, engine.id, reason_of(cost, cached, len(engines)))]
+                least = max(config.shortlist, len(mates))
+                among = shortlist.any(least) | {each.id: each for each in engines}
+                return place_jointly(mates, view, config, what, among)
+        reason = reason_of(cost, holders.tokens(engine.id), len(engines))
+        return [Placement(request, engine.id, reason)]
 
     def _together(self, request: Request, view: ClusterView) -> tuple[list[Request], str]:
         """Return what is placed with a request, itself first; alone, if it has failed before."""
@@ -77,27 +77,22 @@ class CostPlacement:
 
     def _best(
         self,
-        request: Request,
         work: Work,
-        engines: Sequence[EngineState],
-        holders: Mapping[EngineId, int],
+        engines: Iterable[EngineState],
+        holders: Holders,
         view: ClusterView,
     ) -> tuple[EngineState, Cost] | None:
+        """Return the cheapest of the engines that take a request."""
         config, now_s = self._config, view.now_s
         price = compute_price(view, config)
-        bounded = is_bounded(request, view)
-        objective_class = request.objective.objective_class
         best: tuple[EngineState, Cost] | None = None
         least = (0.0, 0)
         for engine in engines:
-            cached = holders.get(engine.id, 0)
             wait_s = max(0.0, engine.load.prefill_until_s - now_s)
+            cached = holders.tokens(engine.id)
             cost = cost_of(work, engine.outlook, wait_s, cached, price, config.miss_s)
             key = (cost.total, engine.order)
-            if best is not None and key >= least:
-                continue
-            added = Added(1, engine.added_tokens(request, cached), work.context_tokens)
-            if admits(engine, added, work, objective_class, config, is_bounded=bounded):
+            if best is None or key < least:
                 best, least = (engine, cost), key
         return best
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import NamedTuple
 
 from parrot_backend.core.config import CostConfig
@@ -21,8 +20,8 @@ from parrot_backend.core.ids import EngineId
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.scheduling.admission import Added, admits, is_bounded
 from parrot_backend.core.scheduling.cost_terms import Work, compute_price, cost_of, work_of
+from parrot_backend.core.scheduling.holders import Holders
 from parrot_backend.core.scheduling.placement import ClusterView, Placement
-from parrot_backend.core.scheduling.shortlist import shortlist
 
 #: A member looks at so many of the engines that hold most of its own prompt.
 _MAX_HOLDERS = 2
@@ -39,7 +38,7 @@ class _Member(NamedTuple):
     request: Request
     work: Work
     common_tokens: int
-    holders: Mapping[EngineId, int]
+    holders: Holders
     is_bounded: bool
 
 
@@ -74,7 +73,11 @@ class _Step(NamedTuple):
 
 
 def place_jointly(
-    requests: Sequence[Request], view: ClusterView, config: CostConfig, what: str
+    requests: Sequence[Request],
+    view: ClusterView,
+    config: CostConfig,
+    what: str,
+    among: Mapping[EngineId, EngineState],
 ) -> list[Placement]:
     """Place requests, the first of them first, as far as there is room.
 
@@ -83,14 +86,15 @@ def place_jointly(
         view: What there is.
         config: Settings of the policy.
         what: They are, for people. Of members of one task group their common end counts.
+        among: The engines that are looked at; the first one has room on some.
     """
     first, *mates = requests
     # The longest first: what is short fills what is left.
     mates.sort(key=lambda mate: (-mate.prompt_tokens, mate.order))
     keys = {boundary.hash for boundary in first.sharing}
-    plan = _Plan(view, config, len(requests), is_group=first.objective.group is not None)
+    plan = _Plan(view, config, among, requests)
     ordered = (first, *mates)
-    chosen = plan.place(ordered, (_member(each, keys, view, config) for each in ordered))
+    chosen = plan.place(_member(each, keys, view, config) for each in ordered)
     num_engines = len({trial.engine.id for _, trial in chosen})
     reason = f"least added cost of {len(chosen)} {what} on {num_engines} engines, those here done"
     return [
@@ -105,7 +109,7 @@ def _member(request: Request, keys: Set[bytes], view: ClusterView, config: CostC
         request,
         work_of(request, config, view.now_s),
         next((boundary.tokens for boundary in reversed(chain) if boundary.hash in keys), 0),
-        view.prefixes.holders(chain),
+        Holders(view.prefixes, chain),
         is_bounded(request, view),
     )
 
@@ -114,33 +118,39 @@ class _Plan:
     """Engines in the order in which they come into question, and what is on them so far."""
 
     def __init__(
-        self, view: ClusterView, config: CostConfig, num_requests: int, *, is_group: bool
+        self,
+        view: ClusterView,
+        config: CostConfig,
+        among: Mapping[EngineId, EngineState],
+        requests: Sequence[Request],
     ) -> None:
         self._view = view
         self._config = config
-        self._is_group = is_group
-        self._price = compute_price(view, config, num_requests)
-        self._trials = dict[EngineId, _Trial]()
+        self._requests = requests
+        self._is_group = requests[0].objective.group is not None
+        self._price = compute_price(view, config, len(requests))
+        now_s = view.now_s
+        self._trials = {
+            e.id: _Trial(e, e.outlook, max(0.0, e.load.prefill_until_s - now_s))
+            for e in among.values()
+        }
 
-    def place(
-        self, requests: Sequence[Request], members: Iterator[_Member]
-    ) -> list[tuple[Request, _Trial]]:
+    def place(self, members: Iterator[_Member]) -> list[tuple[Request, _Trial]]:
         """Return where the members go; it ends with the first one that has room nowhere.
 
         Args:
-            requests: In order.
-            members: The same; made one by one, since it may end with the first.
+            members: The requests in order; made one by one, since it may end with the first.
         """
         unused = list[_Trial]()
         used = dict[EngineId, _Trial]()
         chosen = list[tuple[Request, _Trial]]()
         for member in members:
             if not chosen:
-                unused = self._begin(member, requests)
+                unused = self._ranked(member)
             options = dict(used)
             for trial in unused[:1]:
                 options[trial.engine.id] = trial
-            for engine_id in islice(member.holders, _MAX_HOLDERS):
+            for engine_id in member.holders.first(_MAX_HOLDERS):
                 if engine_id in self._trials:
                     options[engine_id] = self._trials[engine_id]
             best = self._best(member, options) or self._best(member, self._trials)
@@ -154,30 +164,19 @@ class _Plan:
             chosen.append((member.request, trial))
         return chosen
 
-    def _begin(self, first: _Member, requests: Sequence[Request]) -> list[_Trial]:
-        """Choose the engines to look at, and return them, the cheapest for the first one first."""
-        free = self._view.free
-        least = max(self._config.shortlist, len(requests))
-        few = shortlist(free, first.holders, first.work, least, self._view.now_s)
-        self._trials = self._tried(few)
-        if len(few) < len(free) and self._best(first, self._trials) is None:
-            self._trials = self._tried(free)
+    def _ranked(self, first: _Member) -> list[_Trial]:
+        """Return the engines to look at, the cheapest for the first member first."""
         costs = {t.engine.id: self._step(first, t).total for t in self._trials.values()}
         ranked = sorted(self._trials.values(), key=lambda t: (costs[t.engine.id], t.engine.order))
         if self._is_group and not self._config.splits_groups:
-            return self._keep_one(ranked, requests)
+            return self._keep_one(ranked)
         return ranked
 
-    def _tried(self, engines: Sequence[EngineState]) -> dict[EngineId, _Trial]:
-        now_s = self._view.now_s
-        return {
-            e.id: _Trial(e, e.outlook, max(0.0, e.load.prefill_until_s - now_s)) for e in engines
-        }
-
-    def _keep_one(self, ranked: list[_Trial], requests: Sequence[Request]) -> list[_Trial]:
+    def _keep_one(self, ranked: list[_Trial]) -> list[_Trial]:
         """Return the first engine that has room for all, if there is one; else all engines."""
+        number = len(self._requests)
         for trial in ranked:
-            if trial.engine.fits(self._view.need_tokens(trial.engine, requests), len(requests)):
+            if trial.engine.fits(self._view.need_tokens(trial.engine, self._requests), number):
                 self._trials = {trial.engine.id: trial}
                 return [trial]
         return ranked
@@ -197,7 +196,7 @@ class _Plan:
     def _step(self, member: _Member, trial: _Trial) -> _Step:
         request, work, common_tokens, holders, _ = member
         engine, added = trial.engine, trial.added
-        resident = holders.get(engine.id, 0)
+        resident = holders.tokens(engine.id)
         mates_tokens = min(common_tokens, trial.common_tokens)
         tokens = engine.added_tokens(request, resident)
         tokens = min(tokens, max(0, request.need_tokens - mates_tokens))

@@ -137,9 +137,9 @@ class Scheduler:
         """Note that the prompt of a running request is computed."""
         assert request.engine is not None
         assert request.attempt is not None
-        engine = self.engines[request.engine]
-        engine.load.begin(request.attempt, now_s)
-        self.note(engine)
+        # How long prompts wait is no part of what engines admit or are sorted by, so what is
+        # blocked stays blocked.
+        self.engines[request.engine].load.begin(request.attempt, now_s)
 
     def release(self, engine: EngineId, attempt: AttemptId) -> None:
         """Give back what an ended attempt took."""

@@ -1,37 +1,165 @@
-"""Which engines of many are worth a look."""
+"""Which engines of many are worth a look.
+
+All of few. Of many those that are least loaded and those that hold something; where none of them
+takes a request, those with room, as far as they are nearest to taking it. That choice must not
+depend on the time: what is blocked stays so until an account changes, and is not looked at again
+before.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection
 from heapq import nsmallest
+from itertools import islice
 
+from parrot_backend.core.config import CostConfig
+from parrot_backend.core.criteria import ObjectiveClass
 from parrot_backend.core.engine_state import EngineState
 from parrot_backend.core.ids import EngineId
+from parrot_backend.core.nodes import Request
+from parrot_backend.core.scheduling.admission import Added, admits, is_bounded
 from parrot_backend.core.scheduling.cost_terms import Work
+from parrot_backend.core.scheduling.engine_index import Measure, by_room
+from parrot_backend.core.scheduling.holders import Holders
+from parrot_backend.core.scheduling.placement import ClusterView
+
+#: So many engines are looked at by load until enough of them take a request.
+_LOOKS = 32
+#: So many are looked at where none of those does.
+_MORE_LOOKS = 16
+#: So long an output is where it is not known whose.
+_USUAL_TOKENS = 256
+_LEAST = -(1 << 62)
 
 
-def shortlist(
-    engines: Sequence[EngineState],
-    holders: Mapping[EngineId, int],
-    work: Work,
-    number: int,
-    now_s: float,
-) -> Sequence[EngineState]:
-    """Return the engines that are worth a look: so many by load, and those that hold something.
+def by_delay(engine: EngineState) -> int:
+    """Least time for an output of usual length first, with that by which others are delayed."""
+    outlook = engine.outlook
+    return int(1e6 * (_USUAL_TOKENS + outlook.weight) * outlook.step_s)
 
-    Of those that hold something, twice as many, who holds most first.
+
+def by_bulk_share(engine: EngineState) -> int:
+    """Least use of what bulk work may take of the time per token first."""
+    load = engine.load
+    if not load.num_latency:
+        return _LEAST
+    return _share(engine, load.decodes, load.context_tokens, keeps_s=load.config.latency_tpot_s)
+
+
+def by_bounded_share(engine: EngineState) -> int:
+    """The same of what latency-sensitive work may take among itself."""
+    load = engine.load
+    if not load.bounded_decodes:
+        return _LEAST
+    keeps_s = load.config.latency_tpot_s if load.config.bounds_latency else None
+    return _share(engine, load.bounded_decodes, load.bounded_context_tokens, keeps_s=keeps_s)
+
+
+def _share(engine: EngineState, decodes: int, context: int, *, keeps_s: float | None) -> int:
+    outlook = engine.outlook
+    model, bound_s = outlook.model, min(outlook.tpot_s, keeps_s or math.inf, 1.0)
+    step_s = model.base_s + model.per_decode_s * decodes + model.per_context_token_s * context
+    return int(1e9 * step_s / max(bound_s, 2 * (model.base_s + model.per_decode_s)))
+
+
+class Shortlist:
+    """The engines that come into question for one request.
+
+    Args:
+        request: It is to be placed.
+        work: What it brings along.
+        holders: Which engines hold some of its prompt.
+        view: The cluster.
+        config: Settings of the policy.
     """
-    if len(engines) <= 2 * number:
-        return engines
 
-    def load(engine: EngineState) -> tuple[float, int]:
-        outlook = engine.outlook
-        wait_s = max(now_s, engine.load.prefill_until_s)
-        return wait_s + (work.output_tokens + outlook.weight) * outlook.step_s, engine.order
+    def __init__(
+        self,
+        request: Request,
+        work: Work,
+        holders: Holders,
+        view: ClusterView,
+        config: CostConfig,
+    ) -> None:
+        self._request = request
+        self._work = work
+        self._holders = holders
+        self._free = view.free
+        self._now_s = view.now_s
+        self._config = config
+        self._is_bounded = is_bounded(request, view)
+        self._avoided = view.avoided([request])
 
-    found = {engine.id: engine for engine in nsmallest(number, engines, key=load)}
-    by_id = {engine.id: engine for engine in engines}
-    for engine_id in list(holders)[: 2 * number]:
-        if engine_id in by_id:
-            found[engine_id] = by_id[engine_id]
-    return list(found.values())
+    def taking(self) -> Collection[EngineState]:
+        """Return engines that take the request; nothing if it is blocked."""
+        number = self._config.shortlist
+        near = self._taking_near(2 * number)
+        found = {engine.id: engine for engine in self._least_loaded(near, number)}
+        for engine in self._holding(2 * number):
+            if engine.id not in found and self._takes(engine):
+                found[engine.id] = engine
+        return found.values() or self._taking_far()
+
+    def has_several(self) -> bool:
+        """Tell whether more than one engine has a slot."""
+        return len(list(islice(self._free.walk(by_delay), 2))) > 1
+
+    def any(self, number: int) -> dict[EngineId, EngineState]:
+        """Return engines whether or not they take the request: all, if they are few."""
+        near = list(islice(self._free.walk(by_delay), 2 * number + 1))
+        if len(near) > 2 * number:
+            near = [*self._least_loaded(near, number), *self._holding(2 * number)]
+        near.sort(key=lambda engine: engine.order)
+        return {engine.id: engine for engine in near}
+
+    def _taking_near(self, most: int) -> list[EngineState]:
+        found = []
+        for engine in islice(self._free.walk(by_delay), _LOOKS):
+            if self._takes(engine):
+                found.append(engine)
+                if len(found) == most:
+                    break
+        return found
+
+    def _least_loaded(self, engines: list[EngineState], number: int) -> list[EngineState]:
+        if len(engines) <= number:
+            return engines
+        output_tokens, now_s = self._work.output_tokens, self._now_s
+
+        def load(engine: EngineState) -> tuple[float, int]:
+            outlook = engine.outlook
+            wait_s = max(now_s, engine.load.prefill_until_s)
+            return wait_s + (output_tokens + outlook.weight) * outlook.step_s, engine.order
+
+        return nsmallest(number, engines, key=load)
+
+    def _holding(self, most: int) -> list[EngineState]:
+        free = (self._free.get(engine_id) for engine_id in self._holders.first(4 * most))
+        return list(islice((engine for engine in free if engine is not None), most))
+
+    def _taking_far(self) -> list[EngineState]:
+        """Look where there is room: at all such engines, or at those with the most time left."""
+        need = self._request.need_tokens
+        few = self._free.up_to(by_room, -need, _MORE_LOOKS)
+        if few is None:
+            is_bulk = self._request.objective.objective_class is ObjectiveClass.THROUGHPUT
+            share: Measure = by_bulk_share if is_bulk else by_bounded_share
+            roomy = (engine for engine in self._free.walk(share) if engine.fits(need))
+            few = list(islice(roomy, _MORE_LOOKS))
+        return [engine for engine in few if self._takes(engine)]
+
+    def _takes(self, engine: EngineState) -> bool:
+        if engine.id in self._avoided:
+            return False
+        work = self._work
+        # A holder's tokens need no look where room is counted by what is in use.
+        held = 0 if engine.working_set is not None else self._holders.tokens(engine.id)
+        return admits(
+            engine,
+            Added(1, engine.added_tokens(self._request, held), work.context_tokens),
+            work,
+            self._request.objective.objective_class,
+            self._config,
+            is_bounded=self._is_bounded,
+        )
