@@ -35,11 +35,12 @@ class EventRecorder:
     """
 
     def __init__(self, path: Path, config: CoreConfig) -> None:
+        header = header_of(config)  # what cannot be written leaves no file behind
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
         self._path = path
         self._file = os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogatepass")
         self._is_open = True
-        self._write(header_of(config))
+        self._write(header)
         logger.warning("prompts and outputs are recorded in %s", path)
 
     def record(self, event: Event, now_s: float, commands: Sequence[Command]) -> None:

@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from parrot_backend.cli import app
@@ -71,6 +72,21 @@ def test_help_names_the_options():
     assert result.exit_code == 0
     for option in ("--engine", "--base-url", "--token-ms", "--max-concurrent-calls"):
         assert option in result.stdout
+
+
+def test_the_pages_explain_every_option_of_scheduling():
+    pages = "\n".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
+    serve = typer.main.get_command(app).commands["serve"]  # type: ignore[attr-defined]
+    options = [
+        {*option.opts, *option.secondary_opts}
+        for option in serve.params
+        if getattr(option, "rich_help_panel", None) == "Scheduling"
+    ]
+
+    named = set(re.findall(r"--[a-z][a-z-]+", pages))
+
+    assert len(options) > 10
+    assert [names for names in options if not names & named] == []
 
 
 def test_help_is_quick_because_it_loads_no_server():

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from parrot_backend.core.config import CoreConfig
+from parrot_backend.core.config import CoreConfig, SchedulerConfig
 from parrot_backend.core.events import EngineLost
 from parrot_backend.core.ids import EngineId
 from parrot_backend.engines.scripted import ScriptedConfig, ScriptedEngine
@@ -110,6 +110,15 @@ def test_an_old_file_is_not_written_over(
     assert run_server({"record": str(path), "engine": "scripted", "port": 0}) == EXIT_BAD_SETTINGS
     assert f"cannot record to {path}: File exists" in capsys.readouterr().err
     assert path.read_text() == "precious"
+
+
+def test_settings_that_cannot_be_written_leave_no_file(tmp_path: Path) -> None:
+    config = CoreConfig(scheduler=SchedulerConfig(tenant_weights={"a": object()}))  # type: ignore[dict-item]
+
+    with pytest.raises(TypeError, match="object"):
+        EventRecorder(tmp_path / "run.jsonl", config)
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_trouble_with_the_file_ends_the_recording_and_nothing_else(
