@@ -12,9 +12,12 @@ import pytest
 from hypothesis import given
 
 from parrot_backend.core.commands import Command
+from parrot_backend.core.config import CoreConfig, CostConfig, SchedulerConfig
 from parrot_backend.core.coordinator import Coordinator
+from parrot_backend.core.event_codec import CodecError
 from parrot_backend.core.events import Event
-from parrot_backend.core.recording import header_of, line_of
+from parrot_backend.core.recording import header_of, line_of, read_header
+from parrot_backend.core.scheduling.baseline_config import BaselineConfig
 from parrot_backend.server.runtime import Runtime
 from parrot_backend.sim.program import Arrival
 from parrot_backend.sim.recording import RecordingError, read_recording, replay
@@ -82,6 +85,26 @@ def test_a_recording_that_was_written_and_read_gives_the_same_decisions(lines: l
     assert result.num_events == len(lines) - 1
     assert result.num_starts > 60  # some were tried again
     assert (result.num_different, result.different) == (0, ())
+
+
+@pytest.mark.parametrize("weights", [{}, {"ann": 2.0, "is": 0.5, "": 1.0}])
+def test_any_settings_can_be_recorded(weights: dict[str, float]) -> None:
+    scheduler = SchedulerConfig(
+        placement="cost",
+        tenant_weights=weights,
+        cost=CostConfig(latency_tpot_s=None, max_together=3),
+        baselines=BaselineConfig(balance_rel=2.0),
+    )
+    config = CoreConfig(scheduler=scheduler, tokens_per_char=1.0)
+    assert read_header(json.loads(json.dumps(header_of(config)))) == config
+
+
+def test_settings_that_are_no_mapping_are_rejected() -> None:
+    header = header_of(CONFIG)
+    for weights, said in (([], "expected an object"), ({"ann": "much"}, r"\['ann'\]: expected")):
+        header["config"]["scheduler"]["tenant_weights"] = weights
+        with pytest.raises(CodecError, match=said):
+            read_header(header)
 
 
 def test_a_decision_that_is_another_now_is_told(lines: list[str]) -> None:
