@@ -38,12 +38,14 @@ class Results:
     def write(self, order: Iterable[Point], path: Path = TABLE) -> None:
         """Write the points in an order, so that equal results are equal files."""
         path.parent.mkdir(exist_ok=True)
-        with path.open("w", newline="") as file:
+        new = path.with_suffix(".new")
+        with new.open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(_COLUMNS)
             for point in order:
                 for metric, value in self.points.get(point, {}).items():
                     writer.writerow((*point, metric, f"{value:.6g}"))
+        new.replace(path)  # whoever interrupts this keeps the old one
 
     def of(self, experiment: Experiment, x: str, system: str, metric: str) -> list[float]:
         """Return the values of all seeds."""

@@ -34,6 +34,7 @@ def simulate(names: Sequence[str], console: Console, num_processes: int | None =
         raise ValueError(f"no experiment {unknown[0]!r}; there are: {', '.join(EXPERIMENTS)}")
     results = Results.read()
     points = [point for name in names for point in EXPERIMENTS[name].points()]
+    order = [point for each in EXPERIMENTS.values() for point in each.points()]
     begun_s = time.perf_counter()
     is_complete = True
     with (
@@ -48,10 +49,10 @@ def simulate(names: Sequence[str], console: Console, num_processes: int | None =
                 for future in done:
                     results.points[pending.pop(future)] = future.result()
                     shown.advance(task)
+                results.write(order)
         except KeyboardInterrupt:
             is_complete = False
             pool.shutdown(wait=False, cancel_futures=True)
-    results.write(p for experiment in EXPERIMENTS.values() for p in experiment.points())
     elapsed_s = time.perf_counter() - begun_s
     console.print(f"{len(points) - len(pending)} of {len(points)} points in {elapsed_s:.0f} s")
     return is_complete

@@ -137,7 +137,7 @@ def _decode_mapping(options: tuple[Any, ...], value: Json, where: str) -> dict[A
         raise CodecError(f"{where}: expected an object, got {_short(value)}")
     of_key, of_value = options
     return {
-        decode(of_key, key, where): decode(of_value, content, f"{where}.{key}")
+        decode(of_key, key, where): decode(of_value, content, f"{where}[{key!r}]")
         for key, content in value.items()
     }
 
