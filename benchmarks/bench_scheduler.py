@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import math
 import random
 import statistics
 import time
@@ -131,7 +132,8 @@ def measure(state: SteadyState, steps: int, repeats: int) -> dict[str, float]:
         times = Times()
         for _ in range(steps):
             state.step(times)
-        decision_s, submit_s = times.finish, times.submit
+        decision_s, submit_s = times.finish, times.submit or [math.nan]
+        all_s = sum(times.submit) + sum(decision_s) + sum(times.close)
         rows.append(
             {
                 "decision_p50_us": percentile(decision_s, 0.5) * 1e6,
@@ -139,7 +141,7 @@ def measure(state: SteadyState, steps: int, repeats: int) -> dict[str, float]:
                 "decisions_per_s": len(decision_s) / sum(decision_s),
                 "submit_p50_us": percentile(submit_s, 0.5) * 1e6,
                 "submit_p99_us": percentile(submit_s, 0.99) * 1e6,
-                "call_mean_us": (sum(submit_s) + sum(decision_s) + sum(times.close)) / steps * 1e6,
+                "call_mean_us": all_s / steps * 1e6,
             }
         )
     gc.unfreeze()

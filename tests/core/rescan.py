@@ -1,7 +1,8 @@
 """The scheduler as a full scan: every engine is looked at for every request, in every pass.
 
 What the real one decides with sorted engines, bounds and passes left out must be what this one
-decides. It shares only accounts, queues and prefixes with it.
+decides. It shares only accounts, queues and prefixes with it; and the policies that are not written
+again here, which are asked with engines that nobody kept sorted.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from parrot_backend.core.criteria import ObjectiveClass
 from parrot_backend.core.engine_state import EngineState
 from parrot_backend.core.ids import AttemptId, EngineId
 from parrot_backend.core.nodes import Request
+from parrot_backend.core.scheduling.engine_index import EngineIndex
+from parrot_backend.core.scheduling.free_engines import FreeEngines
+from parrot_backend.core.scheduling.placement import ClusterView
 from parrot_backend.core.scheduling.queue import WaitingQueue
 from parrot_backend.core.scheduling.scheduler import Scheduler
 
@@ -23,8 +27,11 @@ Chosen = list[tuple[Request, EngineId]]
 class RescanScheduler(Scheduler):
     """Decides by looking at everything."""
 
+    _now_s = 0.0
+
     def decide(self, now_s: float, name_attempt: Callable[[Request], AttemptId]) -> Chosen:
         """Place what has room, and return it; see ``Scheduler.schedule``."""
+        self._now_s = now_s
         made: Chosen = []
         reserved, bounded = set[EngineId](), set[EngineId]()
         for queue in self._queues.values():
@@ -75,6 +82,11 @@ class RescanScheduler(Scheduler):
     # --- policies ----------------------------------------------------------------------------
 
     def _choose(self, request: Request, free: list[EngineState], queue: WaitingQueue) -> Chosen:
+        if self._config.placement not in ("paper", "fcfs", "least_loaded"):
+            alive, engines = self.engines.values(), FreeEngines(EngineIndex(free))
+            limit = self._config.max_shared
+            view = ClusterView(alive, engines, queue, self.prefixes, limit, self._now_s)
+            return [(each, engine) for each, engine, _ in self._policy.place(request, view)]
         if self._config.placement != "paper":
             room = [e for e in self._allowed([request], free) if e.fits(request.need_tokens)]
             if self._config.placement == "least_loaded":

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from parrot_backend.core.config import CostConfig
 from parrot_backend.core.criteria import Objective, ObjectiveClass
@@ -14,9 +16,12 @@ from parrot_backend.core.ids import AttemptId
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.output_forecast import OutputForecast
 from parrot_backend.core.prefix import PrefixChain
+from parrot_backend.core.scheduling.admission import Added, admits
 from parrot_backend.core.scheduling.cost import CostPlacement
+from parrot_backend.core.scheduling.cost_terms import work_of
 from parrot_backend.core.step_time import StepTimeModel
 from tests.core.clusters import make_view, placed
+from tests.core.hypothesis_settings import examples
 from tests.helpers.builders import make_chain, make_engine_state, make_objective, make_request
 
 L, T = ObjectiveClass.LATENCY, ObjectiveClass.THROUGHPUT
@@ -172,6 +177,37 @@ def test_shortlist_finds_an_engine_wherever_there_is_one(shortlist: int) -> None
     view = make_view(*full, engine("e7", *[ask()] * 3), queued=[request], now_s=LATER_S)
     policy = CostPlacement(CostConfig(shortlist=shortlist))
     assert placed(policy.place(request, view)) == {"r": "e7"}
+
+
+@examples(60)
+@given(
+    loads=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=40, max_size=60),
+    tokens=st.integers(10, 900),
+    is_bulk=st.booleans(),
+)
+def test_of_many_alike_it_finds_one_wherever_there_is_one(
+    loads: list[tuple[int, int]], tokens: int, is_bulk: bool
+) -> None:
+    slow = StepTimeModel(0.01, 1e-4, 1e-2, 1e-6, 0.0, num_samples=9, error=0.1)
+    config = CostConfig(bounds_latency=True)
+    bulk = ask(200, 100, objective_class=T)
+    engines = [
+        engine(
+            f"e{i}", *[ask(200)] * num_latency, *[bulk] * num_bulk, model=slow, capacity_tokens=1200
+        )
+        for i, (num_latency, num_bulk) in enumerate(loads)
+    ]
+    for each in engines:
+        each.load.config = config
+    request = ask(tokens, 100, objective_class=T if is_bulk else L)
+    work = work_of(request, config, LATER_S)
+    added = Added(1, request.need_tokens, work.context_tokens)
+    takes = [
+        admits(e, added, work, request.objective.objective_class, config, is_bounded=True)
+        for e in engines
+    ]
+    view = make_view(*engines, queued=[request], now_s=LATER_S)
+    assert bool(CostPlacement(config).place(request, view)) == any(takes)
 
 
 def test_short_output_goes_to_the_prefix_and_a_long_one_to_the_small_batch() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -16,6 +16,7 @@ from parrot_backend.core.ids import AttemptId, EngineId
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.prefix import PrefixChain, PrefixIndexConfig
 from parrot_backend.core.scheduling.scheduler import Scheduler
+from parrot_backend.core.step_time import StepTimeModel
 from tests.core.hypothesis_settings import examples
 from tests.core.rescan import Chosen, RescanScheduler
 from tests.helpers.builders import make_chain, make_engine, make_objective, make_request
@@ -29,6 +30,8 @@ OBJECTIVES = [
     replace(make_objective(G, "s.h"), is_bounded=False),
     make_objective(T),
     make_objective(L, deadline_s=5.0),
+    Objective(T, None, tpot_s=0.02),
+    Objective(L, None, tpot_s=0.03),
 ]
 MAX_WAIT_S = 20.0
 
@@ -123,6 +126,23 @@ class Pair:
             for scheduler in self.both:
                 scheduler.prefixes.report(engine, held, [b.hash for b in lost])
 
+    def measure(self) -> None:
+        """An engine says how fast it is."""
+        if self.real.engines:
+            engine = self.rng.choice(list(self.real.engines))
+            base_s = self.rng.choice([0.01, 0.02, 0.035])
+            step_time = StepTimeModel(base_s, 1e-4, 1e-3, 2e-6, 0.0, num_samples=9, error=0.1)
+            for scheduler in self.both:
+                scheduler.engines[engine].step_time = step_time
+                scheduler.note(scheduler.engines[engine])
+
+    def begin(self) -> None:
+        """The prompt of a running attempt is computed."""
+        if self.running:
+            _, attempt = self.rng.choice(self.running)
+            for scheduler, request in zip(self.both, self.twins[attempt[:-2]], strict=True):
+                scheduler.begin(request, self.now_s)
+
     def lose(self) -> None:
         if len(self.real.engines) > 1:
             engine = self.rng.choice(list(self.real.engines))
@@ -134,6 +154,8 @@ class Pair:
         made = self.real.schedule(self.now_s, attempt_of)
         expected: Chosen = self.scan.decide(self.now_s, attempt_of)
         assert [(p.request.id, p.engine) for p in made] == [(r.id, e) for r, e in expected]
+        for twin, engine in [(p.request, p.engine) for p in made] + expected:
+            twin.engine, twin.attempt = engine, attempt_of(twin)
         self.running += [(p.engine, attempt_of(p.request)) for p in made]
         self.num_placed += len(made)
 
@@ -147,6 +169,7 @@ def play(seed: int, config: SchedulerConfig, profile: str, num_events: int) -> P
     for _ in range(rng.choice([1, 3, 12, 30])):
         pair.join()
     rare = [pair.withdraw, pair.change, pair.report, pair.lose, pair.join, pair.wait]
+    rare += [pair.measure, pair.begin]
     for _ in range(num_events):
         action = rng.choice([pair.submit, pair.submit, pair.submit, pair.finish, pair.finish])
         (rng.choice(rare) if rng.random() < 0.15 else action)()
@@ -157,7 +180,7 @@ def play(seed: int, config: SchedulerConfig, profile: str, num_events: int) -> P
 
 @pytest.mark.parametrize("ordering", [None, "application"])
 @pytest.mark.parametrize("profile", ["alike", "mixed"])
-@pytest.mark.parametrize("placement", ["paper", "fcfs", "least_loaded"])
+@pytest.mark.parametrize("placement", get_args(PlacementName))
 @examples(25, shrinks=False)
 @given(seed=st.integers(0, 2**32))
 def test_decisions_are_those_of_a_full_scan(

@@ -1,9 +1,9 @@
 """Which engines of many are worth a look.
 
-All of few. Of many those that are least loaded and those that hold something; where none of them
-takes a request, those with room, as far as they are nearest to taking it. That choice must not
-depend on the time: what is blocked stays so until an account changes, and is not looked at again
-before.
+All of few. Of many those that are least loaded and those that hold something. A request is blocked
+if no engine has room for it, or those with room that use least of their time per token do not take
+it: where targets or step times differ much, another one might. Whether it is blocked must not
+depend on the time: it stays so until an account changes, and is not looked at again before.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from parrot_backend.core.scheduling.placement import ClusterView
 
 #: So many engines are looked at by load until enough of them take a request.
 _LOOKS = 32
-#: So many are looked at where none of those does.
-_MORE_LOOKS = 16
+#: So many are looked at to see whether any does.
+_FEW = 8
 #: So long an output is where it is not known whose.
 _USUAL_TOKENS = 256
 _LEAST = -(1 << 62)
@@ -88,18 +88,25 @@ class Shortlist:
         self._free = view.free
         self._now_s = view.now_s
         self._config = config
+        self._need_tokens, self._chain = request.need_tokens, request.sharing
+        self._class = request.objective.objective_class
+        is_bulk = self._class is ObjectiveClass.THROUGHPUT
+        self._share: Measure = by_bulk_share if is_bulk else by_bounded_share
         self._is_bounded = is_bounded(request, view)
         self._avoided = view.avoided([request])
 
     def taking(self) -> Collection[EngineState]:
         """Return engines that take the request; nothing if it is blocked."""
         number = self._config.shortlist
+        some = self._some_taking()
+        if not some:
+            return ()
         near = self._taking_near(2 * number)
         found = {engine.id: engine for engine in self._least_loaded(near, number)}
         for engine in self._holding(2 * number):
             if engine.id not in found and self._takes(engine):
                 found[engine.id] = engine
-        return found.values() or self._taking_far()
+        return found.values() or some
 
     def has_several(self) -> bool:
         """Tell whether more than one engine has a slot."""
@@ -138,28 +145,33 @@ class Shortlist:
         free = (self._free.get(engine_id) for engine_id in self._holders.first(4 * most))
         return list(islice((engine for engine in free if engine is not None), most))
 
-    def _taking_far(self) -> list[EngineState]:
-        """Look where there is room: at all such engines, or at those with the most time left."""
-        need = self._request.need_tokens
-        few = self._free.up_to(by_room, -need, _MORE_LOOKS)
-        if few is None:
-            is_bulk = self._request.objective.objective_class is ObjectiveClass.THROUGHPUT
-            share: Measure = by_bulk_share if is_bulk else by_bounded_share
-            roomy = (engine for engine in self._free.walk(share) if engine.fits(need))
-            few = list(islice(roomy, _MORE_LOOKS))
-        return [engine for engine in few if self._takes(engine)]
+    def _some_taking(self) -> list[EngineState]:
+        """Return nothing if it is blocked; else one engine that takes it, or more."""
+        engines = list(islice(self._free.walk(by_delay), _FEW + 1))
+        if len(engines) <= _FEW:
+            return [engine for engine in engines if self._takes(engine)]
+        few = self._free.up_to(by_room, -self._need_tokens, 2 * _FEW)
+        if few is not None:
+            few += self._holding(2 * _FEW)  # they may need less
+            return [engine for engine in few if self._takes(engine)]
+        # There is room, so the first ones that have some are the last ones to refuse it.
+        roomy = (e for e in self._free.walk(self._share) if e.fits(self._need_tokens))
+        taking = (engine for engine in islice(roomy, _FEW) if self._takes(engine))
+        return list(islice(taking, 1))
 
     def _takes(self, engine: EngineState) -> bool:
         if engine.id in self._avoided:
             return False
-        work = self._work
-        # A holder's tokens need no look where room is counted by what is in use.
-        held = 0 if engine.working_set is not None else self._holders.tokens(engine.id)
+        tokens, work = self._need_tokens, self._work
+        if self._chain:
+            # What it holds needs no look where room is counted by what is in use.
+            held = 0 if engine.working_set is not None else self._holders.tokens(engine.id)
+            tokens = engine.added_tokens(self._request, held)
         return admits(
             engine,
-            Added(1, engine.added_tokens(self._request, held), work.context_tokens),
+            Added(1, tokens, work.context_tokens),
             work,
-            self._request.objective.objective_class,
+            self._class,
             self._config,
             is_bounded=self._is_bounded,
         )
