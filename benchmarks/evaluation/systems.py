@@ -14,7 +14,6 @@ from parrot_backend.core.config import (
     SchedulerConfig,
 )
 from parrot_backend.core.prefix import PrefixIndexConfig
-from parrot_backend.sim.engine import ContinuousBatchingEngine
 from parrot_backend.sim.program import Arrival
 from parrot_backend.sim.records import CallRecord, JobRecord, RecordSink
 from parrot_backend.sim.simulation import Ending, Simulation
@@ -124,7 +123,6 @@ def serve(
         seed,
         outcome,
         until_s=until_s,
-        create_engine=ContinuousBatchingEngine,
     )
     outcome.ending = simulation.run()
     return outcome

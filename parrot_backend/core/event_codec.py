@@ -1,9 +1,9 @@
 """Events and other frozen records of the core as JSON values, and back. Pure.
 
 A record becomes an object with its class under ``is`` and those fields that are not as by default;
-a named tuple and a tuple become arrays, a mapping an object; bytes become hexadecimal text; an
-enumeration its value; times without an end ``"inf"``. What is read is checked against the declared
-types of the fields.
+a named tuple and a tuple become arrays, a mapping of texts an object; bytes become hexadecimal;
+an enumeration its value; times without an end ``"inf"``. What is read is checked against the
+declared types of the fields.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def encode(value: object) -> Json:
         return value.value
     if isinstance(value, tuple):
         return [encode(item) for item in value]
-    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {key: encode(content) for key, content in value.items()}
+    if isinstance(value, Mapping):
+        return {str(key): encode(content) for key, content in value.items()}
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, float) and math.isinf(value):
@@ -132,10 +132,14 @@ def _decode_tuple(options: tuple[Any, ...], value: Json, where: str) -> tuple[An
     )
 
 
-def _decode_mapping(options: tuple[Any, ...], value: Json, where: str) -> dict[str, Any]:
+def _decode_mapping(options: tuple[Any, ...], value: Json, where: str) -> dict[Any, Any]:
     if not isinstance(value, dict):
         raise CodecError(f"{where}: expected an object, got {_short(value)}")
-    return {key: decode(options[1], v, f"{where}[{key!r}]") for key, v in value.items()}
+    of_key, of_value = options
+    return {
+        decode(of_key, key, where): decode(of_value, content, f"{where}.{key}")
+        for key, content in value.items()
+    }
 
 
 def _decode_record(declared: type, value: Json, where: str) -> Any:
