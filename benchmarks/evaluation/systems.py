@@ -14,7 +14,6 @@ from parrot_backend.core.config import (
     SchedulerConfig,
 )
 from parrot_backend.core.prefix import PrefixIndexConfig
-from parrot_backend.sim.engine import ContinuousBatchingEngine
 from parrot_backend.sim.program import Arrival
 from parrot_backend.sim.records import CallRecord, JobRecord, RecordSink
 from parrot_backend.sim.simulation import Ending, Simulation
@@ -68,7 +67,7 @@ def core_config(
     placement: PlacementName = "cost", ordering: OrderingName | None = None
 ) -> CoreConfig:
     """Return settings as a server has them by default, but for policy and order."""
-    scheduler = SchedulerConfig(placement=placement, ordering=ordering, max_wait_s=_MAX_WAIT_S)
+    scheduler = SchedulerConfig(placement=placement, ordering=ordering)
     return CoreConfig(
         scheduler=scheduler, early_fill=EarlyFillConfig(is_on=False), tokens_per_char=1.0
     )
@@ -76,8 +75,10 @@ def core_config(
 
 def paper_config() -> CoreConfig:
     """Return settings of the paper: Algorithm 1 and its order, and nothing that we added."""
+    scheduler = SchedulerConfig("paper", "topological", max_wait_s=_MAX_WAIT_S)
     return replace(
-        core_config("paper", "topological"),
+        core_config(),
+        scheduler=scheduler,
         retain_prefixes=False,
         optimiser=OptimiserConfig(prunes=False, merges=False),
     )
@@ -124,7 +125,6 @@ def serve(
         seed,
         outcome,
         until_s=until_s,
-        create_engine=ContinuousBatchingEngine,
     )
     outcome.ending = simulation.run()
     return outcome

@@ -100,8 +100,8 @@ class SchedulerConfig:
     Attributes:
         placement: Which policy picks engines.
         ordering: Which order ready requests are served in; None takes the placement's own
-            (``urgency`` for ``paper``, ``shortest_job`` for ``cost``, ``application`` for
-            ``least_loaded``, else ``fcfs``).
+            (``urgency`` for ``paper`` and ``cost``, ``application`` for ``least_loaded``, else
+            ``fcfs``).
         max_wait_s: A request that waited longer goes before all others, so nothing starves.
         fair: Whether tenants that wait for service of the same class get it in equal shares.
         tenant_weights: The shares of tenants that are to get other ones; 1 is anybody's.

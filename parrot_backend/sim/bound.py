@@ -17,10 +17,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from parrot_backend.core.step_time import StepWork
+from parrot_backend.sim.plan import check_program
 from parrot_backend.sim.program import Constant, Program, ProgramCall
 from parrot_backend.sim.prompt_tree import PromptTree
 from parrot_backend.sim.spec import ClientSpec, Delay, EngineSpec
-from parrot_backend.sim.workloads.checks import at_least, check_program
+from parrot_backend.sim.workloads.checks import at_least
 
 #: Times of a prefix: when its KV is there.
 _Held = dict[int, float]

@@ -18,11 +18,11 @@ from parrot_backend.errors import CapacityError, Failure, ParrotError
 from parrot_backend.sim.delays import Delays
 from parrot_backend.sim.event_loop import EventLoop, Turn
 from parrot_backend.sim.jobs import ClientSession, Job, JobBook, LiveCall
-from parrot_backend.sim.plan import ProgramError
 from parrot_backend.sim.program import Arrival
 from parrot_backend.sim.shell import SimShell
 from parrot_backend.sim.spec import ClientSpec
 from parrot_backend.sim.texts import ConstantTexts
+from parrot_backend.sim.workloads.checks import WorkloadError
 
 #: How often a client sends what a full server did not take, like the real one.
 _MAX_TRIES = 5
@@ -56,7 +56,7 @@ class SimClient(ABC):
         """Begin a program."""
         try:
             job = self._book.open(arrival, lambda number: self._session(number, arrival.user))
-        except ProgramError:
+        except WorkloadError:
             return  # told by the record of the job
         self._begin(job)
 

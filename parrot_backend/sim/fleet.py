@@ -14,7 +14,6 @@ from typing import Protocol
 from parrot_backend.core.criteria import Objective
 from parrot_backend.core.events import EngineJoined, EngineLost, EngineReported, Event
 from parrot_backend.core.ids import AttemptId, EngineId
-from parrot_backend.core.step_time import StepTimeModel
 from parrot_backend.sim.engine_seam import (
     CacheChanged,
     Finished,
@@ -25,7 +24,8 @@ from parrot_backend.sim.engine_seam import (
 )
 from parrot_backend.sim.event_loop import EventLoop, Scheduled
 from parrot_backend.sim.jobs import LiveCall
-from parrot_backend.sim.joining import engine_info, learnt_step_time, reports_cache, slowed
+from parrot_backend.sim.joining import engine_info, reports_cache
+from parrot_backend.sim.latency import ScaledLatency, step_time_of
 from parrot_backend.sim.spec import EngineSpec, Fault
 
 
@@ -97,7 +97,6 @@ class SimFleet:
         self._life_at: dict[int, _Life] = {}
         self._num_lives = [0] * len(specs)
         self._busy_s = [0.0] * len(specs)
-        self._step_times: dict[int, StepTimeModel | None] = {}
         self._changed: dict[EngineId, _Life] = {}
 
     # --- lives -----------------------------------------------------------------------------
@@ -169,13 +168,8 @@ class SimFleet:
         spec = self._specs[life.position]
         if spec.rules != "parrot":
             return
-        key = id(spec.latency)  # the specs live as long as this does
-        if key not in self._step_times:
-            self._step_times[key] = learnt_step_time(spec.latency)
-        model = self._step_times[key]
-        if model is not None:
-            slower = slowed(model, factor)
-            self._listener.dispatch(EngineReported(life.id, step_time=slower))
+        latency = spec.latency if factor == 1.0 else ScaledLatency(spec.latency, factor)
+        self._listener.dispatch(EngineReported(life.id, step_time=step_time_of(latency)))
 
     # --- driving ---------------------------------------------------------------------------
 

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 
 from parrot_backend.core.criteria import Criteria
 from parrot_backend.protocol import NodeView, SessionView
+from parrot_backend.sim.plan import check_program
 from parrot_backend.sim.program import Arrival, Output, Piece, Program, ProgramCall
 from parrot_backend.sim.workloads.building import LATENCY, THROUGHPUT, prompt, text
-from parrot_backend.sim.workloads.checks import WorkloadError, check_program
+from parrot_backend.sim.workloads.checks import WorkloadError
 
 #: A call that is ready so soon after what it needs was not waited for by a client: the server took
 #: the time itself.

@@ -10,6 +10,7 @@ from parrot_backend.core.ids import NodeId, SessionId, VariableId, variable_id
 from parrot_backend.sim.plan import Plan, plan_of
 from parrot_backend.sim.program import Arrival, Program, ProgramCall
 from parrot_backend.sim.records import JobRecord, RecordSink
+from parrot_backend.sim.workloads.checks import WorkloadError
 
 
 @dataclass(slots=True, eq=False)
@@ -125,14 +126,14 @@ class JobBook:
             make_session: Gives its session for the number of the job.
 
         Raises:
-            ProgramError: The program cannot run; the job has ended.
+            WorkloadError: The program cannot run; the job has ended.
         """
         number = self.num_arrived
         self.num_arrived += 1
         program = arrival.program
         try:
             plan = plan_of(program)
-        except ValueError as exc:
+        except WorkloadError as exc:
             self._record(number, program, arrival.time_s, arrival.time_s, 0, f"invalid: {exc}")
             raise
         missing = [len(needed) for needed in plan.needs]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from parrot_backend.core.step_time import StepTimeFitter, StepTimeModel, StepWork
 from parrot_backend.sim.spec import LatencyModel
@@ -112,13 +113,21 @@ class ScaledLatency:
 def step_time_of(latency: LatencyModel) -> StepTimeModel:
     """Return the linear model that an engine would learn of its own steps.
 
-    The model itself where it is linear, else a fit over the kinds of steps that engines make.
+    The model itself where it is linear, else a fit over the kinds of steps that engines make, as
+    the live engine makes one of the steps that it sees.
 
     Raises:
         ValueError: Steps take no time, or for ever.
     """
     if isinstance(latency, LinearLatency):
         return latency.model
+    if isinstance(latency, ScaledLatency):
+        return _slowed(step_time_of(latency.inner), latency.factor)
+    return _fitted(latency)
+
+
+@lru_cache(maxsize=64)  # engines of a fleet are alike
+def _fitted(latency: LatencyModel) -> StepTimeModel:
     fitter = StepTimeFitter()
     for work in _TYPICAL_STEPS:
         fitter.observe(work, latency.step_s(work))
@@ -126,6 +135,17 @@ def step_time_of(latency: LatencyModel) -> StepTimeModel:
     if model is None:
         raise ValueError("steps must take some time, and an end")
     return model
+
+
+def _slowed(model: StepTimeModel, factor: float) -> StepTimeModel:
+    return replace(
+        model,
+        base_s=model.base_s * factor,
+        per_prefill_token_s=model.per_prefill_token_s * factor,
+        per_decode_s=model.per_decode_s * factor,
+        per_context_token_s=model.per_context_token_s * factor,
+        per_prefill_pair_s=model.per_prefill_pair_s * factor,
+    )
 
 
 #: Steps of decoding, of prefill, and of both.

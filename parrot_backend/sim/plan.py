@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from dataclasses import dataclass
 
 from parrot_backend.sim.program import Output, Program, ProgramCall
-
-
-class ProgramError(ValueError):
-    """A program cannot run; the message says why."""
+from parrot_backend.sim.workloads.checks import MAX_TOKENS, WorkloadError
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +38,24 @@ def made_tokens(call: ProgramCall) -> int:
     return min(call.output_tokens, call.max_tokens)
 
 
+def check_program(program: Program) -> None:
+    """Check that a program can run, and that no call makes more than its client allows.
+
+    Raises:
+        WorkloadError: ``invalid_program``; the message names the call.
+    """
+    plan_of(program)
+    for call in program.calls:
+        if made_tokens(call) < call.output_tokens:
+            raise _invalid(f"call {call.name!r} makes more tokens than it may")
+
+
 def plan_of(program: Program) -> Plan:
     """Return a program's plan.
 
     Raises:
-        ProgramError: It is empty, names what is not there, or has impossible lengths.
+        WorkloadError: ``invalid_program``: it is empty, names what is not there, or has impossible
+            lengths.
     """
     position: dict[str, int] = {}
     needs: list[tuple[int, ...]] = []
@@ -59,14 +71,14 @@ def plan_of(program: Program) -> Plan:
                 before = program.calls[maker].prompt
                 if len(before) == place and call.prompt[:place] == before:
                     continued.add(maker)
-            elif piece.tokens < 1:
-                raise ProgramError(f"{call.name!r} has a text of {piece.tokens} tokens")
+            else:
+                _check_length(call, piece.tokens)
         for name in call.after:
             needed[_earlier(position, call, name)] = None
         for other in needed:
             readers[other].append(number)
         if call.name in position:
-            raise ProgramError(f"two calls are named {call.name!r}")
+            raise _invalid(f"call {call.name!r} has the name of another")
         position[call.name] = number
         needs.append(tuple(needed))
         readers.append([])
@@ -80,28 +92,40 @@ def plan_of(program: Program) -> Plan:
     )
 
 
+def _invalid(message: str) -> WorkloadError:
+    return WorkloadError("invalid_program", message)
+
+
 def _check_call(call: ProgramCall) -> None:
     if not call.prompt:
-        raise ProgramError(f"{call.name!r} has no prompt")
-    if made_tokens(call) < 1:
-        raise ProgramError(f"{call.name!r} makes no token")
-    if not call.think_s >= 0.0:
-        raise ProgramError(f"{call.name!r} waits for {call.think_s} s")
+        raise _invalid(f"call {call.name!r} has no prompt")
+    _check_length(call, call.output_tokens)
+    if call.max_tokens is not None:
+        _check_length(call, call.max_tokens)
+    if not 0.0 <= call.think_s < math.inf:
+        raise _invalid(f"call {call.name!r} has a think time of {call.think_s} s")
+
+
+def _check_length(call: ProgramCall, tokens: int) -> None:
+    if not 1 <= tokens <= MAX_TOKENS:
+        bounds = f"that is not between 1 and {MAX_TOKENS} tokens"
+        raise _invalid(f"call {call.name!r} has a length of {tokens} tokens {bounds}")
 
 
 def _earlier(position: dict[str, int], call: ProgramCall, name: str) -> int:
     found = position.get(name)
     if found is None:
-        raise ProgramError(f"{call.name!r} needs {name!r}, no earlier call")
+        raise _invalid(f"call {call.name!r} needs {name!r}, which does not come before it")
     return found
 
 
 def _wanted(program: Program, position: dict[str, int]) -> tuple[int, ...]:
-    found: dict[int, None] = {}
-    for name, _ in program.wanted:
+    names = [name for name, _ in program.wanted]
+    if not names:
+        raise _invalid("nothing is wanted of the program")
+    for name, times in Counter(names).items():
         if name not in position:
-            raise ProgramError(f"no call is named {name!r}, but it is wanted")
-        found[position[name]] = None
-    if not found or len(found) < len(program.wanted):
-        raise ProgramError("it wants nothing, or something twice")
-    return tuple(found)
+            raise _invalid(f"there is no call {name!r} to want")
+        if times > 1:
+            raise _invalid(f"call {name!r} is wanted twice")
+    return tuple(position[name] for name in names)

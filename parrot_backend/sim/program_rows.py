@@ -22,8 +22,9 @@ from parrot_backend.sim.json_lines import (
     string,
     whole_number,
 )
+from parrot_backend.sim.plan import check_program
 from parrot_backend.sim.program import Arrival, Constant, Output, Piece, Program, ProgramCall
-from parrot_backend.sim.workloads.checks import MAX_TOKENS, WorkloadError, check_program
+from parrot_backend.sim.workloads.checks import MAX_TOKENS, WorkloadError
 
 _VERSION = 1
 _TARGETS = ("deadline_s", "ttft_s", "tpot_s")

@@ -14,6 +14,7 @@ from parrot_backend.core.config import CoreConfig
 from parrot_backend.core.coordinator import Coordinator
 from parrot_backend.sim.calls_client import CallsClient
 from parrot_backend.sim.client import SimClient
+from parrot_backend.sim.engine import ContinuousBatchingEngine
 from parrot_backend.sim.event_loop import EventLoop
 from parrot_backend.sim.fleet import EngineFactory
 from parrot_backend.sim.graph_client import GraphClient
@@ -60,7 +61,7 @@ class Simulation:
         faults: What happens to engines. A slowdown by infinity hangs one until the core gives it
             up; one that was given up comes back when a fault says so, like one that was lost.
         until_s: When to stop; None when all jobs have ended.
-        create_engine: Makes engines.
+        create_engine: Makes engines; those of a test may be simpler.
         observer: Sees each event of the core with its commands.
 
     Raises:
@@ -78,7 +79,7 @@ class Simulation:
         faults: Sequence[Fault] = (),
         until_s: float | None = None,
         *,
-        create_engine: EngineFactory,
+        create_engine: EngineFactory = ContinuousBatchingEngine,
         observer: Observer | None = None,
     ) -> None:
         _check(core_config, engines, client, faults, until_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -14,7 +15,7 @@ EngineRules = Literal["vllm", "parrot"]
 ClientKind = Literal["graph", "calls"]
 
 
-class LatencyModel(Protocol):
+class LatencyModel(Hashable, Protocol):
     """How long an engine takes; pure. ``core.step_time.StepTimeModel`` says it for one regime."""
 
     def step_s(self, work: StepWork) -> float:

@@ -17,7 +17,6 @@ from parrot_backend.core.scheduling.orders import (
     application_order,
     arrival_order,
     ordering_of,
-    shortest_job_order,
     topological_order,
     urgency_order,
 )
@@ -151,7 +150,7 @@ def test_serving_order(ordering: Callable[[Request], OrderKey], expected: list[R
         ("paper", None, urgency_order),
         ("paper", "topological", topological_order),
         ("least_loaded", None, application_order),
-        ("cost", None, shortest_job_order),
+        ("cost", None, urgency_order),
         *((name, None, arrival_order) for name in BLIND if name not in ("least_loaded", "cost")),
         ("paper", "application", application_order),
         ("fcfs", "topological", topological_order),

@@ -2,23 +2,24 @@ from __future__ import annotations
 
 import pytest
 
-from parrot_backend.sim.plan import ProgramError, plan_of
+from parrot_backend.sim.plan import plan_of
 from parrot_backend.sim.program import Arrival, Constant, Output, Program
+from parrot_backend.sim.workloads.checks import WorkloadError
 from tests.sim.programs import make_call, make_program, run
 
 A, SYS = make_call("a"), Constant("system", 50)
 
 BAD: dict[str, tuple[Program, str]] = {
-    "no calls": (Program("app", (), ()), "wants nothing"),
-    "nothing wanted": (Program("app", (A,), ()), "wants nothing"),
+    "no calls": (Program("app", (), ()), "nothing is wanted"),
+    "nothing wanted": (Program("app", (A,), ()), "nothing is wanted"),
     "wanted twice": (make_program(A, wanted=("a", "a")), "twice"),
     "unknown is wanted": (make_program(A, wanted=("b",)), "'b'"),
     "reads a later call": (make_program(make_call("b", Output("a")), A), "needs 'a'"),
     "reads itself": (make_program(make_call("a", Output("a"))), "needs 'a'"),
     "comes after nobody": (make_program(make_call("a", after=("z",))), "needs 'z'"),
-    "same name": (make_program(A, A), "two calls"),
-    "no output": (make_program(make_call("a", tokens=0)), "no token"),
-    "no output allowed": (make_program(make_call("a", max_tokens=0)), "no token"),
+    "same name": (make_program(A, A), "'a' has the name of another"),
+    "no output": (make_program(make_call("a", tokens=0)), "length of 0 tokens"),
+    "no output allowed": (make_program(make_call("a", max_tokens=0)), "length of 0 tokens"),
     "empty text": (make_program(make_call("a", Constant("x", 0))), "0 tokens"),
     "negative think time": (make_program(make_call("a", think_s=-1.0)), "-1.0 s"),
     "no prompt": (make_program(A, A.__class__("b", (), 1)), "no prompt"),
@@ -28,7 +29,7 @@ BAD: dict[str, tuple[Program, str]] = {
 @pytest.mark.parametrize("name", BAD)
 def test_a_program_that_cannot_run_is_rejected(name: str) -> None:
     program, said = BAD[name]
-    with pytest.raises(ProgramError, match=said):
+    with pytest.raises(WorkloadError, match=said):
         plan_of(program)
 
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parrot_backend.core.criteria import CriteriaKind
+from parrot_backend.sim.plan import check_program
 from parrot_backend.sim.program import Arrival, Constant, Output, Program, ProgramCall
 from parrot_backend.sim.workloads.building import LATENCY, text
 from parrot_backend.sim.workloads.chats import (
@@ -22,7 +23,7 @@ from parrot_backend.sim.workloads.chats import (
     recorded_chats,
     short_chats,
 )
-from parrot_backend.sim.workloads.checks import MAX_TOKENS, WorkloadError, check_program
+from parrot_backend.sim.workloads.checks import MAX_TOKENS, WorkloadError
 from parrot_backend.sim.workloads.registry import APPS, make_workload
 from parrot_backend.sim.workloads.settings import Parameter, Settings, Value
 from tests.core.hypothesis_settings import examples

@@ -107,7 +107,7 @@ _WITH_CLASSES = frozenset(
 
 _OWN_ORDERING: dict[str, OrderingName] = {
     "paper": "urgency",
-    "cost": "shortest_job",
+    "cost": "urgency",
     "fcfs": "fcfs",
     "round_robin": "fcfs",
     "power_of_two": "fcfs",
