@@ -5,8 +5,10 @@ It is a function of its arguments: the same ones give the same records, in any p
 
 from __future__ import annotations
 
+import gc
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +28,9 @@ from parrot_backend.sim.spec import ClientSpec, EngineSpec, Fault
 
 #: Why a simulation ended: all jobs had, its time was over, or somebody stopped it.
 EndReason = Literal["done", "time", "interrupted"]
+
+#: Objects made between two looks at the young ones, and such looks between two at older ones.
+_GC_THRESHOLDS = (50_000, 20, 50)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +103,16 @@ class Simulation:
     def run(self) -> Ending:
         """Run to the end; an interrupt (Ctrl-C) ends it early, with the records so far.
 
+        Cycles are looked for more seldom meanwhile, in the whole process.
+
         Raises:
             ValueError: The workload is not in order of time.
         """
         reason: EndReason = "interrupted"
         try:
-            self._begin()
-            self._loop.run(self._until_s)
+            with _seldom_collecting():
+                self._begin()
+                self._loop.run(self._until_s)
             reason = "time" if self._has_more or len(self._book) else "done"
         except KeyboardInterrupt:
             pass
@@ -135,6 +143,18 @@ class Simulation:
         # What else would happen concerns nobody: timers, faults of idle engines.
         if not self._has_more and not len(self._book):
             self._loop.stop()
+
+
+@contextmanager
+def _seldom_collecting() -> Iterator[None]:
+    # What is live is looked through again and again, and cycles are hardly ever made: at 12,000
+    # calls on 64 engines that is an eighth of the time, and not one object is freed by it.
+    before = gc.get_threshold()
+    gc.set_threshold(*_GC_THRESHOLDS)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _time_of(arrival: Arrival) -> float:

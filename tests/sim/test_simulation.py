@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -171,6 +172,22 @@ def test_an_interrupt_keeps_what_there_is() -> None:
     assert (ending.reason, ending.num_jobs) == ("interrupted", 10)
     assert len(records.jobs) == 10
     assert len([r for r in records.jobs if not r.failed]) == 9
+
+
+@pytest.mark.parametrize("end", [None, KeyboardInterrupt, ValueError])
+def test_cycles_are_looked_for_as_before_when_it_is_over(end: type[BaseException] | None) -> None:
+    before, during = gc.get_threshold(), list[Any]()
+
+    def workload() -> Iterator[Arrival]:
+        yield Arrival(0.0, make_chain(1))
+        during.append(gc.get_threshold())
+        if end is not None:
+            raise end("stopped")
+
+    with pytest.raises(ValueError, match="stopped") if end is ValueError else nullcontext():
+        run(workload())
+    assert gc.get_threshold() == before
+    assert during[0][0] > before[0]
 
 
 def test_a_workload_without_programs_ends_at_once() -> None:
