@@ -28,6 +28,8 @@ from parrot_backend.core.scheduling.placement import ClusterView
 _LOOKS = 32
 #: So many are looked at to see whether any does.
 _FEW = 8
+#: Of those with room, so many.
+_PROBES = 4
 #: So long an output is where it is not known whose.
 _USUAL_TOKENS = 256
 _LEAST = -(1 << 62)
@@ -156,7 +158,7 @@ class Shortlist:
             return [engine for engine in few if self._takes(engine)]
         # There is room, so the first ones that have some are the last ones to refuse it.
         roomy = (e for e in self._free.walk(self._share) if e.fits(self._need_tokens))
-        taking = (engine for engine in islice(roomy, _FEW) if self._takes(engine))
+        taking = (engine for engine in islice(roomy, _PROBES) if self._takes(engine))
         return list(islice(taking, 1))
 
     def _takes(self, engine: EngineState) -> bool:
