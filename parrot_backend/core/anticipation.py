@@ -123,7 +123,7 @@ class Anticipation:
     def begin(
         self, request: Request, chain: Sequence[PrefixBoundary], keepers: Collection[EngineId]
     ) -> None:
-        """Take in a request that is ready.
+        """Take in a request that is ready, once: a second time it would go on from its own end.
 
         Args:
             request: The request.
@@ -131,8 +131,7 @@ class Anticipation:
             keepers: Engines that can keep prefixes.
         """
         found = request.found
-        # One that is tried again has been looked at.
-        if found is None or not found.stages_to_come or not chain or request.attempts:
+        if found is None or not found.stages_to_come or not chain:
             return
         prompts = self._prompts.setdefault(request.session, _Prompts())
         boundary = prompts.take_in(request, chain)

@@ -27,11 +27,20 @@ from parrot_backend.core.retention import Retention
 
 @dataclass(slots=True)
 class _Known:
-    """The known leading parts of one prompt."""
+    """The known leading parts of one prompt.
+
+    Attributes:
+        hasher: Hashes what comes next.
+        parts: The parts.
+        chain: Their boundaries.
+        is_taken_in: ``Anticipation`` has seen it. Requests get ready again when they are tried
+            again, or when the equal one that they waited for failed.
+    """
 
     hasher: PrefixHasher
     parts: list[PromptPart] = field(default_factory=list)
     chain: list[PrefixBoundary] = field(default_factory=list)
+    is_taken_in: bool = False
 
 
 class Foresight:
@@ -92,7 +101,8 @@ class Foresight:
             known = self._known[request.id] = _Known(PrefixHasher(seed))
         self.fills.stop(request.id)
         self._extend(request, known, request.parts[len(known.parts) :], rate)
-        if self._retains:
+        if self._retains and not known.is_taken_in:
+            known.is_taken_in = True
             self.anticipation.begin(request, known.chain, self._keepers)
         return tuple(known.chain)
 

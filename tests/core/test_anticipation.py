@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from parrot_backend.core import anticipation
 from parrot_backend.core.commands import ReleasePrefixes, RetainPrefix, StartRequest
 from parrot_backend.core.config import CoreConfig, DiscoveryConfig
 from parrot_backend.core.discovery.beginnings import Beginning
-from parrot_backend.core.events import EngineInfo
-from parrot_backend.core.ids import EngineId, SessionId
+from parrot_backend.core.events import CallSpec, EngineInfo, Wanted
+from parrot_backend.core.ids import EngineId, NodeId, SessionId
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.prefix import PrefixBoundary
-from parrot_backend.core.prompt import Role, Text
+from parrot_backend.core.prompt import Output, Role, Text
+from parrot_backend.core.sampling import Sampling
 from parrot_backend.errors import ParrotError
 from tests.core.audit import audited_driver, foresight_of
 from tests.core.hypothesis_settings import examples
-from tests.core.test_annotating import ask, requests
-from tests.helpers.builders import SESSION, make_call, make_engine, make_submission, write
+from tests.core.test_annotating import _UNSTATED, ask, requests
+from tests.core.test_annotating import chat as chat_call
+from tests.helpers.builders import SESSION, make_call, make_engine, make_submission, var, write
 from tests.helpers.core_driver import CoreDriver, of_type
 
 EARLIER, OTHER = SessionId("earlier"), SessionId("other")
@@ -41,6 +43,23 @@ def keeper(name: str = "e0") -> EngineInfo:
         keeps_prefixes=True,
         takes_updates=True,
     )
+
+
+def ask_same(
+    driver: CoreDriver, name: str, texts: list[str], session: SessionId = SESSION
+) -> Request:
+    """Submit a call that may wait for an equal one, of which the result will be the same."""
+    plain = chat_call(name, texts, session)
+    output = Output(var(name, session), Sampling(max_tokens=500, temperature=0.0))
+    event = make_submission(
+        CallSpec(name, (*plain.segments[:-1], output)),
+        session=session,
+        is_new=driver.coordinator.sessions.get(session) is None,
+        wanted=[Wanted(var(name, session), _UNSTATED)],
+        quiet=True,
+    )
+    driver.send(replace(event, discovers=True))
+    return requests(driver, session)[name]
 
 
 def reply(number: int, salt: object = "") -> str:
@@ -209,6 +228,22 @@ def test_places_of_a_session_are_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     assert retained(driver, made[-1])[-1] == made[-1].prefixes[-1].hash
 
 
+@pytest.mark.parametrize("end", ["fail", "cancel"])
+def test_a_call_whose_equal_one_failed_is_taken_in_once(end: str) -> None:
+    driver = learnt("agents")
+    ask_same(driver, "c0", agents(0, []), OTHER)
+    follower = ask_same(driver, "c0", agents(0, []))
+    assert driver.coordinator._progress.optimiser.num_following == 1
+    if end == "fail":
+        driver.fail("c0", session=OTHER)
+    else:
+        driver.cancel(session=OTHER)
+    assert retained(driver, follower) == ()
+    assert follower.found is not None
+    assert follower.found.kept_tokens == 0
+    assert foresight_of(driver.coordinator).anticipation.wanted() == []
+
+
 # --- letting go -------------------------------------------------------------------------------
 
 
@@ -283,10 +318,11 @@ def test_what_a_lost_engine_kept_its_successor_keeps() -> None:
 # --- any order --------------------------------------------------------------------------------
 
 _SESSIONS = (SESSION, OTHER)
+_MERGED = ("ask same", "ask same", "fail")
 RARE = ["fail", "retry", "cancel", "close", "lose", "join", "wait", "refused", "too long"]
 _OPS = st.lists(
     st.tuples(
-        st.sampled_from(["ask"] * 3 + ["finish"] * 2 + RARE),
+        st.sampled_from(["ask"] * 3 + ["ask same"] * 2 + ["finish"] * 2 + RARE),
         st.sampled_from(sorted(PROMPTS)),
         st.sampled_from(_SESSIONS),
         st.integers(0, 5),
@@ -306,9 +342,10 @@ class Story:
 
     def step(self, op: str, kind: str, session: SessionId, number: int) -> None:
         driver, said = self.driver, self.said[session]
-        if op == "ask":
+        if op in ("ask", "ask same"):
             prompt = PROMPTS[kind](number, said if kind == "chat" else said[-1:])
-            ask(driver, f"n{self.num_asked}", prompt, session)
+            submit = ask if op == "ask" else ask_same
+            submit(driver, f"n{self.num_asked}", prompt, session)
             self.num_asked += 1
         elif op in ("finish", "fail", "retry"):
             self.end(op, session, number)
@@ -357,15 +394,31 @@ class Story:
 
 
 @examples(120)
+@example(
+    "agents",
+    64,
+    [(op, "agents", at, 0) for op, at in zip(_MERGED, (OTHER, SESSION, OTHER), strict=True)],
+)
 @given(st.sampled_from(sorted(PROMPTS)), st.sampled_from([1, 64]), _OPS)
 def test_all_that_was_kept_is_let_go_whatever_happens(
     kind: str, max_wanted: int, ops: list[tuple[str, str, SessionId, int]]
 ) -> None:
     story = Story(learnt(kind))
+    taken_in: list[NodeId] = []
+    take_in = anticipation._Prompts.take_in
+
+    def noted(
+        prompts: anticipation._Prompts, request: Request, chain: Sequence[PrefixBoundary]
+    ) -> PrefixBoundary | None:
+        taken_in.append(request.id)
+        return take_in(prompts, request, chain)
+
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(anticipation, "_MAX_WANTED", max_wanted)
+        patched.setattr(anticipation._Prompts, "take_in", noted)
         for op in ops:
             story.step(*op)
+    assert len(taken_in) == len(set(taken_in))
     driver = story.driver
     for session in [session.id for session in driver.coordinator.sessions]:
         driver.close(session)

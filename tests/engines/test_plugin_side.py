@@ -27,7 +27,9 @@ ENGINE = EngineId("e")
 ROLE = PromptPart(PartKind.ROLE, "user")
 PARTS = (ROLE, PromptPart(PartKind.CONSTANT, "one"), PromptPart(PartKind.VALUE, "two"))
 CHAIN = (PrefixBoundary(b"\x01", 2), PrefixBoundary(b"\x02", 4))
-INSIDE = tuple(Beginning(PrefixBoundary(bytes([n]), n), 1, n) for n in (3, 4, 5))
+INSIDE = tuple(
+    Beginning(PrefixBoundary(bytes([n]), n), part, n) for n, part in ((3, 1), (4, 1), (5, 2))
+)
 
 
 def request(**fields: Any) -> EngineRequest:
@@ -37,7 +39,7 @@ def request(**fields: Any) -> EngineRequest:
 
 class TestHints:
     def test_of_a_plain_request(self):
-        assert hints_of(request(tenant="t", remaining=3), [0, 5, 9]) == {
+        assert hints_of(request(tenant="t", remaining=3), [0, 5, 9], []) == {
             "class": UNANNOTATED.objective_class.name.lower(),
             "slack_s": None,
             "tpot_s": None,
@@ -50,30 +52,32 @@ class TestHints:
         }
 
     def test_boundaries_carry_the_tokens_that_were_counted(self):
-        hints = hints_of(request(prefixes=CHAIN), [0, 5, 9])
+        hints = hints_of(request(prefixes=CHAIN), [0, 5, 9], [])
         assert hints["prefixes"] == [["01", 5], ["02", 9]]
         assert hints["prefix_group"] == "01"
 
     def test_one_boundary_is_no_prefix_group(self):
-        assert "prefix_group" not in hints_of(request(prefixes=CHAIN[:1]), [0, 5, 9])
+        assert "prefix_group" not in hints_of(request(prefixes=CHAIN[:1]), [0, 5, 9], [])
 
     def test_a_boundary_before_any_token_is_left_out(self):
-        hints = hints_of(request(prefixes=CHAIN, retain=(b"\x01", b"\x02")), [0, 0, 9])
+        hints = hints_of(request(prefixes=CHAIN, retain=(b"\x01", b"\x02")), [0, 0, 9], [])
         assert hints["prefixes"] == [["02", 9]]
         assert hints["retain"] == ["02"]
 
     def test_only_known_boundaries_are_kept(self):
-        hints = hints_of(request(prefixes=CHAIN, retain=(b"\x02", b"\x07")), [0, 5, 9])
+        hints = hints_of(request(prefixes=CHAIN, retain=(b"\x02", b"\x07")), [0, 5, 9], [])
         assert hints["retain"] == ["02"]
 
     def test_a_fill_has_boundaries_for_its_known_parts_only(self):
-        hints = hints_of(request(prefixes=CHAIN[:1], retain=(b"\x01",), fill_parts=2), [0, 5, 9])
+        hints = hints_of(
+            request(prefixes=CHAIN[:1], retain=(b"\x01",), fill_parts=2), [0, 5, 9], []
+        )
         assert hints["class"] == "fill"
         assert hints["prefixes"] == [["01", 5]]
         assert hints["retain"] == ["01"]
 
     def test_a_staged_request_says_after_whom_and_where(self):
-        hints = hints_of(request(after=OTHER, gap=1), [0, 5, 9])
+        hints = hints_of(request(after=OTHER, gap=1), [0, 5, 9], [])
         assert (hints["after"], hints["gap_at"]) == (OTHER, 5)
 
     def test_beginnings_stand_among_the_boundaries(self):
@@ -92,14 +96,50 @@ class TestHints:
     def test_of_too_many_beginnings_the_longest_are_told(self, num_parts: int, num_inside: int):
         parts = (PARTS[1],) * num_parts
         chain = tuple(PrefixBoundary(b"%d" % number, number) for number in range(num_parts))
-        given = request(parts=parts, prefixes=chain, beginnings=INSIDE)
-        hints = hints_of(given, range(1, num_parts + 1), [3, 4, 7])
+        ends = (3, 4, 7)
+        inside = [one._replace(part=end - 1) for one, end in zip(INSIDE, ends, strict=True)]
+        given = request(parts=parts, prefixes=chain, beginnings=tuple(inside))
+        hints = hints_of(given, range(1, num_parts + 1), ends)
         parsed, problems = parse_hints(hints, 0.0)
         assert problems == ()
         assert parsed is not None
         assert len(parsed.prefixes) == num_parts + num_inside
         told = [key for key in ("03", "04", "05") if key in {p.key for p in parsed.prefixes}]
         assert told == ["03", "04", "05"][3 - num_inside :]
+
+    @pytest.mark.parametrize("num_parts", [1025, 1400])
+    def test_of_too_many_boundaries_the_longest_are_told(self, num_parts: int):
+        chain = tuple(PrefixBoundary(n.to_bytes(2), n) for n in range(num_parts))
+        retain = (chain[0].hash, chain[-1].hash)
+        given = request(
+            parts=(PARTS[1],) * num_parts, prefixes=chain, beginnings=INSIDE, retain=retain
+        )
+        parsed, problems = parse_hints(hints_of(given, range(1, num_parts + 1), [2, 2, 3]), 0.0)
+        assert problems == ()
+        assert parsed is not None
+        assert [prefix.tokens for prefix in parsed.prefixes] == [*range(1, num_parts + 1)][-1024:]
+        assert parsed.retain == {chain[-1].hash.hex()}
+        assert parsed.prefix_group == chain[0].hash.hex()
+
+    @pytest.mark.parametrize(
+        ("ends", "settled", "told"),
+        [
+            ([0, 5, 9], [2, 4, 7], ["03", "04", "01", "05", "02"]),
+            # The second text stands before the first one.
+            ([0, 9, 4], [7, 8, 3], []),
+            ([0, 9, 4], [0, 0, 0], []),
+            # It stands inside of it.
+            ([0, 9, 7], [2, 5, 6], ["03", "04"]),
+            ([0, 5, 5], [5, 5, 5], ["03", "04", "01", "05", "02"]),
+        ],
+    )
+    def test_texts_in_another_order_than_their_parts_have_no_boundaries(
+        self, ends: list[int], settled: list[int], told: list[str]
+    ):
+        given = request(prefixes=CHAIN, beginnings=INSIDE)
+        hints = hints_of(given, ends, settled)
+        assert [key for key, _ in hints["prefixes"]] == told
+        assert parse_hints(hints, 0.0).problems == ()
 
     @pytest.mark.parametrize("kind", list(ObjectiveClass))
     def test_the_plug_in_understands_all_of_them(self, kind: ObjectiveClass):
@@ -110,7 +150,7 @@ class TestHints:
             objective=wish, prefixes=CHAIN, retain=(b"\x01",), after=OTHER, gap=2, remaining=4
         )
         now_s = time.monotonic()
-        hints, problems = parse_hints(hints_of(given, [0, 5, 9]), now_s)
+        hints, problems = parse_hints(hints_of(given, [0, 5, 9], []), now_s)
         assert problems == ()
         assert hints is not None
         assert hints.request_class.name == kind.name

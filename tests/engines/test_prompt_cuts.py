@@ -142,6 +142,12 @@ class TestSettledIds:
     @example("tiny", False, [], c, "end.\n\n and", "\n", ".", None)
     @example("words", True, [], c, "in the  th", "e", "ing", None)
     @example("trimming", True, [], c, "one \u3000", "", "two", None)
+    @example("trimming", True, [], c, " \u3000", "", "two", None)
+    @example("chatml", True, ["a  "], v, " ", "", "two", None)
+    # What is made of the text has as many bytes as the text.
+    @example(
+        "normalising", True, [], c, "e\u0301" * 9 + " a b c d e", "xyz \u0958\u0958\u0958", "", None
+    )
     def test_what_follows_a_cut_changes_nothing_before(
         self, name, is_chat, before, kind, shared, one, other, data
     ):
@@ -178,9 +184,24 @@ class TestSettledIds:
     def test_where_it_ends(self):
         parts = [r("system"), c("Be brief."), r("user"), c("Read: one two three. Now go")]
         encoded = tiny().encode_with_cuts(parts, [(3, 6), (3, 20), (1, 3)])
-        assert (encoded.settled[0], encoded.settled[2]) == (0, 0)
-        shown = text_of(encoded.ids[: encoded.settled[1]])
-        assert shown == "<|begin|><|system|>Be brief.<|end|><|user|>Read: one two"
+        system = "<|begin|><|system|>"
+        user = f"{system}Be brief.<|end|><|user|>"
+        shown = [text_of(encoded.ids[:settled]) for settled in encoded.settled]
+        assert shown == [user, f"{user}Read: one two", system]
+
+    @pytest.mark.parametrize("name", sorted(ENCODERS))
+    @pytest.mark.parametrize("kind", [c, v])
+    @pytest.mark.parametrize("text", ["\u6e2f\u306f\u5317\u306b\u958b", "abcdefg", "  abcdefg"])
+    def test_without_white_space_all_before_the_part_is_settled(self, name, kind, text):
+        encode = ENCODERS[name]().encode_with_cuts
+        found = [
+            encode([r("system"), c("Be brief.  "), r("user"), kind(text + rest)], [(3, len(text))])
+            for rest in ("", "hi", " and so on")
+        ]
+        (settled,) = {encoded.settled[0] for encoded in found}
+        assert len({tuple(encoded.ids[:settled]) for encoded in found}) == 1
+        assert settled >= found[0].ends[1] > 0
+        assert settled < found[0].ends[3]
 
     def test_a_part_that_the_template_leaves_out_has_none(self):
         spaces = encoder(TRIMMING).encode_with_cuts([r("user"), c("  "), c(" a b c")], [(1, 2)])

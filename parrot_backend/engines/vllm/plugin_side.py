@@ -11,11 +11,10 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from operator import itemgetter
-from typing import Any
+from itertools import accumulate, islice
+from typing import Any, NamedTuple
 
 from parrot_backend.core.criteria import Objective
-from parrot_backend.core.discovery.beginnings import Beginnings
 from parrot_backend.core.events import EngineReported
 from parrot_backend.core.ids import AttemptId, EngineId
 from parrot_backend.core.prefix import PrefixBoundary
@@ -28,9 +27,7 @@ from parrot_backend.vllm_plugin.hints import MAX_PREFIXES
 Call = Callable[[str, list[Any]], Awaitable[Any]]
 
 
-def hints_of(
-    request: EngineRequest, ends: Sequence[int], settled: Sequence[int] = ()
-) -> dict[str, Any]:
+def hints_of(request: EngineRequest, ends: Sequence[int], settled: Sequence[int]) -> dict[str, Any]:
     """Return what the plug-in is to know of a request.
 
     Args:
@@ -41,18 +38,11 @@ def hints_of(
     hints = changing_hints(request.objective, request.remaining)
     if request.fill_parts is not None:
         hints["class"] = "fill"
-    texts = [
-        end for part, end in zip(request.parts, ends, strict=True) if part.kind is not PartKind.ROLE
-    ]
-    # A fill has boundaries for its known parts only.
-    prefixes = [
-        [boundary.hash.hex(), end]
-        for boundary, end in zip(request.prefixes, texts, strict=False)
-        if end
-    ]
-    if len(prefixes) > 1:
-        hints["prefix_group"] = prefixes[0][0]
-    prefixes = _with_beginnings(prefixes, request.beginnings, settled)
+    marks = _rising(_marks(request, ends, settled))
+    of_parts = [mark for mark in marks if not mark.is_inside]
+    if len(of_parts) > 1:
+        hints["prefix_group"] = of_parts[0].key
+    prefixes = [[mark.key, mark.end] for mark in _bounded(marks, len(of_parts))]
     if request.after is not None:
         hints["after"], hints["gap_at"] = request.after, ends[request.gap]
     known = {key for key, _ in prefixes}
@@ -66,17 +56,53 @@ def hints_of(
     }
 
 
-def _with_beginnings(
-    prefixes: list[list[Any]], beginnings: Beginnings, settled: Sequence[int]
-) -> list[list[Any]]:
-    """Return boundaries and beginnings, shortest first, as far as there is room for these."""
-    inside = [
-        [beginning.boundary.hash.hex(), end]
-        for beginning, end in zip(beginnings, settled, strict=True)
-        if end
+class _Mark(NamedTuple):
+    """A boundary or a beginning, and after how many tokens it ends; no key if nobody named it."""
+
+    key: str | None
+    end: int
+    is_inside: bool
+
+
+def _marks(request: EngineRequest, ends: Sequence[int], settled: Sequence[int]) -> list[_Mark]:
+    """Return the ends of all texts, and the known ends inside of them, in the order of texts."""
+    inside: dict[int, list[_Mark]] = {}
+    for beginning, end in zip(request.beginnings, settled, strict=True):
+        if end:
+            mark = _Mark(beginning.boundary.hash.hex(), end, is_inside=True)
+            inside.setdefault(beginning.part, []).append(mark)
+    # A fill has boundaries for its known parts only.
+    keys = (boundary.hash.hex() for boundary in request.prefixes)
+    marks: list[_Mark] = []
+    for position, (part, end) in enumerate(zip(request.parts, ends, strict=True)):
+        if part.kind is not PartKind.ROLE:
+            marks += inside.get(position, [])
+            marks.append(_Mark(next(keys, None), end, is_inside=False))
+    return marks
+
+
+def _rising(marks: Sequence[_Mark]) -> list[_Mark]:
+    """Return what has a name, and before which there is all that its name stands for and no more.
+
+    A chat template may write a text behind one that follows it. What ends with either then has
+    other text before it than its name says.
+    """
+    ends = [mark.end for mark in marks]
+    most_before = accumulate(ends, max)
+    least_after = list(accumulate(reversed(ends), min))[::-1]
+    return [
+        mark
+        for mark, most, least in zip(marks, most_before, least_after, strict=True)
+        if mark.key is not None and mark.end and most == mark.end == least
     ]
-    num_missing = max(0, len(prefixes) + len(inside) - MAX_PREFIXES)
-    return sorted((*prefixes, *inside[num_missing:]), key=itemgetter(1))
+
+
+def _bounded(marks: Sequence[_Mark], num_of_parts: int) -> list[_Mark]:
+    """Return as many as the plug-in takes: shorter beginnings give way, then shorter boundaries."""
+    num_missing = max(0, len(marks) - MAX_PREFIXES)
+    num_given_up = min(num_missing, len(marks) - num_of_parts)
+    given_up = list(islice((mark for mark in marks if mark.is_inside), num_given_up))
+    return [mark for mark in marks if mark not in given_up][-MAX_PREFIXES:]
 
 
 def changing_hints(objective: Objective, remaining: int) -> dict[str, Any]:

@@ -132,7 +132,7 @@ class PromptEncoder:
         """Return the ids of a prompt, and how many do not depend on what follows each cut.
 
         Prompts of one layout that are equal up to a cut, and have it in common, have equal ids up
-        to there.
+        to there. A cut with no settled place inside of its part counts as settled at its start.
 
         Raises:
             PromptError: The chat template refuses the messages.

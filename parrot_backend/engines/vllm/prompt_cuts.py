@@ -3,6 +3,7 @@
 The word at a cut may go on behind it, and tokenizers look at the character after a word, so the
 tokens at the cut are open. White space that is followed by another character before the cut is not:
 whatever comes later, the word in front of it has ended. Tokens that end there, or before, count.
+Without such a place none of the part's tokens do: then the part's own start is what is settled.
 """
 
 from __future__ import annotations
@@ -74,7 +75,10 @@ class CutFinder:
     def settled(
         self, text: str, final: str, ids: Sequence[int], offsets: Sequence[int], is_first: bool
     ) -> dict[int, int]:
-        """Return for cuts how many leading ids depend on nothing behind them, where some do not.
+        """Return for cuts how many leading ids depend on nothing behind them.
+
+        Only white space before a cut may be all that there is of a part, and then a template may
+        leave the part out: such a cut is missing in the result.
 
         Args:
             text: What the client sent.
@@ -83,14 +87,18 @@ class CutFinder:
             offsets: The cuts, in characters of ``text``.
             is_first: The part begins the prompt.
         """
+        settled: dict[int, int] = {}
         places: dict[int, int] = {}
         for offset in offsets:
+            if text[:offset].strip():
+                settled[offset] = 0
             end = settled_end(text, offset)
             place = None if end is None else place_in(final, text, end)
             if place is not None:
                 places[offset] = place
         counts = self._counts(final, ids, list(places.values()), is_first)
-        return {offset: count for offset, count in zip(places, counts, strict=True) if count}
+        settled.update(zip(places, counts, strict=True))
+        return settled
 
     def _counts(
         self, text: str, ids: Sequence[int], places: Sequence[int], is_first: bool
@@ -98,15 +106,20 @@ class CutFinder:
         """Return how many leading ids end at each place or before it."""
         if not places:
             return []
-        if self._num_bytes is not None:
+        if self._num_bytes is not None and self._is_left_as_is(text):
             ends = list(accumulate(map(self._num_bytes.__getitem__, ids)))
-            # Where the tokenizer has changed the text, that comes to something else.
+            # Where the tokenizer puts a space in front, that comes to something else.
             if ends and ends[-1] == len(text.encode()):
                 return [bisect_right(ends, len(text[:place].encode())) for place in places]
         anchor, num_before = ("", 0) if is_first else (self._anchor, self._num_anchor_ids)
         (encoding,) = self._tokenizer.encode_batch([anchor + text], add_special_tokens=False)
         tokens = (encoding.char_to_token(len(anchor) + place) for place in places)
         return [0 if token is None else max(0, token - num_before) for token in tokens]
+
+    def _is_left_as_is(self, text: str) -> bool:
+        """Tell whether the tokenizer splits just this text: a changed one may be as long."""
+        normalizer = self._tokenizer.normalizer
+        return normalizer is None or normalizer.normalize_str(text) == text
 
     @cached_property
     def _num_bytes(self) -> dict[int, int] | None:
