@@ -68,7 +68,11 @@ def _objective_alone(
         return {}
     found = _SERIAL if criteria.is_latency_sensitive else _THROUGHPUT
     is_bounded = found == _THROUGHPUT or criteria.is_bounded
-    return {node.id: Objective(*found, criteria.deadline_s, criteria.tpot_s, is_bounded)}
+    return {
+        node.id: Objective(
+            *found, criteria.deadline_s, criteria.tpot_s, is_bounded, criteria.ttft_s
+        )
+    }
 
 
 def nodes_concerned(graph: SessionGraph, changed: Collection[NodeId]) -> Iterable[Node]:

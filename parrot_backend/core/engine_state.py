@@ -197,5 +197,5 @@ class EngineState:
         """
         in_use = resident_tokens
         if self.working_set is not None:
-            in_use = self.working_set.shared_tokens(request.sharing)
+            in_use = self.working_set.shared_tokens(request.prefixes)
         return max(0, request.need_tokens - in_use)

@@ -12,6 +12,9 @@ class WorkingSet:
     it came into use, although estimates of later prompts may differ: so what is given back is
     always what was taken.
 
+    Who has a prefix must have all that are before it, too, or what is given back is not what was
+    taken: so found beginnings, which are cut as each session happens to have it, do not count.
+
     Args:
         min_tokens: Shorter prefixes are not followed.
     """
@@ -49,6 +52,8 @@ class WorkingSet:
             The length of the longest of its prefixes that stays in use.
         """
         for boundary in chain:
+            if boundary.tokens < self._min_tokens:
+                continue
             users = self._users.get(boundary.hash, 0)
             if users > 1:
                 self._users[boundary.hash] = users - 1

@@ -440,14 +440,15 @@ def test_members_of_a_group_have_targets_of_their_own() -> None:
     assert tpots(graph, {"a": SLOW, "c": LATENCY}) == {"a": 0.1, "b": None, "c": None}
 
 
+@pytest.mark.parametrize("ttft_s", [None, 0.5])
 @pytest.mark.parametrize("deadline_s", [None, 5.0])
 @pytest.mark.parametrize("tpot_s", [None, 0.1])
 @pytest.mark.parametrize("kind", CriteriaKind)
 def test_a_call_that_comes_alone_has_the_objective_it_has_beside_others(
-    kind: CriteriaKind, tpot_s: float | None, deadline_s: float | None
+    kind: CriteriaKind, tpot_s: float | None, deadline_s: float | None, ttft_s: float | None
 ) -> None:
     alone, beside = make_graph(make_step("a")), make_graph(make_step("a"), make_step("b"))
-    wishes = {var("a"): Criteria(kind, deadline_s=deadline_s, tpot_s=tpot_s)}
+    wishes = {var("a"): Criteria(kind, deadline_s=deadline_s, tpot_s=tpot_s, ttft_s=ttft_s)}
     assert deduce_objectives(alone, wishes) == deduce_objectives(beside, wishes)
     assert deduce_objectives(alone, {}) == {}
 

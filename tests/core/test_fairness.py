@@ -128,6 +128,16 @@ def test_who_was_served_much_does_not_get_rid_of_it_by_a_pause() -> None:
     assert tenants(serve(queue, 7)) == "bbbbbbb"
 
 
+def test_who_took_less_than_charged_comes_back_at_the_present() -> None:
+    arrive = Arrivals()
+    asked = arrive("a", 984)
+    queue = make_queue(*[arrive("b") for _ in range(30)], asked)
+    assert tenants(serve(queue, 4)) == "abbb"
+    queue.settle(asked, 10.0)
+    queue.add(arrive("a"))
+    assert "a" in tenants(serve(queue, 2))
+
+
 def test_a_class_goes_before_any_share() -> None:
     arrive = Arrivals()
     bulk = [arrive("b", of_class=T) for _ in range(3)]

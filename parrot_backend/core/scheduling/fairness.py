@@ -195,6 +195,8 @@ class TenantLanes:
         elif right > least:
             self._starts[tenant] = right
             heapq.heappush(self._idle, (right, tenant))
+        else:
+            self._starts.pop(tenant, None)  # it comes back at the present, like anybody
 
     def _change(self) -> None:
         self._seen, self._advanced, self._num_ranked = [], [], 0

@@ -270,7 +270,7 @@ class Scheduler:
             is_bounded=objective.is_bounded,
             now_s=now_s,
             load=load_of(request, resident),
-            chain=request.sharing,
+            chain=request.prefixes,
         )
         self.note(engine)
         self.prefixes.record(engine_id, request.sharing)
