@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parrot_backend.core.config import CoreConfig, SchedulerConfig
-from parrot_backend.core.criteria import Criteria, CriteriaKind
+from parrot_backend.core.discovery.beginnings import Beginning
 from parrot_backend.core.engine_state import EngineState
-from parrot_backend.core.events import Wanted
-from parrot_backend.core.ids import AttemptId, SessionId
+from parrot_backend.core.ids import AttemptId
 from parrot_backend.core.prefix import PrefixChain
 from parrot_backend.core.working_set import WorkingSet
 from tests.core.hypothesis_settings import examples
-from tests.core.test_annotating import chat
 from tests.helpers.builders import (
     make_chain,
-    make_engine,
     make_engine_state,
     make_request,
-    make_submission,
-    var,
 )
-from tests.helpers.core_driver import CoreDriver
 
 A = make_chain(("s", 100), ("sa", 160))
 B = make_chain(("s", 100), ("sb", 300))
@@ -118,32 +109,13 @@ def test_account_is_that_of_the_tree_and_ends_empty(chains: list[PrefixChain], o
     assert engine.used_tokens == 0
 
 
-def test_beginnings_that_sessions_cut_differently_leave_nothing_behind() -> None:
-    scheduler = SchedulerConfig(placement="cost")
-    driver = CoreDriver(
-        make_engine(max_requests=64, capacity_tokens=40_000), config=CoreConfig(scheduler=scheduler)
-    )
-    (engine,) = driver.coordinator.engines.values()
-    document = " ".join(f"word{number}" for number in range(1200))
-    calls = [
-        ("d", SessionId("v"), " first question of v"),
-        ("c", SessionId("v"), " another question of v entirely"),
-        ("b", SessionId("u"), " what is the summary of it"),
-        ("a", SessionId("u"), " what is the summary of it"),
-    ]
-    for name, session, question in calls:
-        texts = ["you are a bot", document + question * 3]
-        submission = make_submission(
-            chat(name, texts, session),
-            session=session,
-            is_new=driver.coordinator.sessions.get(session) is None,
-            wanted=[Wanted(var(name, session), Criteria(CriteriaKind.UNSTATED))],
-        )
-        driver.send(replace(submission, discovers=True))
-    assert engine.used_tokens > 0
-    for name, session, _ in calls:
-        driver.finish(name, "ok", session=session)
-    assert (len(engine.running), engine.used_tokens) == (0, 0)
+def test_found_beginnings_do_not_count() -> None:
+    # Sessions cut them as they happen to have them: what one gave back, another did not take.
+    engine = counting_engine()
+    start(engine, "held", 300, A)
+    request = make_request("found", need_tokens=200, prefixes=make_chain(("f", 150)))
+    request.beginnings = (Beginning(A[0], part=0, offset=100),)
+    assert engine.added_tokens(request, resident_tokens=0) == 200
 
 
 def test_estimates_about_the_least_length_leave_nothing_behind() -> None:
