@@ -75,6 +75,16 @@ class Optimiser:
                 return
         self._fleet.enqueue(request, now_s)
 
+    def reconsider(self, request: Request) -> None:
+        """Take in that a request's objective has changed: nobody waits for what comes later now."""
+        leader = self._leader_of.get(request.id) or self._runners.get(request.id)
+        if leader is None:
+            return
+        for follower in list(leader.followers.values()):
+            if not _is_ahead(leader, follower):
+                del leader.followers[follower.id], self._leader_of[follower.id]
+                self._restarts.append((follower, False))
+
     def finished(self, request: Request, result: RequestFinished) -> None:
         """Take in the result of a request that ran."""
         runner = self._forget_runner(request)

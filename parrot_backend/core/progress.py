@@ -220,6 +220,7 @@ class Progress:
             if node.objective != objective and not node.has_ended:
                 self._fleet.scheduler.set_objective(node, objective)
                 self._fleet.update(node)
+                self.optimiser.reconsider(node)
 
     def expect(self, session: Session, nodes: Iterable[Node]) -> None:
         """Take in the requests among new nodes that wait for inputs."""

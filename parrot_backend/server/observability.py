@@ -1,7 +1,8 @@
 """Logs and metrics of what the runtime does.
 
 Handlers are set up here and nowhere else. Every line names the ids it is about; prompts and values
-are never logged. Each call that ends gives one INFO line.
+are never logged. Each call that an engine ran gives one INFO line when it ends; those that got the
+result of an equal one are counted by the optimiser alone.
 """
 
 from __future__ import annotations

@@ -45,7 +45,13 @@ class EventRecorder:
 
     def record(self, event: Event, now_s: float, commands: Sequence[Command]) -> None:
         """Write down an event that the core has taken in, and what was decided."""
-        self._write(line_of(event, now_s, commands))
+        if not self._is_open:
+            return
+        try:
+            self._write(line_of(event, now_s, commands))
+        except (TypeError, ValueError) as exc:  # its text may hold what clients sent
+            logger.error("the recording %s ends here: %s", self._path, type(exc).__name__)
+            self.close()
 
     def close(self) -> None:
         """End the recording. Idempotent."""
@@ -58,11 +64,9 @@ class EventRecorder:
             logger.error("the end of the recording %s is lost: %s", self._path, exc)
 
     def _write(self, line: Json) -> None:
-        if not self._is_open:
-            return
+        text = json.dumps(line, ensure_ascii=True, separators=(",", ":"))
         try:
-            json.dump(line, self._file, ensure_ascii=True, separators=(",", ":"))
-            self._file.write("\n")
+            self._file.write(text + "\n")
         except OSError as exc:
             logger.error("the recording %s ends here: %s", self._path, exc)
             self.close()

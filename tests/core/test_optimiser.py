@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from parrot_backend.core.chat import ChatOptions, ResponseFormat, Tool
 from parrot_backend.core.config import CoreConfig, OptimiserConfig
-from parrot_backend.core.events import CallSpec, RequestFinished, RequestUsage, Wanted
+from parrot_backend.core.criteria import UNANNOTATED
+from parrot_backend.core.events import (
+    CallSpec,
+    RequestFinished,
+    RequestUsage,
+    ValueRequested,
+    Wanted,
+)
 from parrot_backend.core.ids import AttemptId, NodeId, SessionId, VariableId, WaiterId
 from parrot_backend.core.nodes import NodeState, Request
 from parrot_backend.core.optimiser import is_repeatable, repetition_key
@@ -286,6 +293,35 @@ def test_an_urgent_call_does_not_wait_for_an_equal_one_that_is_not_and_is_queued
     finish(driver, "own")
     finish(driver, "other")
     assert (value(driver, "t.b"), value(driver, "s.a")) == ("own", "other")
+
+
+def test_a_merged_call_that_becomes_urgent_runs_before_one_that_is_not() -> None:
+    driver = make_driver()
+    submit(driver, "x", greedy("a", "another", session="x"))
+    submit(driver, "s", greedy("a"), wanted=[Wanted(var("a"), THROUGHPUT, WaiterId("s.a"))])
+    own = var("b", SessionId("t"))
+    submit(driver, "t", greedy("b", session="t"), wanted=[Wanted(own, THROUGHPUT, WaiterId("t.b"))])
+    assert driver.coordinator.num_waiting == 2
+    driver.send(ValueRequested(WaiterId("now"), own, LATENCY))
+    finish(driver)
+    assert [driver.request_of(a).session for a in driver.running] == ["t"]
+    finish(driver, "own")
+    finish(driver, "other")
+    assert (value(driver, "now"), value(driver, "s.a")) == ("own", "other")
+
+
+def test_nobody_waits_for_an_equal_call_that_became_less_urgent() -> None:
+    driver = make_driver()
+    submit(driver, "x", greedy("a", "another", session="x"))
+    submit(driver, "s", greedy("a"))
+    submit(driver, "t", greedy("b", session="t"))
+    assert driver.coordinator.optimiser.num_following == 1
+    leader = node(driver, "a")
+    leader.objective = UNANNOTATED
+    driver.coordinator.optimiser.reconsider(leader)
+    finish(driver)
+    assert driver.coordinator.num_unfinished_calls == 2
+    assert not driver.coordinator.optimiser.num_following
 
 
 def test_who_comes_to_stream_a_merged_call_gets_its_text_at_the_end() -> None:

@@ -154,3 +154,16 @@ def test_a_recording_is_lines_of_json(tmp_path: Path) -> None:
     assert json.loads(lines[1])["now_s"] == 1.5
     (step,) = read_recording(line + "\n" for line in lines)[1]
     assert step.event == EngineLost(EngineId("e"), "\ud800 half a pair")
+
+
+def test_an_event_that_cannot_be_written_ends_the_recording_and_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "run.jsonl"
+    recorder = EventRecorder(path, CoreConfig())
+    recorder.record(EngineLost(EngineId("e"), "gone"), 1.0, [])
+    recorder.record(EngineLost(EngineId("e"), object()), 2.0, [])  # type: ignore[arg-type]
+    recorder.record(EngineLost(EngineId("e"), "gone again"), 3.0, [])
+    recorder.close()
+    assert len(path.read_text().splitlines()) == 2  # the header, and the first event
+    assert "ends here: TypeError" in caplog.text
