@@ -6,10 +6,11 @@ then it changes the state and collects commands; at the end it places what becam
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import assert_never
 
+from parrot_backend.core.account import Ending
 from parrot_backend.core.ages import give_places, renew_place
 from parrot_backend.core.bodies import calls_of
 from parrot_backend.core.commands import Command, SetTimer
@@ -83,7 +84,17 @@ class Coordinator:
     @property
     def num_unfinished_calls(self) -> int:
         """Requests that have not ended."""
-        return self._progress.num_unfinished
+        return self._progress.account.num_unfinished
+
+    @property
+    def num_begun_calls(self) -> int:
+        """Requests that were taken in so far; all but the unfinished have ended."""
+        return self._progress.account.num_begun
+
+    @property
+    def endings(self) -> Sequence[Ending]:
+        """The requests that ended with the last event, in order."""
+        return self._progress.account.endings
 
     @property
     def num_discovery_chars(self) -> int:
@@ -133,6 +144,7 @@ class Coordinator:
             ParrotError: The event was rejected; nothing has changed.
         """
         self._commands = []
+        self._progress.account.endings = []
         match event:
             case TokensGenerated():
                 self._progress.stream(event, now_s)

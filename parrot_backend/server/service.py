@@ -250,6 +250,7 @@ class Service:
     def _gauges(self) -> ServerGauges:
         engines = self.coordinator.engines.values()
         return ServerGauges(
+            begun=self.coordinator.num_begun_calls,
             running=sum(len(engine.running) for engine in engines),
             waiting=self.coordinator.num_waiting,
             unfinished=self.coordinator.num_unfinished_calls,
