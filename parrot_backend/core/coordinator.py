@@ -111,13 +111,13 @@ class Coordinator:
         """Requests that go on without anybody's doing: not those that wait for a variable."""
         return self._fleet.num_active
 
-    def session(self, session_id: SessionId) -> Session:
-        """Return a session, to be read only.
+    def session(self, session_id: SessionId, tenant: str | None = None) -> Session:
+        """Return a session, to be read only; with a tenant, only one of his.
 
         Raises:
             RequestError: ``unknown_session``.
         """
-        return self._book.find(session_id)
+        return self._book.find(session_id, tenant)
 
     def variable(self, variable: VariableId) -> Variable:
         """Return a variable, to be read only.

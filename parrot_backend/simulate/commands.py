@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -173,12 +174,15 @@ def simulate(
 def calibrate(
     url: Url = "http://127.0.0.1:8642", out: CalibrationOut = Path("calibration")
 ) -> None:
-    """Write what live engines have learnt of their times, for parrot simulate --calibration."""
+    """Write what live engines have learnt of their times, for parrot simulate --calibration.
+
+    A server with keys wants one: the variable PARROT_API_KEY holds it.
+    """
     from parrot_backend.simulate.calibrating import calibrate_from
     from parrot_backend.simulate.exits import told_errors
 
     with told_errors():
-        raise typer.Exit(calibrate_from(url, out))
+        raise typer.Exit(calibrate_from(url, out, api_key=os.environ.get("PARROT_API_KEY") or None))
 
 
 @trace_app.command("info")
