@@ -42,7 +42,10 @@ Seed = Annotated[int, _option("Of everything random.", _JOBS, default=True)]
 Engines = Annotated[
     str,
     _option(
-        "Numbers of engines: 4, or 1,2,4, or 1-16 to search by the target.", _ENGINES, default=True
+        "Numbers of engines: 4, or 1,2,4, or 1-16 to search by the target; or kinds, "
+        "6xa100-7b,2xa6000-7b.",
+        _ENGINES,
+        default=True,
     ),
 ]
 Engine = Annotated[
@@ -61,6 +64,21 @@ LatencyCapacity = Annotated[
         "KV tokens that run together while latency-sensitive calls run.",
         _ENGINES,
         default="its own",
+    ),
+]
+Fail = Annotated[
+    list[str] | None,
+    _option(
+        "An engine is lost, and back after DOWN_S: TIME:ENGINE[:DOWN_S], engines from 0; again "
+        "for more.",
+        _ENGINES,
+        "--fail",
+    ),
+]
+Straggler = Annotated[
+    list[str] | None,
+    _option(
+        "An engine is slower: ENGINE:FACTOR[:FROM_S-TO_S]; again for more.", _ENGINES, "--straggler"
     ),
 ]
 VllmScheduler = Annotated[
@@ -119,7 +137,10 @@ def _answer(given: dict[str, Any]) -> int:
 
     console = Console()
     lists, replay = given.pop("list_all"), given.pop("replay")
-    options = SimulateOptions(params=tuple(given.pop("param") or ()), **given)
+    given["params"] = given.pop("param")
+    for several in ("params", "fail", "straggler"):
+        given[several] = tuple(given[several] or ())
+    options = SimulateOptions(**given)
     with told_errors():
         asked = (lists, replay is not None, options.app is not None, options.trace is not None)
         if sum(asked) > 1:
@@ -152,6 +173,8 @@ def simulate(
     calibration: CalibrationFile = None,
     kv_tokens: KvTokens = None,
     latency_capacity_tokens: LatencyCapacity = None,
+    fail: Fail = None,
+    straggler: Straggler = None,
     vllm_scheduler: VllmScheduler = "parrot",
     placement: Placement = None,
     ordering: Ordering = None,
