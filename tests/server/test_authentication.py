@@ -216,8 +216,13 @@ SERVE = ("serve", "--engine", "scripted", "--port", "0")
     ],
 )
 def test_what_keeps_a_server_from_starting(
-    tmp_path: Path, arguments: tuple[str, ...], content: str | None, said: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    content: str | None,
+    said: str,
 ):
+    monkeypatch.setattr("parrot_backend.server.main.configure_logging", lambda level: None)
     path = tmp_path / "keys.json"
     if content is not None:
         path.write_text(content)
