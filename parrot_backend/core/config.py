@@ -115,7 +115,7 @@ class SchedulerConfig:
         baselines: Settings of the baseline policies.
     """
 
-    placement: PlacementName = "paper"
+    placement: PlacementName = "cost"
     ordering: OrderingName | None = None
     max_wait_s: float = 30.0
     fair: bool = True

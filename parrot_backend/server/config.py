@@ -95,7 +95,7 @@ class ServerSettings(_Settings):
     max_concurrent_calls: Count = 50_000
     max_sessions: Count = 100_000
     max_wait_s: Seconds = 3600.0
-    placement: PlacementName = "paper"
+    placement: PlacementName = "cost"
     ordering: OrderingName | None = None
     prune: bool = True
     merge_calls: bool = True
