@@ -98,7 +98,7 @@ class SchedulerConfig:
     """Settings of ordering and placement.
 
     Attributes:
-        placement: Which policy picks engines.
+        placement: Which policy picks engines (decision 0019).
         ordering: Which order ready requests are served in; None takes the placement's own
             (``urgency`` for ``paper`` and ``cost``, ``application`` for ``least_loaded``, else
             ``fcfs``).
