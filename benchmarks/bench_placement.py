@@ -112,7 +112,7 @@ async def trial(server: Server, arrivals: Sequence[Arrival]) -> Trial:
         ended_s = time.perf_counter()
         reply.raise_for_status()
         document = reply.json()
-        failed = [v for v in document["outputs"].values() if v["state"] != "ready"]
+        failed = [v for v in document["variables"].values() if v["state"] != "ready"]
         if failed:
             raise RuntimeError(f"{arrival.program.app}: {failed[0]}")
         found.jobs_s.setdefault(arrival.program.app, []).append(ended_s - sent_s)
