@@ -65,7 +65,7 @@ Pair = tuple[float, float]
 def arrivals(seed: object, seconds: float, rate_per_s: float) -> list[Arrival]:
     """Return jobs of all kinds with exponential pauses."""
     draw = random.Random(repr(("validate", seed)))
-    found, at_s = [], 0.0
+    found, at_s = list[Arrival](), 0.0
     while (at_s := at_s + draw.expovariate(rate_per_s)) < seconds:
         (make,) = draw.choices(list(MIX), list(MIX.values()))
         found.append(Arrival(at_s, make((seed, len(found)))))

@@ -57,6 +57,7 @@ class ApplicationPolicy:
         self._works: list[tuple[StepWork, float]] = []
         self._splicer.is_on = options.splice
         self._last_done_s = 0.0
+        self._has_work = False
         self._steady = SteadyDecoding(core)
         self._figures = Figures(core, self.keeper, self._room, self.fitter)
         self.reports = ReportLog(
@@ -75,6 +76,8 @@ class ApplicationPolicy:
     def admit(self, request: CoreRequest, extra_args: dict[str, Any] | None, now_s: float) -> None:
         """A request has come: read its hints."""
         self._steady.interrupt()
+        if self.is_idle:
+            self._has_work = False  # steps since then, if there were any, have not been followed
         hints = self._roster.admit(request, extra_args, now_s)
         if hints is None:
             return
@@ -212,9 +215,12 @@ class ApplicationPolicy:
         """The results of a step are in."""
         if is_known and self._works:
             work, begun_s = self._works.pop(0)
-            # With steps that overlap, one begins when the results of the one before are in.
-            self.fitter.observe(work, now_s - max(begun_s, self._last_done_s))
+            # What passes between two steps of an engine that has work is time of the second one.
+            # Where steps overlap, one begins when the results of the one before are in.
+            goes_on = self._has_work or begun_s < self._last_done_s
+            self.fitter.observe(work, now_s - (self._last_done_s if goes_on else begun_s))
         self._last_done_s = now_s
+        self._has_work = not is_last and bool(self._core.running_requests())
         self.reports.flush(now_s, is_urgent=is_last)
 
     def _urgent(self) -> list[CoreRequest]:
