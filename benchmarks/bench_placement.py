@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -72,9 +73,10 @@ class Server:
 
 @dataclass(slots=True)
 class Trial:
-    """What one trial gave: times of jobs by application, and tokens of all prompts."""
+    """What one trial gave: times of jobs by application, calls by engine, tokens of prompts."""
 
     jobs_s: dict[str, list[float]] = field(default_factory=dict)
+    calls: Counter[str] = field(default_factory=Counter)
     prompt_tokens: int = 0
     cached_tokens: int = 0
 
@@ -118,6 +120,7 @@ async def trial(server: Server, arrivals: Sequence[Arrival]) -> Trial:
         found.jobs_s.setdefault(arrival.program.app, []).append(ended_s - sent_s)
         view = (await server.client.get(f"/v1/sessions/{document['session_id']}")).json()
         for node in view["nodes"]:
+            found.calls[node["engine"]] += 1
             found.prompt_tokens += node["usage"]["prompt_tokens"]
             found.cached_tokens += node["usage"]["cached_tokens"]
 
@@ -176,21 +179,27 @@ def rows_of(
                 **cells("p90_job_s", spread(slowest)),
                 **cells("faster", spread(ratios)),
                 "cached": round(sum(t.cached_tokens for t in trials) / prompt_tokens, 4),
+                "busiest": round(fmean(_busiest(t.calls) for t in trials), 4),
             }
         )
     return rows
 
 
+def _busiest(calls: Counter[str]) -> float:
+    """Return which share of all calls the engine with the most of them had."""
+    return max(calls.values()) / calls.total()
+
+
 def show(rows: Sequence[Mapping[str, Cell]]) -> None:
     """Print medians with the 20th and 80th percentile."""
     names = f"{'load':<15}{'app':<12}{'placement':<11}"
-    print(f"{names}{'mean job, s':>24}{'P90, s':>24}{'faster':>22}{'cached':>8}")
+    print(f"{names}{'mean job, s':>24}{'P90, s':>24}{'faster':>22}{'cached':>8}{'busiest':>8}")
     for row in rows:
         line = f"{row['load']:<15}{row['app']:<12}{row['placement']:<11}"
         for name, width in (("mean_job_s", 24), ("p90_job_s", 24), ("faster", 22)):
             median, low, high = (row[f"{name}_{part}"] for part in ("median", "p20", "p80"))
             line += f"{f'{median:.3f} [{low:.3f}, {high:.3f}]':>{width}}"
-        print(f"{line}{row['cached']:>8.1%}")
+        print(f"{line}{row['cached']:>8.1%}{row['busiest']:>8.1%}")
 
 
 def main() -> None:

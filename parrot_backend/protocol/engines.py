@@ -38,6 +38,11 @@ class EngineView(WireModel):
         capacity_tokens: KV tokens that running requests may hold together.
         latency_capacity_tokens: The same while latency-sensitive work runs.
         running: Requests that run there.
+        block_tokens: Tokens of one KV block; None if it does not tell.
+        max_step_tokens: Prompt and output tokens of one step at most; None if it does not tell.
+        call_overhead_s: What a call takes beside the engine's own time, from the decision to start
+            it until its end is known: a mean of recent calls. None as long as there were none, or
+            the engine does not tell its own time.
         step_time: None as long as it has not made enough steps, or does not tell.
     """
 
@@ -48,6 +53,9 @@ class EngineView(WireModel):
     capacity_tokens: int
     latency_capacity_tokens: int
     running: int
+    block_tokens: int | None = None
+    max_step_tokens: int | None = None
+    call_overhead_s: float | None = None
     step_time: StepTimeView | None = None
 
 

@@ -15,6 +15,7 @@ from parrot_backend.core.ids import AttemptId, EngineId
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.variable import Variable
 from parrot_backend.metrics.prometheus import PrometheusMetrics
+from parrot_backend.server.call_overheads import CallOverheads
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +40,15 @@ def configure_logging(level: str) -> None:
 
 
 class CallObserver:
-    """Counts and logs the end of each call; the runtime's observer."""
+    """Counts and logs the end of each call; the runtime's observer.
+
+    Attributes:
+        overheads: What calls take beside their engine's time.
+    """
 
     def __init__(self, metrics: PrometheusMetrics) -> None:
         self._metrics = metrics
+        self.overheads = CallOverheads()
 
     def decided(self, elapsed_s: float) -> None:
         """Count the time of one decision."""
@@ -55,6 +61,7 @@ class CallObserver:
     def request_ended(self, request: Request, output: Variable) -> None:
         """Count and log a request that finished or failed for good."""
         self._metrics.observe_request(request, output)
+        self.overheads.observe(request)
         if not logger.isEnabledFor(logging.INFO):
             return
         usage = request.usage

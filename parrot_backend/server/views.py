@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +13,7 @@ from parrot_backend.core.control import ControlNode
 from parrot_backend.core.discovery.found import Found
 from parrot_backend.core.engine_state import EngineState
 from parrot_backend.core.events import EngineInfo, RequestUsage
-from parrot_backend.core.ids import name_of
+from parrot_backend.core.ids import EngineId, name_of
 from parrot_backend.core.nodes import Node, Request
 from parrot_backend.core.output_forecast import OutputForecast
 from parrot_backend.core.pruning import PRUNED
@@ -140,8 +140,15 @@ def engines_to_models(engines: Iterable[EngineInfo], created_s: int) -> wire.Mod
     )
 
 
-def engines_to_views(engines: Iterable[EngineState]) -> wire.EngineList:
-    """Return the live engines, with what they have learnt of themselves."""
+def engines_to_views(
+    engines: Iterable[EngineState], call_overhead_s: Callable[[EngineId], float | None]
+) -> wire.EngineList:
+    """Return the live engines, with what they have learnt of themselves.
+
+    Args:
+        engines: What the core knows of them.
+        call_overhead_s: What a call takes beside its engine's time, by engine.
+    """
     return wire.EngineList(
         engines=tuple(
             wire.EngineView(
@@ -152,6 +159,9 @@ def engines_to_views(engines: Iterable[EngineState]) -> wire.EngineList:
                 capacity_tokens=state.info.capacity_tokens,
                 latency_capacity_tokens=state.info.latency_capacity_tokens,
                 running=len(state.running),
+                block_tokens=state.info.block_tokens,
+                max_step_tokens=state.info.max_step_tokens,
+                call_overhead_s=call_overhead_s(state.id),
                 step_time=(
                     None
                     if state.step_time is None
