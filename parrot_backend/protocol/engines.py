@@ -40,9 +40,11 @@ class EngineView(WireModel):
         running: Requests that run there.
         block_tokens: Tokens of one KV block; None if it does not tell.
         max_step_tokens: Prompt and output tokens of one step at most; None if it does not tell.
-        call_overhead_s: What a call takes beside the engine's own time, from the decision to start
-            it until its end is known: a mean of recent calls. None as long as there were none, or
+        call_overhead_s: What a call that is started alone takes beside the engine's own time, from
+            the decision to start it until its end is known. None as long as there were no calls, or
             the engine does not tell its own time.
+        server_call_s: The part of it that keeps the server busy: calls that are started together
+            take it one after another.
         step_time: None as long as it has not made enough steps, or does not tell.
     """
 
@@ -56,6 +58,7 @@ class EngineView(WireModel):
     block_tokens: int | None = None
     max_step_tokens: int | None = None
     call_overhead_s: float | None = None
+    server_call_s: float | None = None
     step_time: StepTimeView | None = None
 
 

@@ -1,44 +1,103 @@
-"""How long calls are under way between the core and their engine: the server's own time.
+"""What calls take beside their engine's own time: the server's work, and the way to the engine.
 
-For each engine the mean of what passes from the decision to start a call until its end is known,
-less the engine's own time for it. Tokenising, the way to the engine's process and back, and waiting
-for the server's event loop are in it. Simulated engines take it from calibration files.
+It is the time from the decision to start a call until its end is known, less the engine's time for
+it: tokenising, processes in between, waiting for the server's event loop. Calls that are started
+together go through the server one after another. So for each engine a line is fitted over recent
+calls: overhead = that of a lone call + position among those started together * server's time.
+Simulated engines take both from calibration files.
 """
 
 from __future__ import annotations
 
-from parrot_backend.core.ids import EngineId
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from parrot_backend.core.ids import AttemptId, EngineId
 from parrot_backend.core.nodes import Request
 
-#: Earlier calls count half after about 90.
-_WEIGHT = 1 / 128
+#: What the calls before have told counts less by this share with each one.
+_AGEING = 1 / 256
 
-#: Engines that are gone are forgotten beyond so many, the oldest first.
-_MAX_ENGINES = 1024
+#: Engines that are gone, and attempts that never end, are forgotten beyond so many, oldest first.
+_MAX_ENGINES, _MAX_ATTEMPTS = 1024, 2**17
+
+
+class CallOverhead(NamedTuple):
+    """What calls take beside the time of one engine.
+
+    Attributes:
+        lone_s: A call that is started alone.
+        server_s: The part of it that keeps the server busy.
+    """
+
+    lone_s: float
+    server_s: float
+
+
+@dataclass(slots=True)
+class _Line:
+    """Sums of a least squares line, all aged alike."""
+
+    weight: float = 0.0
+    positions: float = 0.0
+    squares: float = 0.0
+    seconds: float = 0.0
+    products: float = 0.0
+
+    def add(self, position: int, overhead_s: float) -> None:
+        kept = 1.0 - _AGEING
+        self.weight = kept * self.weight + 1.0
+        self.positions = kept * self.positions + position
+        self.squares = kept * self.squares + position * position
+        self.seconds = kept * self.seconds + overhead_s
+        self.products = kept * self.products + position * overhead_s
+
+    def overhead(self) -> CallOverhead:
+        mean, mean_s = self.positions / self.weight, self.seconds / self.weight
+        variance = self.squares / self.weight - mean * mean
+        slope_s = 0.0
+        if variance > 1e-9:  # else all were started alike
+            slope_s = (self.products / self.weight - mean * mean_s) / variance
+        # A call keeps the server busy for no time less than none, nor for more than it takes.
+        slope_s = max(0.0, min(slope_s, mean_s / (1.0 + mean)))
+        return CallOverhead(mean_s - slope_s * mean, slope_s)
 
 
 class CallOverheads:
-    """Means of all engines, recent calls first; each engine's first calls count alike."""
+    """Fits of all engines."""
 
     def __init__(self) -> None:
-        self._means: dict[EngineId, tuple[float, int]] = {}
+        self._lines: dict[EngineId, _Line] = {}
+        self._positions: dict[AttemptId, int] = {}
+        self._num_together = 0
 
-    def observe(self, request: Request) -> None:
-        """Count a call that has ended; one whose engine does not tell its own time is left out."""
-        usage, engine = request.usage, request.engine
+    def decided(self) -> None:
+        """Something was decided: what it starts is started together."""
+        self._num_together = 0
+
+    def started(self, attempt: AttemptId) -> None:
+        """An attempt was started."""
+        if self._num_together:
+            self._positions[attempt] = self._num_together
+            if len(self._positions) > _MAX_ATTEMPTS:
+                del self._positions[next(iter(self._positions))]
+        self._num_together += 1
+
+    def ended(self, request: Request) -> None:
+        """A call has ended; one whose engine does not tell its own time is left out."""
+        attempt, engine, usage = request.attempt, request.engine, request.usage
+        position = 0 if attempt is None else self._positions.pop(attempt, 0)
         placed_s, ended_s = request.placed_s, request.finished_s
         if usage is None or usage.engine_s is None or engine is None:
             return
         if placed_s is None or ended_s is None:
             return
-        overhead_s = max(0.0, ended_s - placed_s - usage.engine_s)
-        mean_s, number = self._means.get(engine, (0.0, 0))
-        mean_s += max(_WEIGHT, 1 / (number + 1)) * (overhead_s - mean_s)
-        self._means[engine] = (mean_s, number + 1)
-        if len(self._means) > _MAX_ENGINES:
-            del self._means[next(iter(self._means))]
+        line = self._lines.setdefault(engine, _Line())
+        line.add(position, max(0.0, ended_s - placed_s - usage.engine_s))
+        if len(self._lines) > _MAX_ENGINES:
+            del self._lines[next(iter(self._lines))]
 
-    def mean_s(self, engine: EngineId) -> float | None:
-        """Return the mean of an engine's calls; None if it has told nothing yet."""
-        found = self._means.get(engine)
-        return None if found is None else found[0]
+    def of(self, engine: EngineId) -> CallOverhead | None:
+        """Return what is known of an engine; None if it has told nothing yet."""
+        line = self._lines.get(engine)
+        return None if line is None else line.overhead()

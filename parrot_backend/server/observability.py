@@ -53,15 +53,20 @@ class CallObserver:
     def decided(self, elapsed_s: float) -> None:
         """Count the time of one decision."""
         self._metrics.observe_decision(elapsed_s)
+        self.overheads.decided()
 
     def discovered(self, elapsed_s: float) -> None:
         """Count the time of a submit whose structure was looked for."""
         self._metrics.observe_discovery(elapsed_s)
 
+    def request_started(self, attempt: AttemptId) -> None:
+        """Note that an attempt is on its way."""
+        self.overheads.started(attempt)
+
     def request_ended(self, request: Request, output: Variable) -> None:
         """Count and log a request that finished or failed for good."""
         self._metrics.observe_request(request, output)
-        self.overheads.observe(request)
+        self.overheads.ended(request)
         if not logger.isEnabledFor(logging.INFO):
             return
         usage = request.usage

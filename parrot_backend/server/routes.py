@@ -52,7 +52,7 @@ async def ready(service: ServiceDependency) -> dict[str, str]:
 async def engines(service: ServiceDependency) -> Response:
     """Return the live engines, with what they have learnt of themselves."""
     engines = service.coordinator.engines.values()
-    return json_reply(engines_to_views(engines, service.call_overheads.mean_s))
+    return json_reply(engines_to_views(engines, service.call_overheads.of))
 
 
 @_operations.get("/metrics", response_class=Response)

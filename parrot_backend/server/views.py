@@ -20,6 +20,7 @@ from parrot_backend.core.pruning import PRUNED
 from parrot_backend.core.session import Session
 from parrot_backend.core.variable import Variable
 from parrot_backend.errors import Failure, ParrotError
+from parrot_backend.server.call_overheads import CallOverhead
 
 
 def variable_to_view(variable: Variable) -> wire.VariableView:
@@ -141,16 +142,18 @@ def engines_to_models(engines: Iterable[EngineInfo], created_s: int) -> wire.Mod
 
 
 def engines_to_views(
-    engines: Iterable[EngineState], call_overhead_s: Callable[[EngineId], float | None]
+    engines: Iterable[EngineState], overhead_of: Callable[[EngineId], CallOverhead | None]
 ) -> wire.EngineList:
     """Return the live engines, with what they have learnt of themselves.
 
     Args:
         engines: What the core knows of them.
-        call_overhead_s: What a call takes beside its engine's time, by engine.
+        overhead_of: What calls take beside an engine's time.
     """
-    return wire.EngineList(
-        engines=tuple(
+    views = []
+    for state in engines:
+        overhead = overhead_of(state.id)
+        views.append(
             wire.EngineView(
                 id=state.id,
                 models=state.info.models,
@@ -161,16 +164,16 @@ def engines_to_views(
                 running=len(state.running),
                 block_tokens=state.info.block_tokens,
                 max_step_tokens=state.info.max_step_tokens,
-                call_overhead_s=call_overhead_s(state.id),
+                call_overhead_s=None if overhead is None else overhead.lone_s,
+                server_call_s=None if overhead is None else overhead.server_s,
                 step_time=(
                     None
                     if state.step_time is None
                     else wire.StepTimeView(**asdict(state.step_time))
                 ),
             )
-            for state in engines
         )
-    )
+    return wire.EngineList(engines=tuple(views))
 
 
 def error_to_reply(error: ParrotError) -> wire.ErrorReply:

@@ -5,6 +5,7 @@ JSON, one engine a file::
     {"format": "parrot-calibration", "version": 2, "model": "...", "max_model_len": ...,
      "max_requests": ..., "capacity_tokens": ..., "latency_capacity_tokens": ...,
      "block_tokens": ..., "max_step_tokens": ..., "call_overhead_s": ...,
+     "server_call_s": ...,
      "step_time": {"base_s": ..., "per_prefill_token_s": ..., ...}}
 """
 
@@ -46,6 +47,7 @@ class Calibration:
         block_tokens: Tokens of one KV block.
         max_step_tokens: Tokens of one step at most.
         call_overhead_s: What a call takes beside the engine's own time.
+        server_call_s: The part of it that keeps the server busy.
         step_time: How long its steps take.
     """
 
@@ -57,6 +59,7 @@ class Calibration:
     block_tokens: int
     max_step_tokens: int
     call_overhead_s: float
+    server_call_s: float
     step_time: StepTimeModel
 
     def spec(self, *, rules: EngineRules = "parrot") -> EngineSpec:
@@ -67,6 +70,7 @@ class Calibration:
             block_tokens=self.block_tokens,
             max_step_tokens=self.max_step_tokens,
             call_overhead_s=self.call_overhead_s,
+            server_call_s=self.server_call_s,
             max_requests=self.max_requests,
             max_model_len=self.max_model_len,
             rules=rules,
@@ -88,6 +92,7 @@ def calibration_of_view(engine: EngineView) -> Calibration | None:
         engine.block_tokens or _BLOCK_TOKENS,
         max(engine.max_step_tokens or _MAX_STEP_TOKENS, engine.max_requests),
         engine.call_overhead_s or 0.0,
+        engine.server_call_s or 0.0,
         StepTimeModel(**engine.step_time.model_dump()),
     )
 
@@ -141,6 +146,7 @@ def from_json(text: str) -> Calibration:
         _count(raw, "block_tokens"),
         _count(raw, "max_step_tokens"),
         _amount(raw, "call_overhead_s"),
+        _amount(raw, "server_call_s"),
         _step_time(step_time),
     )
 

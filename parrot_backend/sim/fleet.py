@@ -100,6 +100,7 @@ class SimFleet:
         self._num_lives = [0] * len(specs)
         self._busy_s = [0.0] * len(specs)
         self._changed: dict[EngineId, _Life] = {}
+        self._server_free_s = 0.0
 
     # --- lives -----------------------------------------------------------------------------
 
@@ -184,9 +185,11 @@ class SimFleet:
             life.busy_since_s = now_s
         life.running[request.attempt] = call
         life.coming[request.attempt] = request
-        overhead_s = self._specs[life.position].call_overhead_s
-        if overhead_s:
-            self._loop.at(now_s + overhead_s, self._arrive, engine, request.attempt)
+        spec = self._specs[life.position]
+        if spec.call_overhead_s:
+            self._server_free_s = max(self._server_free_s, now_s) + spec.server_call_s
+            arrives_s = self._server_free_s + spec.call_overhead_s - spec.server_call_s
+            self._loop.at(arrives_s, self._arrive, engine, request.attempt)
         else:
             self._reach(engine, request.attempt)
 

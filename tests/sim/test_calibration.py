@@ -25,7 +25,12 @@ MODEL = StepTimeModel(0.01, 1e-4, 1e-5, 1e-7, 1e-9, 128, 0.05)
 
 def make_calibration(**tells: Any) -> Calibration:
     """Return the calibration of an engine, as its server shows it."""
-    own = {"block_tokens": 32, "max_step_tokens": 2048, "call_overhead_s": 0.002}
+    own = {
+        "block_tokens": 32,
+        "max_step_tokens": 2048,
+        "call_overhead_s": 0.002,
+        "server_call_s": 0.001,
+    }
     info = EngineInfo(EngineId("e"), ("tiny",), 4096, 65_536, 6144, 64)
     state = EngineState(info, step_time=MODEL)
     (view,) = engines_to_views([state], lambda _: None).engines
@@ -44,16 +49,18 @@ def test_a_file_gives_back_what_an_engine_learnt(tmp_path: Path) -> None:
 def test_the_simulated_engine_is_like_it() -> None:
     spec = make_calibration().spec()
     assert (spec.num_blocks, spec.block_tokens) == (2048, 32)
-    assert (spec.max_step_tokens, spec.call_overhead_s) == (2048, 0.002)
+    assert spec.max_step_tokens == 2048
+    assert (spec.call_overhead_s, spec.server_call_s) == (0.002, 0.001)
     assert (spec.max_requests, spec.max_model_len, spec.model) == (64, 4096, "tiny")
     work = StepWork.prefill(100, 0)
     assert spec.latency.step_s(work) == MODEL.predict_s(work)
 
 
 def test_an_engine_that_does_not_tell_is_taken_to_be_as_vllm_is() -> None:
-    untold = dict.fromkeys(("block_tokens", "max_step_tokens", "call_overhead_s"))
+    untold = dict.fromkeys(("block_tokens", "max_step_tokens", "call_overhead_s", "server_call_s"))
     spec = make_calibration(**untold).spec()
-    assert (spec.block_tokens, spec.max_step_tokens, spec.call_overhead_s) == (16, 8192, 0.0)
+    assert (spec.block_tokens, spec.max_step_tokens) == (16, 8192)
+    assert (spec.call_overhead_s, spec.server_call_s) == (0.0, 0.0)
 
 
 def test_an_engine_that_has_learnt_nothing_has_no_calibration() -> None:
@@ -74,6 +81,7 @@ def test_an_engine_that_has_learnt_nothing_has_no_calibration() -> None:
         ({"block_tokens": 0}, "'block_tokens'"),
         ({"max_step_tokens": None}, "'max_step_tokens'"),
         ({"call_overhead_s": -1.0}, "'call_overhead_s'"),
+        ({"server_call_s": "0"}, "'server_call_s'"),
         ({"max_model_len": 1.5}, "'max_model_len'"),
         ({"step_time": None}, "'step_time'"),
         ({"step_time": {"base_s": -1.0}}, "'base_s'"),

@@ -114,6 +114,17 @@ def test_a_call_takes_its_overhead_to_reach_the_engine() -> None:
     assert times_s[1] - times_s[0] == pytest.approx(3 * 0.25)
 
 
+def test_calls_started_together_go_through_the_server_one_after_another() -> None:
+    programs = [make_program(*map(make_call, names), wanted=names) for names in ("abc", "def")]
+    arriving = [Arrival(5.0 * number, program) for number, program in enumerate(programs)]
+    specs = [make_spec(call_overhead_s=0.1, server_call_s=0.04)] * 2
+    records, _ = run(arriving, engines=specs)
+    waited_s = [call.first_token_s - call.placed_s for call in records.calls]
+    first_s = waited_s[0] - 0.1
+    expected = [first_s + 0.1 + 0.04 * position for position in range(3)]
+    assert waited_s == pytest.approx(2 * expected)
+
+
 def test_an_engine_may_be_lost_while_a_call_is_on_its_way_there() -> None:
     specs = [make_spec(call_overhead_s=0.5), make_spec()]
     program = make_program(make_call("a", tokens=100))
