@@ -11,7 +11,7 @@ from itertools import islice, takewhile
 from typing import Any
 
 from parrot_backend.core.pacing import Pacer, StepPlan
-from parrot_backend.core.step_time import StepTimeFitter, StepWork
+from parrot_backend.core.step_time import StepTimeFitter
 from parrot_backend.core.waiting import WaitingRequests
 from parrot_backend.vllm_compat.seams import CoreRequest, CoreSeam
 from parrot_backend.vllm_plugin.admission import Admission
@@ -25,6 +25,7 @@ from parrot_backend.vllm_plugin.room import RoomMaker
 from parrot_backend.vllm_plugin.roster import UNHINTED_CLASS, Roster
 from parrot_backend.vllm_plugin.splicer import Splicer
 from parrot_backend.vllm_plugin.steady import SteadyDecoding
+from parrot_backend.vllm_plugin.step_times import StepTimes
 from parrot_backend.vllm_plugin.step_work import work_of
 
 #: Order of requests when their hints are not to count.
@@ -49,15 +50,14 @@ class ApplicationPolicy:
         self.waiting: WaitingRequests[CoreRequest] = WaitingRequests(options.waiting())
         self.keeper = PrefixKeeper(core, options)
         self.fitter = StepTimeFitter()
+        self._step_times = StepTimes(self.fitter)
         self._pacer = Pacer(options.pacing())
         self._room = RoomMaker(core, self.keeper)
         self._admission = Admission(core, self._room, options)
         self._splicer = Splicer(core, self._learn)
         self._roster = Roster()
-        self._works: list[tuple[StepWork, float]] = []
         self._splicer.is_on = options.splice
         self._last_done_s = 0.0
-        self._has_work = False
         self._steady = SteadyDecoding(core)
         self._figures = Figures(core, self.keeper, self._room, self.fitter)
         self.reports = ReportLog(
@@ -77,7 +77,7 @@ class ApplicationPolicy:
         """A request has come: read its hints."""
         self._steady.interrupt()
         if self.is_idle:
-            self._has_work = False  # steps since then, if there were any, have not been followed
+            self._step_times.lose_track()
         hints = self._roster.admit(request, extra_args, now_s)
         if hints is None:
             return
@@ -205,7 +205,7 @@ class ApplicationPolicy:
                 # Some of vLLM's model runners list here what goes on after a preemption, too.
                 if self._roster.begins(request):
                     self._begun(request, request.context_tokens - tokens[request], now_s)
-        self._works.append((work_of(computed), now_s))
+        self._step_times.made(work_of(computed), now_s)
 
     def _begun(self, request: CoreRequest, cached_tokens: int, now_s: float) -> None:
         self.waiting.note_admitted(self._ordered_by(request.hints), request.num_tokens)
@@ -213,14 +213,9 @@ class ApplicationPolicy:
 
     def step_done(self, now_s: float, *, is_known: bool, is_last: bool) -> None:
         """The results of a step are in."""
-        if is_known and self._works:
-            work, begun_s = self._works.pop(0)
-            # What passes between two steps of an engine that has work is time of the second one.
-            # Where steps overlap, one begins when the results of the one before are in.
-            goes_on = self._has_work or begun_s < self._last_done_s
-            self.fitter.observe(work, now_s - (self._last_done_s if goes_on else begun_s))
+        num_running = 0 if is_last else len(self._core.running_requests())
+        self._step_times.done(now_s, num_running, is_known=is_known)
         self._last_done_s = now_s
-        self._has_work = not is_last and bool(self._core.running_requests())
         self.reports.flush(now_s, is_urgent=is_last)
 
     def _urgent(self) -> list[CoreRequest]:
