@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 import logging.config
 
+from parrot_backend.core.call_overhead import CallOverheads
 from parrot_backend.core.commands import AnswerWaiter
 from parrot_backend.core.ids import AttemptId, EngineId
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.variable import Variable
 from parrot_backend.metrics.prometheus import PrometheusMetrics
-from parrot_backend.server.call_overheads import CallOverheads
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class CallObserver:
     def request_ended(self, request: Request, output: Variable) -> None:
         """Count and log a request that finished or failed for good."""
         self._metrics.observe_request(request, output)
-        self.overheads.ended(request)
+        self._note_overhead(request)
         if not logger.isEnabledFor(logging.INFO):
             return
         usage = request.usage
@@ -86,6 +86,14 @@ class CallObserver:
             _between(request.ready_s, request.first_token_s),
             _between(request.ready_s, request.finished_s),
         )
+
+    def _note_overhead(self, request: Request) -> None:
+        attempt, engine, usage = request.attempt, request.engine, request.usage
+        placed_s, ended_s = request.placed_s, request.finished_s
+        if attempt is None or engine is None or usage is None:
+            return  # it failed
+        if placed_s is not None and ended_s is not None:
+            self.overheads.ended(engine, attempt, ended_s - placed_s, usage.engine_s)
 
     def request_aborted(self, attempt: AttemptId, engine: EngineId) -> None:
         """Count and log an attempt that was stopped."""

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from parrot_backend import protocol as wire
+from parrot_backend.core.call_overhead import CallOverhead
 from parrot_backend.core.chat import OutputDetails, TokenLogprob
 from parrot_backend.core.commands import AnswerWaiter
 from parrot_backend.core.control import ControlNode
@@ -20,7 +21,6 @@ from parrot_backend.core.pruning import PRUNED
 from parrot_backend.core.session import Session
 from parrot_backend.core.variable import Variable
 from parrot_backend.errors import Failure, ParrotError
-from parrot_backend.server.call_overheads import CallOverhead
 
 
 def variable_to_view(variable: Variable) -> wire.VariableView:

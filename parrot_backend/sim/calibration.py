@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from parrot_backend.core.call_overhead import CallOverhead
+from parrot_backend.core.events import EngineInfo
 from parrot_backend.core.step_time import StepTimeModel
 from parrot_backend.protocol import EngineView
 from parrot_backend.sim.latency import LinearLatency
@@ -83,6 +85,20 @@ def calibration_of_view(engine: EngineView) -> Calibration | None:
     """Return what a live engine has learnt, as its server shows it; None if nothing yet."""
     if engine.step_time is None:
         return None
+    overhead = CallOverhead(engine.call_overhead_s or 0.0, engine.server_call_s or 0.0)
+    return calibration_of_info(engine, overhead, StepTimeModel(**engine.step_time.model_dump()))
+
+
+def calibration_of_info(
+    engine: EngineInfo | EngineView, overhead: CallOverhead, step_time: StepTimeModel
+) -> Calibration:
+    """Return what is known of an engine.
+
+    Args:
+        engine: What it says of itself.
+        overhead: What calls take beside its time.
+        step_time: How long its steps take.
+    """
     return Calibration(
         engine.models[0] if engine.models else "model",
         engine.max_model_len,
@@ -91,9 +107,9 @@ def calibration_of_view(engine: EngineView) -> Calibration | None:
         engine.latency_capacity_tokens,
         engine.block_tokens or _BLOCK_TOKENS,
         max(engine.max_step_tokens or _MAX_STEP_TOKENS, engine.max_requests),
-        engine.call_overhead_s or 0.0,
-        engine.server_call_s or 0.0,
-        StepTimeModel(**engine.step_time.model_dump()),
+        overhead.lone_s,
+        overhead.server_s,
+        step_time,
     )
 
 

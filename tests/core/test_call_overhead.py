@@ -6,39 +6,26 @@ import random
 
 import pytest
 
-from parrot_backend.core.events import RequestUsage
+from parrot_backend.core.call_overhead import CallOverheads
 from parrot_backend.core.ids import AttemptId, EngineId
-from parrot_backend.core.nodes import Request
-from parrot_backend.server.call_overheads import CallOverheads
-from tests.helpers.builders import make_request
 
 ENGINE = EngineId("e")
-
-
-def ended(name: str, overhead_s: float, engine_s: float | None = 2.0) -> Request:
-    """Return a call that was placed at 5 s and has ended, with so much overhead."""
-    request = make_request(name)
-    request.attempt, request.engine = AttemptId(f"{name}~1"), ENGINE
-    request.placed_s, request.finished_s = 5.0, 5.0 + (engine_s or 0.0) + overhead_s
-    request.usage = RequestUsage(1, 1, engine_s=engine_s)
-    return request
 
 
 def run_together(overheads: CallOverheads, *overheads_s: float) -> None:
     """Start calls together, and end them in another order."""
     overheads.decided()
-    calls = [ended(f"r{number}", each) for number, each in enumerate(overheads_s)]
-    for call in calls:
-        assert call.attempt is not None
-        overheads.started(call.attempt)
+    calls = [(AttemptId(f"r{number}~1"), each) for number, each in enumerate(overheads_s)]
+    for attempt, _ in calls:
+        overheads.started(attempt)
     random.Random(len(calls)).shuffle(calls)
-    for call in calls:
-        overheads.ended(call)
+    for attempt, overhead_s in calls:
+        overheads.ended(ENGINE, attempt, 2.0 + overhead_s, 2.0)
 
 
 def test_nothing_is_known_of_an_engine_that_has_told_nothing() -> None:
     overheads = CallOverheads()
-    overheads.ended(ended("r", 1.0, engine_s=None))
+    overheads.ended(ENGINE, AttemptId("r~1"), 1.0, None)
     assert overheads.of(ENGINE) is None
 
 

@@ -13,10 +13,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from parrot_backend.core.ids import AttemptId, EngineId
-from parrot_backend.core.nodes import Request
-
-#: What the calls before have told counts less by this share with each one.
-_AGEING = 1 / 256
 
 #: Engines that are gone, and attempts that never end, are forgotten beyond so many, oldest first.
 _MAX_ENGINES, _MAX_ATTEMPTS = 1024, 2**17
@@ -44,8 +40,7 @@ class _Line:
     seconds: float = 0.0
     products: float = 0.0
 
-    def add(self, position: int, overhead_s: float) -> None:
-        kept = 1.0 - _AGEING
+    def add(self, position: int, overhead_s: float, kept: float) -> None:
         self.weight = kept * self.weight + 1.0
         self.positions = kept * self.positions + position
         self.squares = kept * self.squares + position * position
@@ -64,9 +59,14 @@ class _Line:
 
 
 class CallOverheads:
-    """Fits of all engines."""
+    """Fits of all engines.
 
-    def __init__(self) -> None:
+    Args:
+        ageing: What calls have told counts less by this share with each call after them.
+    """
+
+    def __init__(self, ageing: float = 1 / 256) -> None:
+        self._kept = 1.0 - ageing
         self._lines: dict[EngineId, _Line] = {}
         self._positions: dict[AttemptId, int] = {}
         self._num_together = 0
@@ -83,17 +83,22 @@ class CallOverheads:
                 del self._positions[next(iter(self._positions))]
         self._num_together += 1
 
-    def ended(self, request: Request) -> None:
-        """A call has ended; one whose engine does not tell its own time is left out."""
-        attempt, engine, usage = request.attempt, request.engine, request.usage
-        position = 0 if attempt is None else self._positions.pop(attempt, 0)
-        placed_s, ended_s = request.placed_s, request.finished_s
-        if usage is None or usage.engine_s is None or engine is None:
-            return
-        if placed_s is None or ended_s is None:
+    def ended(
+        self, engine: EngineId, attempt: AttemptId, took_s: float, engine_s: float | None
+    ) -> None:
+        """An attempt has made its output.
+
+        Args:
+            engine: Where.
+            attempt: Which.
+            took_s: From the decision to start it until its end is known.
+            engine_s: The engine's own part of it; None if it does not tell.
+        """
+        position = self._positions.pop(attempt, 0)
+        if engine_s is None:
             return
         line = self._lines.setdefault(engine, _Line())
-        line.add(position, max(0.0, ended_s - placed_s - usage.engine_s))
+        line.add(position, max(0.0, took_s - engine_s), self._kept)
         if len(self._lines) > _MAX_ENGINES:
             del self._lines[next(iter(self._lines))]
 
