@@ -16,6 +16,7 @@ class StepTimeView(WireModel):
         per_prefill_pair_s: Added by each unit of the prefill's attention work: chunk times context.
         num_samples: Steps that it was learnt from.
         error: Recent mean relative error of its predictions.
+        slowdown: What recent steps took in the mean, divided by what is predicted for them.
     """
 
     base_s: float
@@ -25,6 +26,7 @@ class StepTimeView(WireModel):
     per_prefill_pair_s: float
     num_samples: int
     error: float
+    slowdown: float = 1.0
 
 
 class EngineView(WireModel):

@@ -67,7 +67,7 @@ class Calibration:
     def spec(self, *, rules: EngineRules = "parrot") -> EngineSpec:
         """Return the simulated engine that is like this one, with these rules of its own."""
         return EngineSpec(
-            latency=LinearLatency(self.step_time),
+            latency=LinearLatency(self.step_time.in_the_mean()),
             num_blocks=max(1, self.capacity_tokens // self.block_tokens),
             block_tokens=self.block_tokens,
             max_step_tokens=self.max_step_tokens,

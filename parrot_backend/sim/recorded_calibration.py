@@ -59,7 +59,7 @@ class _Seen:
             case EngineJoined(info):
                 self.infos[info.engine] = info
             case EngineReported(engine, step_time=StepTimeModel() as model):
-                self._told.setdefault(engine, []).append(model)
+                self._told.setdefault(engine, []).append(model.in_the_mean())
             case RequestFinished(attempt, usage=usage):
                 started = self._started.pop(attempt, None)
                 if started is not None:

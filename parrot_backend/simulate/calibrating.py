@@ -37,7 +37,7 @@ def calibrate_recorded(recording: Path, folder: Path) -> int:
         raise RecordingError(f"{recording}: {error}") from error
     if not found:
         typer.echo("parrot: no engine has joined in this recording", err=True)
-    return _write(found, folder)
+    return _write({str(engine): calibration for engine, calibration in found.items()}, folder)
 
 
 def calibrate_from(url: str, folder: Path, client: httpx.Client | None = None) -> int:

@@ -74,7 +74,7 @@ class StepTimes:
     def _learn(self) -> None:
         run, self._run = self._run, None
         if run is not None:
-            self._fitter.observe(run.mean_work, run.elapsed_s / run.num_steps)
+            self._fitter.observe(run.mean_work, run.elapsed_s / run.num_steps, run.num_steps)
 
 
 def _may_go_on(work: StepWork, num_running: int) -> bool:

@@ -17,9 +17,11 @@ class Noted(StepTimeFitter):
     def __init__(self) -> None:
         super().__init__()
         self.told: list[tuple[StepWork, float]] = []
+        self.numbers: list[int] = []
 
-    def observe(self, work: StepWork, elapsed_s: float) -> None:
+    def observe(self, work: StepWork, elapsed_s: float, num_steps: int = 1) -> None:
         self.told.append((work, pytest.approx(elapsed_s)))
+        self.numbers.append(num_steps)
 
 
 @pytest.fixture
@@ -76,6 +78,7 @@ def test_steps_like_a_planned_one_count_with_it(noted: Noted, times: StepTimes) 
     times.made(PROMPT, 10.7)
     times.done(11.0, 0, is_known=True)
     assert noted.told == [(StepWork(decodes=2, context_tokens=102), 0.2), (PROMPT, 0.4)]
+    assert noted.numbers == [3, 1]
 
 
 def test_what_follows_the_end_of_a_request_is_not_like_it(noted: Noted, times: StepTimes) -> None:
