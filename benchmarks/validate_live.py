@@ -4,9 +4,10 @@ A server with real engines runs jobs of several kinds and records what its core 
 recording is replayed (the same decisions?), made into a trace (``parrot trace convert``), and
 simulated. What is compared is the time from submit to reply, as the client measures it. Simulated
 engines are calibrated in two ways: ``before``, by what the live engine says of itself after a first
-phase, whose jobs are not compared; and ``run``, by the mean of what engines told during all of the
-run (``parrot calibrate --recording``). On a machine that others use, too, the first holds for
-another time than that of the jobs. The network's round trip is that of a submit without calls.
+phase, and the jobs after that are compared; and ``run``, by the mean of what engines told during
+the run (``parrot calibrate --recording``), and all jobs are. On a machine that others use, too, the
+first holds for another time than that of its jobs. The round trip is that of a submit without
+calls.
 
     python -m benchmarks.validate_live [--engines 1] [--seconds 80] [--rate 1] [--seed 0]
         [--keep FOLDER] [--save]
@@ -21,15 +22,11 @@ import asyncio
 import csv
 import json
 import random
-import signal
 import statistics
 import subprocess
-import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -45,13 +42,14 @@ from benchmarks.live_programs import (
     map_reduce,
     team,
 )
+from benchmarks.serve_process import PARROT, serving
 from parrot_backend.sim.json_lines import ReadReport
 from parrot_backend.sim.traces import read_arrivals
 
 _TIMEOUT_S = 300.0
 _BARE_SUBMITS = 30
 
-#: When engines were calibrated; also the folders of the files.
+#: How engines were calibrated; also the folders of the files.
 _CALIBRATIONS = ("before", "run")
 
 #: Kind of job -> how many of a hundred arrivals.
@@ -76,37 +74,6 @@ def arrivals(seed: object, seconds: float, rate_per_s: float) -> list[Arrival]:
         (make,) = draw.choices(list(MIX), list(MIX.values()))
         found.append(Arrival(at_s, make((seed, len(found)))))
     return found
-
-
-@contextmanager
-def serving(recording: Path, num_engines: int, options: Sequence[str]) -> Iterator[str]:
-    """Run ``parrot serve`` as a process of its own, and yield its URL.
-
-    Raises:
-        RuntimeError: It does not start.
-    """
-    engines = ["--replicas", str(num_engines), "--kv-cache-gib", "0.125"]
-    command = [*_PARROT, "serve", "--port", "0", "--record", str(recording), *engines, *options]
-    process = subprocess.Popen(
-        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert process.stdout is not None
-    said = []
-    try:
-        for line in process.stdout:
-            said.append(line)
-            if "ready at " in line:
-                break
-        else:
-            raise RuntimeError("the server did not start:\n" + "".join(said[-20:]))
-        # A full pipe would stop the server.
-        threading.Thread(target=process.stdout.read, daemon=True).start()
-        yield line.split("ready at ")[1].split()[0]
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=60)
-    finally:
-        process.kill()
-        process.wait()
 
 
 async def submit_all(url: str, jobs: Sequence[Arrival]) -> dict[str, float]:
@@ -153,15 +120,16 @@ def run_live(folder: Path, given: argparse.Namespace) -> None:
     """Run a server under load and leave its recording, calibrations and times in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     recording = folder / "run.jsonl"
-    with serving(recording, given.engines, given.serve) as url:
+    options = ("--record", str(recording), "--replicas", str(given.engines))
+    with serving(*options, "--kv-cache-gib", "0.125", *given.serve) as url:
         learning = arrivals(("learn", given.seed), given.learn_s, given.rate)
-        asyncio.run(submit_all(url, learning))
+        first_s = asyncio.run(submit_all(url, learning))
         _parrot("calibrate", "--url", url, "--out", str(folder / "before"))
         round_trip_s = asyncio.run(bare_round_trip_s(url))
         jobs = arrivals(given.seed, given.seconds, given.rate)
         times_s = asyncio.run(submit_all(url, jobs))
     _parrot("calibrate", "--recording", str(recording), "--out", str(folder / "run"))
-    live = {"round_trip_s": round_trip_s, "jobs_s": times_s}
+    live = {"round_trip_s": round_trip_s, "before": times_s, "run": {**first_s, **times_s}}
     (folder / "live.json").write_text(json.dumps(live, indent=1))
 
 
@@ -180,7 +148,7 @@ def replayed(folder: Path) -> None:
 def simulated(folder: Path, calibrated: str, given: argparse.Namespace) -> dict[str, list[Pair]]:
     """Simulate a run's jobs, and return times of those that are compared, by application."""
     live = json.loads((folder / "live.json").read_text())
-    live_s: dict[str, float] = live["jobs_s"]
+    live_s: dict[str, float] = live[calibrated]
     calibration = min((folder / calibrated).iterdir())
     _parrot(
         *("simulate", "--trace", str(folder / "trace.jsonl"), "--calibration", str(calibration)),
@@ -251,16 +219,13 @@ def show(rows: Sequence[Mapping[str, Cell]]) -> None:
         print(f"{one:>+14.1%}{two:>14.1%}{three:>7.0%}")
 
 
-_PARROT = (sys.executable, "-m", "parrot_backend")
-
-
 def _parrot(*arguments: str) -> str:
     """Run a command to its end and return what it says.
 
     Raises:
         RuntimeError: It failed.
     """
-    done = subprocess.run([*_PARROT, *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run([*PARROT, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"parrot {' '.join(arguments)}: {done.stdout}{done.stderr}")
     return done.stdout
