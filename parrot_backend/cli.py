@@ -80,7 +80,7 @@ Placement = Annotated[
     _option(
         "cost, paper, or a baseline: fcfs, least_loaded, round_robin, power_of_two, "
         "session_affinity, cache_aware or kv_exact (docs/scheduling.md).",
-        "paper",
+        "cost",
         _SCHEDULING,
     ),
 ]

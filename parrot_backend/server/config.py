@@ -99,7 +99,7 @@ class ServerSettings(_Settings):
     max_concurrent_calls: Count = 50_000
     max_sessions: Count = 100_000
     max_wait_s: Seconds = 3600.0
-    placement: PlacementName = "paper"
+    placement: PlacementName = "cost"
     ordering: OrderingName | None = None
     prune: bool = True
     merge_calls: bool = True
@@ -190,7 +190,8 @@ class EngineSettings(_Settings):
         served_model_name: Name that clients use for the model.
         replicas: How many engines of this kind run side by side.
         latency_capacity_tokens: KV tokens that may run together while a latency-sensitive request
-            runs (paper, section 5.4).
+            runs (paper, section 5.4). With the placement ``cost`` it bounds throughput work only,
+            and only until the engine has told how long its steps take.
         tool_call_parser: vLLM's parser of tool calls; it belongs to the model. The model that ships
             with Parrot brings its own.
         reasoning_parser: vLLM's parser of reasoning; it belongs to the model.

@@ -11,8 +11,10 @@ import logging
 import logging.config
 
 from parrot_backend.core.account import CallEnd, Ending
+from parrot_backend.core.call_overhead import CallOverheads
 from parrot_backend.core.commands import AnswerWaiter
 from parrot_backend.core.ids import AttemptId, EngineId
+from parrot_backend.core.nodes import Request
 from parrot_backend.metrics.prometheus import PrometheusMetrics
 
 logger = logging.getLogger(__name__)
@@ -38,26 +40,45 @@ def configure_logging(level: str) -> None:
 
 
 class CallObserver:
-    """Counts and logs the end of each call; the runtime's observer."""
+    """Counts and logs the end of each call; the runtime's observer.
+
+    Attributes:
+        overheads: What calls take beside their engine's time.
+    """
 
     def __init__(self, metrics: PrometheusMetrics) -> None:
         self._metrics = metrics
+        self.overheads = CallOverheads()
 
     def decided(self, elapsed_s: float) -> None:
         """Count the time of one decision."""
         self._metrics.observe_decision(elapsed_s)
+        self.overheads.decided()
 
     def discovered(self, elapsed_s: float) -> None:
         """Count the time of a submit whose structure was looked for."""
         self._metrics.observe_discovery(elapsed_s)
 
+    def request_started(self, attempt: AttemptId) -> None:
+        """Note that an attempt is on its way."""
+        self.overheads.started(attempt)
+
     def request_ended(self, ending: Ending) -> None:
         """Count and log a request that has ended."""
         self._metrics.observe_end(ending)
+        self._note_overhead(ending.request)
         is_reused = ending.how in (CallEnd.MERGED, CallEnd.CACHED)
         level = logging.INFO if is_reused or ending.request.attempts else logging.DEBUG
         if logger.isEnabledFor(level):
             logger.log(level, "%s", _reused(ending) if is_reused else _ran(ending))
+
+    def _note_overhead(self, request: Request) -> None:
+        attempt, engine, usage = request.attempt, request.engine, request.usage
+        placed_s, ended_s = request.placed_s, request.finished_s
+        if attempt is None or engine is None or usage is None:
+            return  # it failed
+        if placed_s is not None and ended_s is not None:
+            self.overheads.ended(engine, attempt, ended_s - placed_s, usage.engine_s)
 
     def request_aborted(self, attempt: AttemptId, engine: EngineId) -> None:
         """Count and log an attempt that was stopped."""

@@ -138,6 +138,7 @@ class Runtime:
     def _carry_out(self, command: Command) -> None:
         match command:
             case StartRequest():
+                self._observer.request_started(command.attempt)
                 self._engines.start(command.engine, engine_request(command))
             case UpdateRequest(engine, attempt, objective, remaining):
                 self._engines.update(engine, attempt, objective, remaining)

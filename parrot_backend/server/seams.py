@@ -53,6 +53,10 @@ class RuntimeObserver(Protocol):
         """The core took this long for calls whose structure it looked for."""
         ...
 
+    def request_started(self, attempt: AttemptId) -> None:
+        """An attempt is on its way to an engine; by the latest decision, after those before it."""
+        ...
+
     def request_ended(self, ending: Ending) -> None:
         """A request has ended for good, in whatever way."""
         ...

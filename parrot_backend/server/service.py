@@ -53,6 +53,7 @@ class Service:
         supervisor: The engines.
         open_sessions: Sessions of calls that come one by one.
         metrics: What Prometheus sees.
+        call_overheads: What calls take beside their engine's time.
         started_unix_s: When it was made.
         is_draining: A shutdown has begun; new work is refused.
     """
@@ -69,6 +70,7 @@ class Service:
         self.coordinator = Coordinator(settings.core_config())
         self.supervisor = Supervisor(slots, settings.supervisor_config(), clock)
         observer = CallObserver(self.metrics)
+        self.call_overheads = observer.overheads
         self._recorder: EventRecorder | None = None
         if settings.record is not None:
             self._recorder = EventRecorder(settings.record, settings.core_config())

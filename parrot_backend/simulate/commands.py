@@ -112,7 +112,16 @@ Replay = Annotated[
     typer.Option(help="Replay a recording of parrot serve --record, and compare the decisions."),
 ]
 
-Url = Annotated[str, typer.Option(help="Server whose engines are asked.")]
+Url = Annotated[
+    str | None,
+    _option("Server whose engines are asked.", default="http://127.0.0.1:8642"),
+]
+Recorded = Annotated[
+    Path | None,
+    typer.Option(
+        "--recording", help="Instead: what engines told in a recording of parrot serve --record."
+    ),
+]
 CalibrationOut = Annotated[
     Path, typer.Option(help="Folder for the files, one for each engine.", file_okay=False)
 ]
@@ -195,17 +204,23 @@ def simulate(
 
 
 def calibrate(
-    url: Url = "http://127.0.0.1:8642", out: CalibrationOut = Path("calibration")
+    url: Url = None, recording: Recorded = None, out: CalibrationOut = Path("calibration")
 ) -> None:
-    """Write what live engines have learnt of their times, for parrot simulate --calibration.
+    """Write what engines have learnt of their times, for parrot simulate --calibration.
 
-    A server with keys wants one: the variable PARROT_API_KEY holds it.
+    A live server tells of its latest steps; a recording of all in the mean. A server with keys
+    wants one: the variable PARROT_API_KEY holds it.
     """
-    from parrot_backend.simulate.calibrating import calibrate_from
-    from parrot_backend.simulate.exits import told_errors
+    from parrot_backend.simulate.calibrating import calibrate_from, calibrate_recorded
+    from parrot_backend.simulate.exits import UsageError, told_errors
 
     with told_errors():
-        raise typer.Exit(calibrate_from(url, out, api_key=os.environ.get("PARROT_API_KEY") or None))
+        if recording is None:
+            api_key = os.environ.get("PARROT_API_KEY") or None
+            raise typer.Exit(calibrate_from(url or "http://127.0.0.1:8642", out, api_key=api_key))
+        if url is not None:
+            raise UsageError("give one of --url and --recording")
+        raise typer.Exit(calibrate_recorded(recording, out))
 
 
 @trace_app.command("info")

@@ -119,7 +119,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_replay_decides_the_same(recording: Path):
     result = parrot("simulate", "--replay", recording)
     assert result.exit_code == 0, result.stderr
-    assert "12 attempts, placement paper" in result.stdout
+    assert "12 attempts, placement cost" in result.stdout
     assert result.stdout.endswith("the same decisions\n")
 
 
