@@ -223,7 +223,9 @@ def test_an_engine_that_hangs_is_given_up() -> None:
 def test_kinds_of_engines_side_by_side(tmp_path: Path) -> None:
     step_time = StepTimeModel(0.01, 1e-5, 1e-4, 1e-8, 0.0, 64, 0.02)
     file = tmp_path / "own.json"
-    file.write_text(to_json(Calibration("tiny", 8192, 16, 100_000, 6144, step_time)))
+    file.write_text(
+        to_json(Calibration("tiny", 8192, 16, 100_000, 6144, 16, 2048, 0.0, 0.0, step_time))
+    )
     arguments = [*MIXED, f"--engines=2xa100-7b, 1xa6000-7b,1x{file}"]
     result = parrot(*arguments, "--out", str(tmp_path))
     assert result.exit_code == 0, result.stderr
