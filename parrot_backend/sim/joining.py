@@ -20,6 +20,7 @@ def engine_info(spec: EngineSpec, engine: EngineId) -> EngineInfo:
         max_requests=spec.max_requests,
         keeps_prefixes=reports_cache(spec),
         takes_updates=spec.rules == "parrot",
+        repeated_read=spec.repeated_read,
     )
 
 
