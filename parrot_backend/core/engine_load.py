@@ -77,6 +77,7 @@ class EngineLoad:
         num_bulk: Throughput-preferred ones.
         bounded_decodes: Latency-sensitive ones that are bounded.
         bounded_context_tokens: Their part of the context.
+        saved_tokens: Those of the context that need no reading, since others read them.
         prefill_until_s: When all prompts that it has been given are computed.
         hit_share: Recent share of prompt tokens that were found in its cache.
         computed_tokens: Tokens that it has computed, up to its capacity.
@@ -91,6 +92,7 @@ class EngineLoad:
     num_bulk: int = 0
     bounded_decodes: int = 0
     bounded_context_tokens: int = 0
+    saved_tokens: int = 0
     prefill_until_s: float = 0.0
     hit_share: float = 0.0
     computed_tokens: int = 0
@@ -130,6 +132,21 @@ class EngineLoad:
             self.begin(attempt, now_s)
             self._count(self._attempts.pop(attempt)[0], -1)
 
+    @property
+    def read_tokens(self) -> int:
+        """KV tokens that a step reads."""
+        return max(0, self.context_tokens - self.saved_tokens)
+
+    @property
+    def bounded_read_tokens(self) -> int:
+        """KV tokens that a step reads for what is bounded; at most, since others share them."""
+        return min(self.bounded_context_tokens, self.read_tokens)
+
+    def save(self, tokens: int) -> None:
+        """Note how much of the context needs no reading from now on."""
+        if tokens != self.saved_tokens:
+            self.saved_tokens, self._outlook = tokens, None
+
     def outlook(self, step_time: StepTimeModel | None) -> Outlook:
         """Return what one more request would meet; it stays the same until the load changes."""
         model = step_time or self.config.step_time
@@ -138,7 +155,7 @@ class EngineLoad:
             step_s = (
                 model.base_s
                 + model.per_decode_s * self.decodes
-                + model.per_context_token_s * self.context_tokens
+                + model.per_context_token_s * self.read_tokens
             )
             weight = self.num_latency + len(self._groups) + self.config.bulk_weight * self.num_bulk
             filled = self.computed_tokens / max(1, self.capacity_tokens)

@@ -40,6 +40,7 @@ class EngineState:
         used_tokens: Sum of the running attempts' needs.
         latency_tokens: The part of it that latency-sensitive attempts take.
         bounded_tokens: The part of that of attempts that are bounded.
+        full_tokens: Sum of what they would take if nobody shared anything.
         last_output_s: When the engine last said anything, or began to work.
         step_time: How long its steps take, as it says itself.
         is_watched: A timer is set that looks whether the engine has gone silent.
@@ -53,6 +54,7 @@ class EngineState:
     used_tokens: int = 0
     latency_tokens: int = 0
     bounded_tokens: int = 0
+    full_tokens: int = 0
     last_output_s: float = 0.0
     is_watched: bool = False
     step_time: StepTimeModel | None = None
@@ -171,6 +173,8 @@ class EngineState:
         if load is not None:
             self.load.add(attempt, load, self.step_time, now_s)
         self.used_tokens += need_tokens
+        self.full_tokens += need_tokens + shared_tokens
+        self._note_shared()
         if is_latency:
             self.latency_tokens += need_tokens
             self.bounded_tokens += need_tokens if is_bounded else 0
@@ -182,11 +186,33 @@ class EngineState:
             self.used_tokens -= taken.need_tokens
         else:
             self.used_tokens -= taken.full_tokens - self.working_set.leave(taken.chain)
+        self.full_tokens -= taken.full_tokens
+        self._note_shared()
         if taken.is_latency:
             self.latency_tokens -= taken.need_tokens
         if taken.is_bounded:
             self.bounded_tokens -= taken.need_tokens
         self.load.remove(attempt, self.last_output_s)
+
+    def read_tokens(self, request: Request, context_tokens: int, mates_tokens: int = 0) -> int:
+        """Return the KV tokens that a request would make each step read.
+
+        Args:
+            request: It would run here.
+            context_tokens: What it reads if it shares nothing.
+            mates_tokens: What it shares with requests that are to run here, too.
+        """
+        if self.info.repeated_read >= 1.0:
+            return context_tokens
+        shared_tokens = mates_tokens
+        if self.working_set is not None:
+            shared_tokens = max(mates_tokens, self.working_set.shared_tokens(request.prefixes))
+        return max(0, context_tokens - int((1.0 - self.info.repeated_read) * shared_tokens))
+
+    def _note_shared(self) -> None:
+        if self.working_set is not None and self.info.repeated_read < 1.0:
+            shared_tokens = self.full_tokens - self.used_tokens
+            self.load.save(int((1.0 - self.info.repeated_read) * shared_tokens))
 
     def added_tokens(self, request: Request, resident_tokens: int) -> int:
         """Return the KV tokens that a request would add to those in use.

@@ -66,10 +66,10 @@ def admits(
         return False
     load, target_s, keeps_s = engine.load, engine.outlook.tpot_s, config.latency_tpot_s
     if objective_class is ObjectiveClass.THROUGHPUT:
-        runs_with, context, is_alone = load.decodes, load.context_tokens, not load.num_latency
+        runs_with, context, is_alone = load.decodes, load.read_tokens, not load.num_latency
     else:
         # It does not wait for bulk work to drain: the engine holds that back for it.
-        runs_with, context = load.bounded_decodes, load.bounded_context_tokens
+        runs_with, context = load.bounded_decodes, load.bounded_read_tokens
         is_alone = not load.bounded_decodes and added.requests == 1
         target_s = min(target_s, work.tpot_s)
         keeps_s = keeps_s if config.bounds_latency else None

@@ -46,7 +46,7 @@ def by_bulk_share(engine: EngineState) -> int:
     load = engine.load
     if not load.num_latency:
         return _LEAST
-    return _share(engine, load.decodes, load.context_tokens, keeps_s=load.config.latency_tpot_s)
+    return _share(engine, load.decodes, load.read_tokens, keeps_s=load.config.latency_tpot_s)
 
 
 def by_bounded_share(engine: EngineState) -> int:
@@ -55,7 +55,7 @@ def by_bounded_share(engine: EngineState) -> int:
     if not load.bounded_decodes:
         return _LEAST
     keeps_s = load.config.latency_tpot_s if load.config.bounds_latency else None
-    return _share(engine, load.bounded_decodes, load.bounded_context_tokens, keeps_s=keeps_s)
+    return _share(engine, load.bounded_decodes, load.bounded_read_tokens, keeps_s=keeps_s)
 
 
 def _share(engine: EngineState, decodes: int, context: int, *, keeps_s: float | None) -> int:
@@ -171,7 +171,7 @@ class Shortlist:
             tokens = engine.added_tokens(self._request, held)
         return admits(
             engine,
-            Added(1, tokens, work.context_tokens),
+            Added(1, tokens, engine.read_tokens(self._request, work.context_tokens)),
             work,
             self._class,
             self._config,
