@@ -80,6 +80,7 @@ class EngineLoad:
         prefill_until_s: When all prompts that it has been given are computed.
         hit_share: Recent share of prompt tokens that were found in its cache.
         computed_tokens: Tokens that it has computed, up to its capacity.
+        known: What ``outlook`` returned last, if the load is still the same.
     """
 
     config: CostConfig
@@ -97,7 +98,7 @@ class EngineLoad:
     _groups: dict[TaskGroupId, int] = field(default_factory=dict)
     _targets: dict[float, int] = field(default_factory=dict)
     _attempts: dict[AttemptId, tuple[AttemptLoad, float, float]] = field(default_factory=dict)
-    _outlook: Outlook | None = None
+    known: Outlook | None = None
 
     def add(
         self, attempt: AttemptId, load: AttemptLoad, step_time: StepTimeModel | None, now_s: float
@@ -133,7 +134,7 @@ class EngineLoad:
     def outlook(self, step_time: StepTimeModel | None) -> Outlook:
         """Return what one more request would meet; it stays the same until the load changes."""
         model = step_time or self.config.step_time
-        outlook = self._outlook
+        outlook = self.known
         if outlook is None or outlook.model is not model:
             step_s = (
                 model.base_s
@@ -146,11 +147,11 @@ class EngineLoad:
             remaining = self.output_tokens / (2 * self.decodes) if self.decodes else 0.0
             tpot_s = min(self._targets, default=math.inf)
             price = filled * self.hit_share * self.config.eviction_weight
-            outlook = self._outlook = Outlook(model, step_s, weight, remaining, tpot_s, price)
+            outlook = self.known = Outlook(model, step_s, weight, remaining, tpot_s, price)
         return outlook
 
     def _count(self, load: AttemptLoad, sign: int) -> None:
-        self._outlook = None
+        self.known = None
         self.decodes += sign
         self.context_tokens += sign * load.context_tokens
         self.output_tokens += sign * load.output_tokens

@@ -23,7 +23,7 @@ from parrot_backend.core.ids import NodeId
 from parrot_backend.core.jobs import Job
 from parrot_backend.core.lengths import LengthBook, kinds_of
 from parrot_backend.core.nodes import Node, Request
-from parrot_backend.core.prompt import InPlace, Input, Output, Text
+from parrot_backend.core.prompt import InPlace, Input, Output, Text, chars_of
 from parrot_backend.core.scheduling.orders import ordering_name
 from parrot_backend.core.session import Session, app_of
 
@@ -179,7 +179,7 @@ def _index(node: Node) -> int:
 def _prompt_tokens(graph: SessionGraph, request: Request, tokens_per_char: float) -> float:
     """Return how long a prompt is, as far as that can be known before all of it is there."""
     if request.parts:
-        return sum(part.num_chars for part in request.parts) * tokens_per_char
+        return chars_of(request.parts) * tokens_per_char
     chars, tokens = 0, 0.0
     for segment in request.segments:
         if isinstance(segment, Text):

@@ -39,12 +39,14 @@ class EngineIndex:
             self.note(engine)
 
     def __len__(self) -> int:
-        self._refresh()
+        if self._changed:
+            self._refresh()
         return len(self._engines)
 
     def get(self, engine: EngineId) -> EngineState | None:
         """Return an engine, if it serves the model and has a free slot."""
-        self._refresh()
+        if self._changed:
+            self._refresh()
         return self._by_id.get(engine)
 
     def note(self, engine: EngineState) -> None:
@@ -61,7 +63,8 @@ class EngineIndex:
 
     def engines(self) -> Iterable[EngineState]:
         """Return all, in no particular order."""
-        self._refresh()
+        if self._changed:
+            self._refresh()
         return self._engines.values()
 
     def walk(self, measure: Measure) -> Iterator[EngineState]:
@@ -72,6 +75,11 @@ class EngineIndex:
         engines = self._engines
         for key in self._sorted_by(measure):
             yield engines[key & _ORDER_MASK]
+
+    def leading(self, measure: Measure, number: int) -> list[EngineState]:
+        """Return the engines that ``walk`` would yield first."""
+        engines = self._engines
+        return [engines[key & _ORDER_MASK] for key in self._sorted_by(measure)[:number]]
 
     def up_to(self, measure: Measure, limit: int, most: int) -> list[EngineState] | None:
         """Return the engines whose measure is at most a limit; None if that are too many."""
@@ -87,7 +95,8 @@ class EngineIndex:
         return self._engines[keys[0] & _ORDER_MASK] if keys else None
 
     def _sorted_by(self, measure: Measure) -> list[int]:
-        self._refresh()
+        if self._changed:
+            self._refresh()
         keys = self._lists.get(measure)
         if keys is None:
             self._keys[measure] = {
@@ -99,8 +108,6 @@ class EngineIndex:
         return keys
 
     def _refresh(self) -> None:
-        if not self._changed:
-            return
         for order, engine in self._changed.items():
             has_slot = engine.has_slot
             if has_slot:
