@@ -68,7 +68,8 @@ class Outlook:
                 grown[id(job)] = job
             elif isinstance(node, ControlNode):
                 node.work_tokens = node.path_tokens = _work_of_bodies(node)
-            parents.update((parent.id, parent) for parent in _take_over(graph, node))
+            if graph.is_read(node.output):
+                parents.update((parent.id, parent) for parent in _take_over(graph, node))
         self._lengthen(graph, [*added, *parents.values()])
         for job in grown.values():
             self._rank(job)
@@ -140,6 +141,8 @@ class Outlook:
         """Bring the paths up to date that lead to new nodes."""
         # By falling topological index, so that each node is final when its turn comes.
         heap = [(-node.index, node.id) for node in nodes if node.reads]
+        if not heap:
+            return
         heapq.heapify(heap)
         new, lengthened = {node_id for _, node_id in heap}, dict[NodeId, Node]()
         while heap:
