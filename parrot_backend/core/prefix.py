@@ -43,7 +43,7 @@ class PrefixHasher:
 
     def copy(self) -> PrefixHasher:
         """Return one that goes on by itself from here."""
-        other = PrefixHasher.__new__(PrefixHasher)
+        other = PrefixHasher("")
         other._digest = self._digest.copy()
         other._chars, other._tokens = self._chars, self._tokens
         return other
