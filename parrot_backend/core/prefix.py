@@ -218,10 +218,10 @@ class PrefixIndex:
     def resident_tokens(self, engine: EngineId, chain: PrefixChain) -> int:
         """Return the length of the longest prefix of the chain that the engine holds."""
         resident = self._resident[engine]
-        for boundary in reversed(chain):
-            if boundary.hash in resident:
-                tokens = resident[boundary.hash]
-                return boundary.tokens if tokens is None else tokens
+        for key, estimated in reversed(chain):
+            if key in resident:
+                tokens = resident[key]
+                return estimated if tokens is None else tokens
         return 0
 
     def _add(self, engine: EngineId, key: bytes, tokens: int | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
 
@@ -95,29 +94,32 @@ class Progress:
             assert request.placed_s is not None
             began_s = now_s - (event.usage.decode_s or 0.0)
             request.first_token_s = max(request.placed_s, began_s)
+        session = self._book.find(request.session)
+        output = session.graph.variables[request.output]
         if request.quiet:
-            self.waiters.tell_late(self._output_of(request), event)
+            self.waiters.tell_late(output, event)
         self.num_unfinished -= 1
         continuation = self._fleet.learn(request, event.text)
-        session = self._book.find(request.session)
         self.outlook.learn(session, request, event.finish_reason, now_s)
         session.count_ended(now_s)
         session.touched_s = now_s
         propagation = self.propagation(session, now_s)
         propagation.resolve(
-            self._output_of(request),
+            output,
             event.text,
             token_ids=event.token_ids,
             usage=event.usage,
             finish_reason=event.finish_reason,
             details=event.details,
         )
-        splicing = self._fleet.splicing
-        with splicing.going_on(event.spliced, continuation) if event.spliced else nullcontext():
+        if event.spliced:
+            with self._fleet.splicing.going_on(event.spliced, continuation):
+                self.carry_out(session, propagation.effects, now_s, request)
+            for node in session.graph.consumers(output):
+                if isinstance(node, Request) and node.attempt in event.spliced:
+                    self.look_ahead(node)
+        else:
             self.carry_out(session, propagation.effects, now_s, request)
-        for node in session.graph.consumers(self._output_of(request)):
-            if isinstance(node, Request) and node.attempt in event.spliced:
-                self.look_ahead(node)
         # Now those who go on from here have been counted.
         if not event.details.hides_text:  # else what the engine holds goes on in another way
             self._fleet.keep_continuation(request, continuation, event.attempt)
@@ -290,6 +292,8 @@ class Progress:
     def look_ahead(self, request: Request) -> None:
         """A request runs now: prompts that wait for its output may be filled meanwhile."""
         graph = self._book.find(request.session).graph
+        if not graph.is_read(request.output):
+            return
         self._fleet.splicing.look_ahead(graph, request, self._fleet.scheduler.engines)
         for consumer in islice(requests_fed_by(graph, request.output), _MAX_FILLS_CONSIDERED):
             self._fleet.foresight.fill(graph, consumer)

@@ -78,14 +78,17 @@ class Door:
         self._model: StepTimeModel | None = None
         self._alone_s = 0.0
 
-    def admits(self, engine: EngineState, added: Added) -> bool:
+    def admits(
+        self, engine: EngineState, tokens: int, requests: int = 1, context_tokens: int | None = None
+    ) -> bool:
         """Tell whether an engine may run the request.
 
         Args:
             engine: It has a free slot, or not.
-            added: What it would run beside what it runs, this request's tokens included.
+            tokens: What it would hold beside what it holds, for this request and others.
+            requests: How many it would run beside what it runs, this one among them.
+            context_tokens: What their decodes would read; None for this one alone.
         """
-        requests, tokens, context_tokens = added
         if not engine.fits(tokens, requests):
             return False
         if not self._is_bounded:
@@ -100,7 +103,7 @@ class Door:
             runs_with, context = load.bounded_decodes, load.bounded_context_tokens
             if not runs_with and requests == 1:
                 return True
-        target_s, keeps_s = min(engine.outlook.tpot_s, self._target_s), self._keeps_s
+        target_s, keeps_s = min(load.tpot_s, self._target_s), self._keeps_s
         if target_s == math.inf and keeps_s is None:
             return True
         model = engine.step_time
@@ -109,6 +112,8 @@ class Door:
         if model is not self._model:
             self._model = model
             self._alone_s = model.base_s + model.decode_cost_s(self._context_tokens)
+        if context_tokens is None:
+            context_tokens = self._context_tokens
         step_s = (
             model.base_s
             + model.per_decode_s * (runs_with + requests)
@@ -130,4 +135,5 @@ def admits(
     is_bounded: bool,
 ) -> bool:
     """Tell whether an engine may run one more request of a class; see :class:`Door`."""
-    return Door(work, objective_class, config, is_bounded=is_bounded).admits(engine, added)
+    door = Door(work, objective_class, config, is_bounded=is_bounded)
+    return door.admits(engine, added.tokens, added.requests, added.context_tokens)

@@ -68,7 +68,7 @@ class WaitingQueue:
         return not left and not self.has_shares
 
     def __len__(self) -> int:
-        return len(self._lineup)
+        return len(self._requests)
 
     def __getitem__(self, position: int) -> Request:
         return self._requests[self._lineup[position][1]]

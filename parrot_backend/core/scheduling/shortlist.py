@@ -17,7 +17,7 @@ from parrot_backend.core.criteria import ObjectiveClass
 from parrot_backend.core.engine_state import EngineState
 from parrot_backend.core.ids import EngineId
 from parrot_backend.core.nodes import Request
-from parrot_backend.core.scheduling.admission import Added, Door, is_bounded
+from parrot_backend.core.scheduling.admission import Door, is_bounded
 from parrot_backend.core.scheduling.cost_terms import Work
 from parrot_backend.core.scheduling.engine_index import Measure, by_room
 from parrot_backend.core.scheduling.holders import Holders
@@ -182,4 +182,4 @@ class Shortlist:
             # What it holds needs no look where room is counted by what is in use.
             held = 0 if engine.working_set is not None else self._holders.tokens(engine.id)
             tokens = engine.added_tokens(self._request, held, tokens)
-        return self._door.admits(engine, Added(1, tokens, self._work.context_tokens))
+        return self._door.admits(engine, tokens)
