@@ -46,7 +46,8 @@ class EngineIndex:
             self.note(engine)
 
     def __len__(self) -> int:
-        self._refresh()
+        if self._num_seen != len(self._log):
+            self._refresh()
         return len(self._engines)
 
     def get(self, engine: EngineId) -> EngineState | None:
