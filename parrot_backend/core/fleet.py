@@ -28,7 +28,6 @@ from parrot_backend.core.graph import SessionGraph
 from parrot_backend.core.ids import AttemptId, EngineId, NodeId
 from parrot_backend.core.nodes import NodeState, Request
 from parrot_backend.core.prefix import PrefixBoundary
-from parrot_backend.core.prompt import chars_of
 from parrot_backend.core.scheduling.scheduler import Scheduler
 from parrot_backend.core.splicing import Splicing, Staged
 from parrot_backend.core.token_rate import TokenRate
@@ -260,7 +259,7 @@ class Fleet:
             The boundary after its prompt and output.
         """
         assert request.usage is not None
-        chars = chars_of(request.parts) + len(request.chat.prompt_text)
+        chars = sum([part.num_chars for part in request.parts]) + len(request.chat.prompt_text)
         self._rate.learn(chars, request.usage.prompt_tokens)
         seed, rate = prefix_seed(request), self._rate.value
         return self.foresight.continuation(request, text, seed, rate)
@@ -276,14 +275,11 @@ class Fleet:
     def place(self, now_s: float) -> list[Request]:
         """Start what can be placed now, and return it."""
         placed: list[Request] = []
-        scheduler = self.scheduler
-        if scheduler.is_empty:
-            return placed
-        for request, engine_id, reason in scheduler.schedule(now_s, next_attempt):
+        for request, engine_id, reason in self.scheduler.schedule(now_s, next_attempt):
             attempt = next_attempt(request)
             self._note_running(request, attempt, engine_id, reason, now_s)
             retained: tuple[bytes, ...] = ()
-            if scheduler.engines[engine_id].info.keeps_prefixes:
+            if self.scheduler.engines[engine_id].info.keeps_prefixes:
                 retained = self.foresight.to_keep(request, engine_id)
             self._emit(start_command(request, attempt, engine_id, retained, reason))
             placed.append(request)

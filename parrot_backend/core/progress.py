@@ -92,8 +92,7 @@ class Progress:
         self.optimiser.finished(request, event)
         if request.first_token_s is None:
             assert request.placed_s is not None
-            began_s = now_s - (event.usage.decode_s or 0.0)
-            request.first_token_s = max(request.placed_s, began_s)
+            request.first_token_s = max(request.placed_s, now_s - (event.usage.decode_s or 0.0))
         session = self._book.find(request.session)
         output = session.graph.variables[request.output]
         if request.quiet:
@@ -292,11 +291,10 @@ class Progress:
     def look_ahead(self, request: Request) -> None:
         """A request runs now: prompts that wait for its output may be filled meanwhile."""
         graph = self._book.find(request.session).graph
-        if not graph.is_read(request.output):
-            return
-        self._fleet.splicing.look_ahead(graph, request, self._fleet.scheduler.engines)
-        for consumer in islice(requests_fed_by(graph, request.output), _MAX_FILLS_CONSIDERED):
-            self._fleet.foresight.fill(graph, consumer)
+        if graph.is_read(request.output):
+            self._fleet.splicing.look_ahead(graph, request, self._fleet.scheduler.engines)
+            for consumer in islice(requests_fed_by(graph, request.output), _MAX_FILLS_CONSIDERED):
+                self._fleet.foresight.fill(graph, consumer)
 
     def _output_of(self, request: Request) -> Variable:
         return self._book.find(request.session).graph.variables[request.output]

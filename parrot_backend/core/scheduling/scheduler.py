@@ -48,11 +48,6 @@ class Scheduler:
         self._reach: dict[str | None, OrderKey | None] = {}
 
     @property
-    def is_empty(self) -> bool:
-        """Tell whether nothing waits."""
-        return not self._queues
-
-    @property
     def num_waiting(self) -> int:
         """Ready requests that are not placed."""
         return sum(map(len, self._queues.values()))
