@@ -48,18 +48,20 @@ def copy_package(source: Path, folder: Path) -> None:
     shutil.copytree(source / _PACKAGE, target, ignore=ignored)
 
 
-def compile_in(folder: Path, flags: str) -> None:
+def compile_in(folder: Path, settings: Path, flags: str) -> None:
     """Compile the copy where it is.
 
     Args:
         folder: Holds the package.
+        settings: Those of mypy.
         flags: Of the C compiler; its time doubles with ``-O3`` and the result is hardly faster.
     """
     os.chdir(folder)
     for stale in folder.glob("*.so"):
         stale.unlink()
     os.environ["CFLAGS"] = f"{flags} -w {os.environ.get('CFLAGS', '')}".strip()
-    extensions = mypycify(modules_in(folder), group_name="parrot", multi_file=True)
+    arguments = ["--config-file", str(settings), *modules_in(folder)]
+    extensions = mypycify(arguments, group_name="parrot", multi_file=True)
     setup(
         name="parrot-compiled",
         packages=[],
@@ -79,7 +81,7 @@ def main() -> None:
     source, folder = Path(__file__).resolve().parent.parent, options.out.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     copy_package(source, folder)
-    compile_in(folder, options.flags)
+    compile_in(folder, source / "pyproject.toml", options.flags)
     print(f"compiled; run it with PYTHONPATH={folder}, and python with -P")
 
 
