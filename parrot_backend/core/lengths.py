@@ -114,12 +114,7 @@ def _step_of(request: Request, app: str) -> str:
 
 @lru_cache(maxsize=4096)  # calls of a stage differ in numbers and names at most
 def _kind(owner: str, *parts: str) -> bytes:
-    return _digest(owner, *[_without_numbers(part) for part in parts])
-
-
-@lru_cache(maxsize=4096)  # labels, and how prompts begin, come again where their ends do not
-def _without_numbers(part: str) -> str:
-    return _NUMBER.sub("0", part)
+    return _digest(owner, *[_NUMBER.sub("0", part) for part in parts])
 
 
 def _digest(*parts: str) -> bytes:
