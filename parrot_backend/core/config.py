@@ -98,7 +98,7 @@ class SchedulerConfig:
     """Settings of ordering and placement.
 
     Attributes:
-        placement: Which policy picks engines.
+        placement: Which policy picks engines (decision 0019).
         ordering: Which order ready requests are served in; None takes the placement's own
             (``urgency`` for ``paper`` and ``cost``, ``application`` for ``least_loaded``, else
             ``fcfs``).
@@ -115,7 +115,7 @@ class SchedulerConfig:
         baselines: Settings of the baseline policies.
     """
 
-    placement: PlacementName = "paper"
+    placement: PlacementName = "cost"
     ordering: OrderingName | None = None
     max_wait_s: float = 30.0
     fair: bool = True

@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from parrot_backend.core.chat import NO_CHAT, NO_DETAILS, ChatOptions, OutputDetails, TokenLogprob
 from parrot_backend.core.control_specs import ControlSpec
 from parrot_backend.core.criteria import Criteria
-from parrot_backend.core.ids import AttemptId, EngineId, NodeId, SessionId, VariableId, WaiterId
+from parrot_backend.core.ids import AttemptId, EngineId, SessionId, VariableId, WaiterId
 from parrot_backend.core.prefix import PrefixBoundary
 from parrot_backend.core.prompt import Input, Segment, Text
 from parrot_backend.core.step_time import StepTimeModel
+from parrot_backend.core.timers import EngineTimer as EngineTimer
+from parrot_backend.core.timers import NoEngineTimer as NoEngineTimer
+from parrot_backend.core.timers import RetryTimer as RetryTimer
+from parrot_backend.core.timers import SessionTimer as SessionTimer
+from parrot_backend.core.timers import Timer as Timer
 from parrot_backend.core.transforms import Transform
 
 
@@ -146,6 +151,8 @@ class EngineInfo:
         keeps_prefixes: It keeps prefixes when told to, takes fills, and reports what it holds.
         takes_updates, splices: Hints of what runs may change; it goes on with staged requests.
         finds_tool_calls: It finds calls of tools in free text.
+        block_tokens: Tokens of one KV block; None if it does not tell.
+        max_step_tokens: Prompt and output tokens of one step at most; None if it does not tell.
         repeated_read: What a further reader of a prefix pays in a step; the first one pays 1.
     """
 
@@ -159,6 +166,8 @@ class EngineInfo:
     takes_updates: bool = False
     splices: bool = False
     finds_tool_calls: bool = True
+    block_tokens: int | None = None
+    max_step_tokens: int | None = None
     repeated_read: float = 1.0
 
 
@@ -245,35 +254,6 @@ class RequestFailed:
     code: str
     message: str
     is_retryable: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SessionTimer:
-    """Check whether a session has been idle for too long."""
-
-    session: SessionId
-
-
-@dataclass(frozen=True, slots=True)
-class EngineTimer:
-    """Check whether an engine with running requests has gone silent."""
-
-    engine: EngineId
-
-
-@dataclass(frozen=True, slots=True)
-class NoEngineTimer:
-    """Check for queued requests that no engine can serve."""
-
-
-@dataclass(frozen=True, slots=True)
-class RetryTimer:
-    """Queue a failed request again."""
-
-    node: NodeId
-
-
-Timer = SessionTimer | EngineTimer | NoEngineTimer | RetryTimer
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass
+
+from parrot_backend.core.least_squares import Vector, dot, pull, solve_non_negative
 
 _MAX_CHUNK_TOKENS = 1 << 20
 
 #: Times beyond are cut to these: no real step takes as little or as much.
 _SHORTEST_STEP_S, _LONGEST_STEP_S = 1e-6, 1e6
-
-_Vector = list[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +65,9 @@ class StepTimeModel:
         num_samples: Steps it was learnt from.
         error: Recent mean absolute error of its predictions, relative to the larger of predicted
             and elapsed time; 0.1 is 10 %.
+        slowdown: What recent steps took together, divided by what is predicted for them. The fit is
+            of usual steps: those that are held up now and then hardly move it, but are more than 1
+            in the mean.
     """
 
     base_s: float
@@ -75,6 +77,7 @@ class StepTimeModel:
     per_prefill_pair_s: float
     num_samples: int
     error: float
+    slowdown: float = 1.0
 
     def predict_s(self, work: StepWork) -> float:
         """Return the expected time of a step."""
@@ -84,6 +87,19 @@ class StepTimeModel:
             + self.per_decode_s * work.decodes
             + self.per_context_token_s * work.context_tokens
             + self.per_prefill_pair_s * work.prefill_pairs
+        )
+
+    def in_the_mean(self) -> StepTimeModel:
+        """Return the model of what steps take in the mean, those that are held up included."""
+        factor = self.slowdown
+        return StepTimeModel(
+            self.base_s * factor,
+            self.per_prefill_token_s * factor,
+            self.per_decode_s * factor,
+            self.per_context_token_s * factor,
+            self.per_prefill_pair_s * factor,
+            self.num_samples,
+            self.error,
         )
 
     def decode_cost_s(self, context_tokens: int) -> float:
@@ -124,6 +140,9 @@ class FitOptions:
         ridge: Share of the weight that prefers small coefficients where steps cannot tell.
         refit_steps: Steps from one model to the next.
         error_weight: Weight of a new step in the mean error.
+        mean_steps: The slowdown is that of about so many steps.
+        held_up: A step counts for it as at most so many times as long as was predicted, or one stop
+            of the whole machine would be all that it tells.
         min_samples: Steps to see before the model is published.
     """
 
@@ -136,6 +155,8 @@ class FitOptions:
     ridge: float = 1e-3
     refit_steps: int = 16
     error_weight: float = 0.05
+    mean_steps: int = 512
+    held_up: float = 20.0
     min_samples: int = 32
 
 
@@ -150,7 +171,7 @@ class _KindOfStep:
         seen_at: Number of the last of them.
     """
 
-    rates: _Vector
+    rates: Vector
     num_steps: float = 0.0
     seen_at: int = 0
 
@@ -159,7 +180,7 @@ class _KindOfStep:
         aged = self.num_steps * math.exp2((self.seen_at - now) / options.half_life_steps)
         return max(aged, min(self.num_steps, options.kept_steps))
 
-    def add(self, amounts: _Vector, elapsed_s: float, now: int, options: FitOptions) -> None:
+    def add(self, amounts: Vector, elapsed_s: float, now: int, options: FitOptions) -> None:
         """Take in one more step."""
         worth, rate = self.worth(now, options), 1.0 / elapsed_s
         if worth >= options.full_steps / 4:
@@ -183,12 +204,13 @@ class StepTimeFitter:
     def __init__(self, options: FitOptions | None = None) -> None:
         self._options = options or FitOptions()
         self._kinds: dict[tuple[int, ...], _KindOfStep] = {}
-        self._fit: _Vector = [0.0] * 5
+        self._fit: Vector = [0.0] * 5
         self._num_samples = 0
         self._refit_at = 0
         self._has_prefill = False
         self._has_decodes = False
         self._error = 0.0
+        self._elapsed_s = self._predicted_s = 0.0
 
     @property
     def model(self) -> StepTimeModel | None:
@@ -197,10 +219,19 @@ class StepTimeFitter:
         if not (is_settled and self._has_prefill and self._has_decodes):
             return None
         base, prefill, decode, context, pair = self._fit
-        return StepTimeModel(base, prefill, decode, context, pair, self._num_samples, self._error)
+        slowdown = self._elapsed_s / self._predicted_s if self._predicted_s else 1.0
+        return StepTimeModel(
+            base, prefill, decode, context, pair, self._num_samples, self._error, slowdown
+        )
 
-    def observe(self, work: StepWork, elapsed_s: float) -> None:
-        """Learn from one step; a step without work or without a sane time is ignored."""
+    def observe(self, work: StepWork, elapsed_s: float, num_steps: int = 1) -> None:
+        """Learn from one step; a step without work or without a sane time is ignored.
+
+        Args:
+            work: What it computed.
+            elapsed_s: How long it took.
+            num_steps: It stands for so many that were alike, by their mean.
+        """
         if not (0.0 < elapsed_s < math.inf and (work.prefill_tokens or work.decodes)):
             return
         elapsed_s = min(max(elapsed_s, _SHORTEST_STEP_S), _LONGEST_STEP_S)
@@ -209,14 +240,24 @@ class StepTimeFitter:
         self._has_decodes = self._has_decodes or work.decodes > 0
         computed = (work.prefill_tokens, work.decodes, work.context_tokens, work.prefill_pairs)
         amounts = [1.0, *computed]
-        predicted_s = _dot(self._fit, amounts)
+        predicted_s = dot(self._fit, amounts)
         error = abs(elapsed_s - predicted_s) / max(predicted_s, elapsed_s)
+        self._compare(predicted_s, elapsed_s, num_steps)
         # The first steps count alike.
         weight = max(self._options.error_weight, 1.0 / self._num_samples)
         self._error += weight * (error - self._error)
         self._kind(work).add(amounts, elapsed_s, self._num_samples, self._options)
         if self._num_samples >= self._refit_at:
             self._refit()
+
+    def _compare(self, predicted_s: float, elapsed_s: float, num_steps: int) -> None:
+        """Count what steps take in the mean, once the fit tells something."""
+        if self._num_samples <= self._options.min_samples or not predicted_s:
+            return
+        kept = max(0.0, 1.0 - num_steps / self._options.mean_steps)
+        counted_s = min(elapsed_s, self._options.held_up * predicted_s)
+        self._predicted_s = kept * self._predicted_s + num_steps * predicted_s
+        self._elapsed_s = kept * self._elapsed_s + num_steps * counted_s
 
     def _kind(self, work: StepWork) -> _KindOfStep:
         """Return what is known of steps like this one."""
@@ -232,17 +273,17 @@ class StepTimeFitter:
 
     def _refit(self) -> None:
         """Fit the coefficients: for each kind, their product with its rates is to be 1."""
-        roots, rows = list[float](), list[_Vector]()
+        roots, rows = list[float](), list[Vector]()
         for kind in self._kinds.values():
             worth = kind.worth(self._num_samples, self._options)
-            root = math.sqrt(worth * _pull(_dot(kind.rates, self._fit), self._options.misfit))
+            root = math.sqrt(worth * pull(dot(kind.rates, self._fit), self._options.misfit))
             roots.append(root)
             rows.append([root * rate for rate in kind.rates])
         columns = list(zip(*rows, strict=True))
-        matrix = [[_dot(left, right) for right in columns] for left in columns]
+        matrix = [[dot(left, right) for right in columns] for left in columns]
         for index, row in enumerate(matrix):
             row[index] *= 1.0 + self._options.ridge
-        self._fit = _solve_non_negative(matrix, [_dot(column, roots) for column in columns])
+        self._fit = solve_non_negative(matrix, [dot(column, roots) for column in columns])
         # Early on, each step tells much.
         self._refit_at = self._num_samples + min(self._options.refit_steps, self._num_samples // 8)
 
@@ -255,45 +296,3 @@ def _kind_of(work: StepWork) -> tuple[int, ...]:
     prefill_context_tokens = work.prefill_pairs // max(1, work.prefill_tokens)
     sizes = (work.context_tokens >> 10, prefill_context_tokens >> 10)
     return tuple(map(int.bit_length, (work.prefill_tokens, work.decodes, *sizes)))
-
-
-def _pull(ratio: float, most: float) -> float:
-    """Return the weight that makes a squared relative error act like one of logarithms, cut."""
-    # So that too long and too short predictions are alike, and an absurd time pulls little.
-    log = math.log(max(ratio, 0.1))
-    error = math.expm1(log)
-    return max(-most, min(most, log)) / (error + error * error) if error else 1.0
-
-
-def _dot(left: Sequence[float], right: Sequence[float]) -> float:
-    return sum(map(float.__mul__, left, right))
-
-
-def _solve_non_negative(matrix: list[_Vector], target: _Vector) -> _Vector:
-    """Return the vector without negatives that fits best; a column of zeros gives a 0.
-
-    Principal pivoting by the least index (Murty), which ends for positive definite matrices.
-    """
-    free = {index for index, row in enumerate(matrix) if row[index] > 0.0}
-    fit = target
-    for _ in range(1 << len(target)):
-        fit = _solve(matrix, target, free)
-        for index, (value, goal) in enumerate(zip(fit, target, strict=True)):
-            gain = 0.0 if index in free else goal - _dot(matrix[index], fit)
-            if value < 0.0 or gain > 1e-9 * goal:  # less would be rounding
-                free ^= {index}
-                break
-        else:
-            return fit
-    return [max(0.0, value) for value in fit]  # rounding makes it circle
-
-
-def _solve(matrix: list[_Vector], target: _Vector, free: set[int]) -> _Vector:
-    """Solve positive definite equations, which need no pivoting; unknowns not free are 0."""
-    rows = [[*row, goal] for row, goal in zip(matrix, target, strict=True)]
-    for index in free:
-        pivot = rows[index]
-        for other in free - {index}:
-            factor = rows[other][index] / pivot[index]
-            rows[other] = [x - factor * y for x, y in zip(rows[other], pivot, strict=True)]
-    return [row[-1] / row[index] if index in free else 0.0 for index, row in enumerate(rows)]

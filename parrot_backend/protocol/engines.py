@@ -16,6 +16,7 @@ class StepTimeView(WireModel):
         per_prefill_pair_s: Added by each unit of the prefill's attention work: chunk times context.
         num_samples: Steps that it was learnt from.
         error: Recent mean relative error of its predictions.
+        slowdown: What recent steps took in the mean, divided by what is predicted for them.
     """
 
     base_s: float
@@ -25,6 +26,7 @@ class StepTimeView(WireModel):
     per_prefill_pair_s: float
     num_samples: int
     error: float
+    slowdown: float = 1.0
 
 
 class EngineView(WireModel):
@@ -38,6 +40,13 @@ class EngineView(WireModel):
         capacity_tokens: KV tokens that running requests may hold together.
         latency_capacity_tokens: The same while latency-sensitive work runs.
         running: Requests that run there.
+        block_tokens: Tokens of one KV block; None if it does not tell.
+        max_step_tokens: Prompt and output tokens of one step at most; None if it does not tell.
+        call_overhead_s: What a call that is started alone takes beside the engine's own time, from
+            the decision to start it until its end is known. None as long as there were no calls, or
+            the engine does not tell its own time.
+        server_call_s: The part of it that keeps the server busy: calls that are started together
+            take it one after another.
         step_time: None as long as it has not made enough steps, or does not tell.
     """
 
@@ -48,6 +57,10 @@ class EngineView(WireModel):
     capacity_tokens: int
     latency_capacity_tokens: int
     running: int
+    block_tokens: int | None = None
+    max_step_tokens: int | None = None
+    call_overhead_s: float | None = None
+    server_call_s: float | None = None
     step_time: StepTimeView | None = None
 
 

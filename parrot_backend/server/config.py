@@ -50,6 +50,8 @@ class ServerSettings(_Settings):
     """HTTP, limits, scheduling and supervision.
 
     Attributes:
+        api_keys: File of keys; requests need one of them, and are its tenant's. None: no keys.
+        no_auth: Other machines may reach the server without keys, too.
         max_body_bytes: Largest body of a request.
         max_graph_nodes: Nodes one session may hold, those of instances included.
         max_concurrent_calls: Unfinished calls the server holds before it says ``saturated``.
@@ -90,12 +92,14 @@ class ServerSettings(_Settings):
     host: str = "127.0.0.1"
     port: int = Field(default=8642, ge=0, le=65535)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    api_keys: Path | None = None
+    no_auth: bool = False
     max_body_bytes: Count = 8 * 2**20
     max_graph_nodes: Count = 10_000
     max_concurrent_calls: Count = 50_000
     max_sessions: Count = 100_000
     max_wait_s: Seconds = 3600.0
-    placement: PlacementName = "paper"
+    placement: PlacementName = "cost"
     ordering: OrderingName | None = None
     prune: bool = True
     merge_calls: bool = True
@@ -186,7 +190,8 @@ class EngineSettings(_Settings):
         served_model_name: Name that clients use for the model.
         replicas: How many engines of this kind run side by side.
         latency_capacity_tokens: KV tokens that may run together while a latency-sensitive request
-            runs (paper, section 5.4).
+            runs (paper, section 5.4). With the placement ``cost`` it bounds throughput work only,
+            and only until the engine has told how long its steps take.
         tool_call_parser: vLLM's parser of tool calls; it belongs to the model. The model that ships
             with Parrot brings its own.
         reasoning_parser: vLLM's parser of reasoning; it belongs to the model.

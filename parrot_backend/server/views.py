@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
 from parrot_backend import protocol as wire
+from parrot_backend.core.call_overhead import CallOverhead
 from parrot_backend.core.chat import OutputDetails, TokenLogprob
 from parrot_backend.core.commands import AnswerWaiter
 from parrot_backend.core.control import ControlNode
 from parrot_backend.core.discovery.found import Found
 from parrot_backend.core.engine_state import EngineState
 from parrot_backend.core.events import EngineInfo, RequestUsage
-from parrot_backend.core.ids import name_of
+from parrot_backend.core.ids import EngineId, name_of
 from parrot_backend.core.nodes import Node, Request
 from parrot_backend.core.output_forecast import OutputForecast
 from parrot_backend.core.pruning import PRUNED
@@ -140,10 +141,19 @@ def engines_to_models(engines: Iterable[EngineInfo], created_s: int) -> wire.Mod
     )
 
 
-def engines_to_views(engines: Iterable[EngineState]) -> wire.EngineList:
-    """Return the live engines, with what they have learnt of themselves."""
-    return wire.EngineList(
-        engines=tuple(
+def engines_to_views(
+    engines: Iterable[EngineState], overhead_of: Callable[[EngineId], CallOverhead | None]
+) -> wire.EngineList:
+    """Return the live engines, with what they have learnt of themselves.
+
+    Args:
+        engines: What the core knows of them.
+        overhead_of: What calls take beside an engine's time.
+    """
+    views = []
+    for state in engines:
+        overhead = overhead_of(state.id)
+        views.append(
             wire.EngineView(
                 id=state.id,
                 models=state.info.models,
@@ -152,15 +162,18 @@ def engines_to_views(engines: Iterable[EngineState]) -> wire.EngineList:
                 capacity_tokens=state.info.capacity_tokens,
                 latency_capacity_tokens=state.info.latency_capacity_tokens,
                 running=len(state.running),
+                block_tokens=state.info.block_tokens,
+                max_step_tokens=state.info.max_step_tokens,
+                call_overhead_s=None if overhead is None else overhead.lone_s,
+                server_call_s=None if overhead is None else overhead.server_s,
                 step_time=(
                     None
                     if state.step_time is None
                     else wire.StepTimeView(**asdict(state.step_time))
                 ),
             )
-            for state in engines
         )
-    )
+    return wire.EngineList(engines=tuple(views))
 
 
 def error_to_reply(error: ParrotError) -> wire.ErrorReply:

@@ -2,8 +2,10 @@
 
 JSON, one engine a file::
 
-    {"format": "parrot-calibration", "version": 1, "model": "...", "max_model_len": ...,
+    {"format": "parrot-calibration", "version": 2, "model": "...", "max_model_len": ...,
      "max_requests": ..., "capacity_tokens": ..., "latency_capacity_tokens": ...,
+     "block_tokens": ..., "max_step_tokens": ..., "call_overhead_s": ...,
+     "server_call_s": ...,
      "step_time": {"base_s": ..., "per_prefill_token_s": ..., ...}}
 """
 
@@ -16,14 +18,18 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from parrot_backend.core.engine_state import EngineState
+from parrot_backend.core.call_overhead import CallOverhead
+from parrot_backend.core.events import EngineInfo
 from parrot_backend.core.step_time import StepTimeModel
 from parrot_backend.protocol import EngineView
 from parrot_backend.sim.latency import LinearLatency
 from parrot_backend.sim.spec import EngineRules, EngineSpec
 
 _FORMAT = "parrot-calibration"
-_VERSION = 1
+_VERSION = 2
+
+#: vLLM's own, for engines that do not tell.
+_BLOCK_TOKENS, _MAX_STEP_TOKENS = 16, 8192
 
 
 class CalibrationError(ValueError):
@@ -40,6 +46,10 @@ class Calibration:
         max_requests: Requests that may run at once.
         capacity_tokens: KV tokens that running requests may hold together.
         latency_capacity_tokens: The same while latency-sensitive work runs.
+        block_tokens: Tokens of one KV block.
+        max_step_tokens: Tokens of one step at most.
+        call_overhead_s: What a call takes beside the engine's own time.
+        server_call_s: The part of it that keeps the server busy.
         step_time: How long its steps take.
     """
 
@@ -48,23 +58,21 @@ class Calibration:
     max_requests: int
     capacity_tokens: int
     latency_capacity_tokens: int
+    block_tokens: int
+    max_step_tokens: int
+    call_overhead_s: float
+    server_call_s: float
     step_time: StepTimeModel
 
-    def spec(
-        self, *, block_tokens: int = 16, max_step_tokens: int = 8192, rules: EngineRules = "parrot"
-    ) -> EngineSpec:
-        """Return the simulated engine that is like this one.
-
-        Args:
-            block_tokens: Tokens of one KV block.
-            max_step_tokens: Tokens of one step; engines do not tell.
-            rules: Its own scheduler.
-        """
+    def spec(self, *, rules: EngineRules = "parrot") -> EngineSpec:
+        """Return the simulated engine that is like this one, with these rules of its own."""
         return EngineSpec(
-            latency=LinearLatency(self.step_time),
-            num_blocks=max(1, self.capacity_tokens // block_tokens),
-            block_tokens=block_tokens,
-            max_step_tokens=max(max_step_tokens, self.max_requests),
+            latency=LinearLatency(self.step_time.in_the_mean()),
+            num_blocks=max(1, self.capacity_tokens // self.block_tokens),
+            block_tokens=self.block_tokens,
+            max_step_tokens=self.max_step_tokens,
+            call_overhead_s=self.call_overhead_s,
+            server_call_s=self.server_call_s,
             max_requests=self.max_requests,
             max_model_len=self.max_model_len,
             rules=rules,
@@ -77,35 +85,31 @@ def calibration_of_view(engine: EngineView) -> Calibration | None:
     """Return what a live engine has learnt, as its server shows it; None if nothing yet."""
     if engine.step_time is None:
         return None
+    overhead = CallOverhead(engine.call_overhead_s or 0.0, engine.server_call_s or 0.0)
+    return calibration_of_info(engine, overhead, StepTimeModel(**engine.step_time.model_dump()))
+
+
+def calibration_of_info(
+    engine: EngineInfo | EngineView, overhead: CallOverhead, step_time: StepTimeModel
+) -> Calibration:
+    """Return what is known of an engine.
+
+    Args:
+        engine: What it says of itself.
+        overhead: What calls take beside its time.
+        step_time: How long its steps take.
+    """
     return Calibration(
         engine.models[0] if engine.models else "model",
         engine.max_model_len,
         engine.max_requests,
         engine.capacity_tokens,
         engine.latency_capacity_tokens,
-        StepTimeModel(**engine.step_time.model_dump()),
-    )
-
-
-def calibration_of(engine: EngineState) -> Calibration:
-    """Return what an engine has learnt of itself.
-
-    Raises:
-        CalibrationError: It has not made enough steps yet.
-    """
-    if engine.step_time is None:
-        raise CalibrationError(
-            f"engine {engine.id} does not know yet how long its steps take: let it serve requests "
-            "with prompts and outputs for some seconds, and see that it runs with our plug-in"
-        )
-    info = engine.info
-    return Calibration(
-        info.models[0] if info.models else "model",
-        info.max_model_len,
-        info.max_requests,
-        info.capacity_tokens,
-        info.latency_capacity_tokens,
-        engine.step_time,
+        engine.block_tokens or _BLOCK_TOKENS,
+        max(engine.max_step_tokens or _MAX_STEP_TOKENS, engine.max_requests),
+        overhead.lone_s,
+        overhead.server_s,
+        step_time,
     )
 
 
@@ -155,6 +159,10 @@ def from_json(text: str) -> Calibration:
         _count(raw, "max_requests"),
         _count(raw, "capacity_tokens"),
         _count(raw, "latency_capacity_tokens"),
+        _count(raw, "block_tokens"),
+        _count(raw, "max_step_tokens"),
+        _amount(raw, "call_overhead_s"),
+        _amount(raw, "server_call_s"),
         _step_time(step_time),
     )
 

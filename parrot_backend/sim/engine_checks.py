@@ -21,6 +21,11 @@ def check(spec: EngineSpec) -> None:
     for name, value in positive.items():
         if value < 1:
             raise ValueError(f"{name} of an engine must be at least 1, not {value}")
+    if not 0.0 <= spec.server_call_s <= spec.call_overhead_s < float("inf"):
+        raise ValueError(
+            f"overheads of {spec.call_overhead_s} s, {spec.server_call_s} s of it in the server, "
+            "cannot be"
+        )
     if spec.max_step_tokens < spec.max_requests:
         raise ValueError(
             f"a step of {spec.max_step_tokens} tokens is too short for {spec.max_requests} requests"

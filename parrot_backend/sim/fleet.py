@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from parrot_backend.core.criteria import Objective
@@ -59,6 +59,7 @@ class _Life:
 
     Attributes:
         running: Attempts there, fills (None) among them.
+        coming: Those of them that are still on their way to the engine.
         wake: When it is looked at again.
         advanced_s: Up to when it has computed.
     """
@@ -67,6 +68,7 @@ class _Life:
     position: int
     engine: SimulatedEngine
     running: dict[AttemptId, LiveCall | None] = field(default_factory=dict)
+    coming: dict[AttemptId, SimRequest] = field(default_factory=dict)
     wake: Scheduled | None = None
     advanced_s: float = -1.0
     busy_since_s: float = 0.0
@@ -98,6 +100,7 @@ class SimFleet:
         self._num_lives = [0] * len(specs)
         self._busy_s = [0.0] * len(specs)
         self._changed: dict[EngineId, _Life] = {}
+        self._server_free_s = 0.0
 
     # --- lives -----------------------------------------------------------------------------
 
@@ -137,7 +140,7 @@ class SimFleet:
     def is_alive(self, engine: EngineId) -> bool:
         """Tell whether an engine gives signs of life: it has something to do, and does it."""
         life = self._lives.get(engine)
-        return life is not None and life.engine.next_s is not None
+        return life is not None and (life.engine.next_s is not None or bool(life.coming))
 
     def busy_s(self) -> tuple[float, ...]:
         """Return how long something has run at each position, fills not counted."""
@@ -174,12 +177,31 @@ class SimFleet:
     # --- driving ---------------------------------------------------------------------------
 
     def start(self, engine: EngineId, request: SimRequest, call: LiveCall | None) -> None:
-        """Begin an attempt of a call, or a fill (None)."""
+        """Begin an attempt of a call, or a fill (None); it takes its time to reach the engine."""
+        life, now_s = self._lives.get(engine), self._loop.now_s
+        if life is None:
+            return
+        if call is not None and not self._runs_calls(life):
+            life.busy_since_s = now_s
+        life.running[request.attempt] = call
+        life.coming[request.attempt] = request
+        spec = self._specs[life.position]
+        if spec.call_overhead_s:
+            self._server_free_s = max(self._server_free_s, now_s) + spec.server_call_s
+            arrives_s = self._server_free_s + spec.call_overhead_s - spec.server_call_s
+            self._loop.at(arrives_s, self._arrive, engine, request.attempt)
+        else:
+            self._reach(engine, request.attempt)
+
+    def _arrive(self, engine: EngineId, attempt: AttemptId) -> None:
+        self._reach(engine, attempt)
+        self.settle()
+
+    def _reach(self, engine: EngineId, attempt: AttemptId) -> None:
         for life in self._driven(engine):
-            if call is not None and not self._runs_calls(life):
-                life.busy_since_s = self._loop.now_s
-            life.running[request.attempt] = call
-            life.engine.start(request, self._loop.now_s)
+            request = life.coming.pop(attempt, None)
+            if request is not None:
+                life.engine.start(request, self._loop.now_s)
 
     def abort(self, engine: EngineId, attempt: AttemptId) -> None:
         """Stop an attempt or a fill."""
@@ -192,6 +214,9 @@ class SimFleet:
     ) -> None:
         """Tell what is known of an attempt now."""
         for life in self._driven(engine):
+            request = life.coming.get(attempt)
+            if request is not None:
+                life.coming[attempt] = replace(request, objective=objective, remaining=remaining)
             life.engine.update(attempt, objective, remaining, self._loop.now_s)
 
     def retain(self, engine: EngineId, key: bytes, attempt: AttemptId | None) -> None:
@@ -258,6 +283,7 @@ class SimFleet:
                 self._listener.call_refused(call, event)
 
     def _take(self, life: _Life, attempt: AttemptId) -> LiveCall | None:
+        life.coming.pop(attempt, None)
         call = life.running.pop(attempt, None)
         if call is not None and not self._runs_calls(life):
             self._busy_s[life.position] += self._loop.now_s - life.busy_since_s

@@ -1,11 +1,15 @@
 """Sessions that a live server has run, as programs to be simulated.
 
 What ``GET /v1/sessions/{id}`` shows is enough for calls, who reads whom, lengths and think times;
-the session's timeline tells nothing more. It does not show texts, nor where in a prompt a value
-stands, so:
+the session's timeline tells nothing more. A recording has the texts of prompts, too: so prompts
+have their pieces in order, and share what they shared (``shared_beginnings.py``). Without them, and
+for calls whose structure was discovered:
 
 - a prompt is taken to begin with what is its own, and to end with what it reads, in order;
 - as much of its own text as was cached is taken to be the same in all calls of its app and stage;
+
+And in any case:
+
 - what came through a transform or a map is waited for, but is part of the call's own text;
 - what nobody reads is what the user wanted.
 
@@ -14,13 +18,14 @@ The result holds lengths and the server's names, and none of the session's texts
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from parrot_backend.core.criteria import Criteria
 from parrot_backend.protocol import NodeView, SessionView
 from parrot_backend.sim.plan import check_program
 from parrot_backend.sim.program import Arrival, Output, Piece, Program, ProgramCall
+from parrot_backend.sim.shared_beginnings import PieceLengths, RecordedPart
 from parrot_backend.sim.workloads.building import LATENCY, THROUGHPUT, prompt, text
 from parrot_backend.sim.workloads.checks import WorkloadError
 
@@ -40,10 +45,12 @@ class SeenSession:
     Attributes:
         seen_s: When, on any clock; the same for all sessions.
         view: What the server showed.
+        prompts: Prompts of calls by their outputs, as far as they are known.
     """
 
     seen_s: float
     view: SessionView
+    prompts: Mapping[str, Sequence[RecordedPart]] = field(default_factory=dict)
 
 
 def arrivals_of(
@@ -59,21 +66,22 @@ def arrivals_of(
     Raises:
         WorkloadError: In one of them, no call has finished.
     """
-    opened = sorted(((seen.seen_s - seen.view.age_s, seen.view) for seen in sessions), key=_first)
-    for opened_s, view in opened:
-        program = program_of(view, round_trip_s, criteria)
-        yield Arrival(opened_s - opened[0][0], program, f"session-{view.id}")
+    opened = sorted(((seen.seen_s - seen.view.age_s, seen) for seen in sessions), key=_first)
+    texts = PieceLengths(prompt for _, seen in opened for prompt in seen.prompts.values())
+    for opened_s, seen in opened:
+        program = _Reading(seen, round_trip_s, texts).program(criteria)
+        yield Arrival(opened_s - opened[0][0], program, f"session-{seen.view.id}")
 
 
 def program_of(
     view: SessionView, round_trip_s: float = 0.0, criteria: Criteria = LATENCY
 ) -> Program:
-    """Return the program of one session; see :func:`arrivals_of`.
+    """Return the program of one session without texts; see :func:`arrivals_of`.
 
     Raises:
         WorkloadError: No call has finished.
     """
-    return _Reading(view, round_trip_s).program(criteria)
+    return _Reading(SeenSession(0.0, view), round_trip_s, PieceLengths(())).program(criteria)
 
 
 def unfinished(view: SessionView) -> tuple[str, ...]:
@@ -86,8 +94,9 @@ def unfinished(view: SessionView) -> tuple[str, ...]:
 class _Reading:
     """One session, and what is found in it."""
 
-    def __init__(self, view: SessionView, round_trip_s: float) -> None:
-        self._view = view
+    def __init__(self, seen: SeenSession, round_trip_s: float, texts: PieceLengths) -> None:
+        self._view = view = seen.view
+        self._prompts, self._texts = seen.prompts, texts
         self._round_trip_s = round_trip_s
         self._ran = {n.output: n for n in view.nodes if n.kind == "request" and _has_run(n)}
         self._other = {n.output: n for n in view.nodes if n.kind != "request"}
@@ -115,21 +124,36 @@ class _Reading:
 
     def _call(self, node: NodeView) -> ProgramCall:
         assert node.usage is not None
-        read = [name for name in self._inputs(node) if name in self._ran]
-        made = sum(self._output_tokens(name) for name in read)
-        own_tokens = node.usage.prompt_tokens - made
-        if own_tokens < 0:
-            # Something made it shorter on its way: it is waited for, but is not what is read.
-            read, own_tokens = [], node.usage.prompt_tokens
+        pieces = self._recorded(node) or self._guessed(node)
+        read = {piece.call for piece in pieces if isinstance(piece, Output)}
         needs = self._needs(node)
         return ProgramCall(
             node.output,
-            prompt(self._own(node, max(own_tokens, 1 - made)), map(Output, read)),
+            pieces,
             max(1, node.usage.completion_tokens),
             stage=_stage(node),
             think_s=self._think_s(node, needs),
             after=tuple(name for name in self._ran if name in needs and name not in read),
         )
+
+    def _recorded(self, node: NodeView) -> tuple[Piece, ...]:
+        """Return a prompt as its texts tell it; empty if they are not known."""
+        parts = self._prompts.get(node.output)
+        if parts is None or node.usage is None or (node.found is not None and node.found.reads):
+            return ()
+        made = {name: self._output_tokens(name) for name in self._ran}
+        return self._texts.pieces(parts, node.usage.prompt_tokens, made, self._view.id)
+
+    def _guessed(self, node: NodeView) -> tuple[Piece, ...]:
+        """Return a prompt as its length and what it reads tell it."""
+        assert node.usage is not None
+        read = [name for name in self._inputs(node) if name in self._ran]
+        made = sum(self._output_tokens(name) for name in read)
+        own_tokens = node.usage.prompt_tokens - made
+        if own_tokens < 0:
+            # Something made it shorter on its way: it is waited for, but is not what is read.
+            return self._own(node, node.usage.prompt_tokens)
+        return prompt(self._own(node, max(own_tokens, 1 - made)), map(Output, read))
 
     def _own(self, node: NodeView, tokens: int) -> tuple[Piece, ...]:
         assert node.usage is not None
@@ -199,5 +223,5 @@ def _stage(node: NodeView) -> str | None:
     return node.stage
 
 
-def _first(opened: tuple[float, SessionView]) -> float:
+def _first(opened: tuple[float, SeenSession]) -> float:
     return opened[0]

@@ -20,6 +20,8 @@ def engine_info(spec: EngineSpec, engine: EngineId) -> EngineInfo:
         max_requests=spec.max_requests,
         keeps_prefixes=reports_cache(spec),
         takes_updates=spec.rules == "parrot",
+        block_tokens=spec.block_tokens,
+        max_step_tokens=spec.max_step_tokens,
         repeated_read=spec.repeated_read,
     )
 

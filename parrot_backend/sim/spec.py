@@ -51,6 +51,10 @@ class EngineSpec:
             with them, 0 for shared-prefix attention.
         capacity_tokens: KV tokens that the coordinator lets run together; None for all blocks.
         latency_capacity_tokens: The same while latency-sensitive work runs; None for no such bound.
+        call_overhead_s: What a call takes beside the engine's own time: tokenising, the way to the
+            engine and back. It passes before the engine has the call.
+        server_call_s: The part of it that keeps the server busy with nothing but this call; calls
+            of all engines that are started together take it one after another.
         model: What it serves.
     """
 
@@ -65,6 +69,8 @@ class EngineSpec:
     repeated_read: float = 1.0
     capacity_tokens: int | None = None
     latency_capacity_tokens: int | None = 6144
+    call_overhead_s: float = 0.0
+    server_call_s: float = 0.0
     model: str = "model"
 
 

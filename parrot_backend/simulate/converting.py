@@ -12,13 +12,16 @@ import typer
 
 from parrot_backend.core.coordinator import Coordinator
 from parrot_backend.core.events import SessionClosed, SessionTimer, TimerFired
-from parrot_backend.core.ids import SessionId
+from parrot_backend.core.ids import SessionId, name_of
+from parrot_backend.core.nodes import Request
+from parrot_backend.core.prompt import InPlace, Input
 from parrot_backend.core.recording import RecordedStep
 from parrot_backend.core.session import Session
 from parrot_backend.protocol import SessionView
 from parrot_backend.server.views import session_to_view
 from parrot_backend.sim.from_sessions import SeenSession, arrivals_of, unfinished
 from parrot_backend.sim.recording import RecordingError, read_recording, replay
+from parrot_backend.sim.shared_beginnings import RecordedPart
 from parrot_backend.sim.traces import write_programs
 from parrot_backend.simulate.exits import EXIT_FAILED, EXIT_OK
 
@@ -91,7 +94,24 @@ class _Seen:
 
     def _look(self, session: Session) -> None:
         view = session_to_view(session, self._now_s)
-        self._sessions[session.id] = SeenSession(self._now_s, view)
+        prompts = {
+            name_of(node.output): _recorded_parts(node)
+            for node in session.graph.nodes.values()
+            if isinstance(node, Request) and node.parts
+        }
+        self._sessions[session.id] = SeenSession(self._now_s, view, prompts)
+
+
+def _recorded_parts(request: Request) -> tuple[RecordedPart, ...]:
+    """Return a prompt; a value is told from what was made of one on its way."""
+    found = []
+    for segment, part in zip(request.segments, request.parts, strict=True):
+        match segment:
+            case InPlace(variable) | Input(variable, transforms=()):
+                found.append(RecordedPart(part.text, name_of(variable)))
+            case _:
+                found.append(RecordedPart(part.text))
+    return tuple(found)
 
 
 def _has_run(view: SessionView) -> bool:

@@ -19,6 +19,7 @@ from parrot_backend.vllm_compat.records import (
     UNCONSTRAINED,
     Constraint,
     CoreDead,
+    Limits,
     LoadRecord,
     Rejected,
     Step,
@@ -120,11 +121,17 @@ async def begin(client: Any) -> asyncio.Task[None]:
     return handler
 
 
-def limits(client: Any) -> tuple[int, int]:
-    """Return the longest prompt plus output, and what the KV cache holds, both in tokens."""
-    model, cache = client.vllm_config.model_config, client.vllm_config.cache_config
-    # One block is never used.
-    return int(model.max_model_len), (int(cache.num_gpu_blocks) - 1) * int(cache.block_size)
+def limits(client: Any) -> Limits:
+    """Return what an engine can hold and do at once."""
+    config = client.vllm_config
+    cache = config.cache_config
+    block_tokens = int(cache.block_size)
+    return Limits(
+        int(config.model_config.max_model_len),
+        (int(cache.num_gpu_blocks) - 1) * block_tokens,  # one block is never used
+        block_tokens,
+        int(config.scheduler_config.max_num_batched_tokens),
+    )
 
 
 def num_unfinished(client: Any) -> int:

@@ -28,6 +28,23 @@ class Rejected(Exception):  # noqa: N818 - a fact about the request, named as su
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What an engine can hold and do at once, in tokens.
+
+    Attributes:
+        max_model_len: Longest prompt plus output.
+        capacity_tokens: What the KV cache holds.
+        block_tokens: One KV block.
+        max_step_tokens: Prompt and output tokens of one step at most.
+    """
+
+    max_model_len: int
+    capacity_tokens: int
+    block_tokens: int
+    max_step_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """What came of one request in one or more steps of the engine.
 

@@ -11,7 +11,7 @@ from itertools import islice, takewhile
 from typing import Any
 
 from parrot_backend.core.pacing import Pacer, StepPlan
-from parrot_backend.core.step_time import StepTimeFitter, StepWork
+from parrot_backend.core.step_time import StepTimeFitter
 from parrot_backend.core.waiting import WaitingRequests
 from parrot_backend.vllm_compat.seams import CoreRequest, CoreSeam
 from parrot_backend.vllm_plugin.admission import Admission
@@ -25,6 +25,7 @@ from parrot_backend.vllm_plugin.room import RoomMaker
 from parrot_backend.vllm_plugin.roster import UNHINTED_CLASS, Roster
 from parrot_backend.vllm_plugin.splicer import Splicer
 from parrot_backend.vllm_plugin.steady import SteadyDecoding
+from parrot_backend.vllm_plugin.step_times import StepTimes
 from parrot_backend.vllm_plugin.step_work import work_of
 
 #: Order of requests when their hints are not to count.
@@ -49,12 +50,12 @@ class ApplicationPolicy:
         self.waiting: WaitingRequests[CoreRequest] = WaitingRequests(options.waiting())
         self.keeper = PrefixKeeper(core, options)
         self.fitter = StepTimeFitter()
+        self._step_times = StepTimes(self.fitter)
         self._pacer = Pacer(options.pacing())
         self._room = RoomMaker(core, self.keeper)
         self._admission = Admission(core, self._room, options)
         self._splicer = Splicer(core, self._learn)
         self._roster = Roster()
-        self._works: list[tuple[StepWork, float]] = []
         self._splicer.is_on = options.splice
         self._last_done_s = 0.0
         self._steady = SteadyDecoding(core)
@@ -75,6 +76,8 @@ class ApplicationPolicy:
     def admit(self, request: CoreRequest, extra_args: dict[str, Any] | None, now_s: float) -> None:
         """A request has come: read its hints."""
         self._steady.interrupt()
+        if self.is_idle:
+            self._step_times.lose_track()
         hints = self._roster.admit(request, extra_args, now_s)
         if hints is None:
             return
@@ -203,7 +206,7 @@ class ApplicationPolicy:
                 # Some of vLLM's model runners list here what goes on after a preemption, too.
                 if self._roster.begins(request):
                     self._begun(request, request.context_tokens - tokens[request], now_s)
-        self._works.append((work_of(computed), now_s))
+        self._step_times.made(work_of(computed), now_s)
 
     def _begun(self, request: CoreRequest, cached_tokens: int, now_s: float) -> None:
         self.waiting.note_admitted(self._ordered_by(request.hints), request.num_tokens)
@@ -211,10 +214,8 @@ class ApplicationPolicy:
 
     def step_done(self, now_s: float, *, is_known: bool, is_last: bool) -> None:
         """The results of a step are in."""
-        if is_known and self._works:
-            work, begun_s = self._works.pop(0)
-            # With steps that overlap, one begins when the results of the one before are in.
-            self.fitter.observe(work, now_s - max(begun_s, self._last_done_s))
+        num_running = 0 if is_last else len(self._core.running_requests())
+        self._step_times.done(now_s, num_running, is_known=is_known)
         self._last_done_s = now_s
         self.reports.flush(now_s, is_urgent=is_last)
 

@@ -11,7 +11,7 @@ from parrot_backend.core.commands import (
     StartRequest,
     UpdateRequest,
 )
-from parrot_backend.core.config import CoreConfig
+from parrot_backend.core.config import CoreConfig, SchedulerConfig
 from parrot_backend.core.criteria import Criteria, CriteriaKind, Objective, ObjectiveClass
 from parrot_backend.core.events import (
     EngineReported,
@@ -57,9 +57,11 @@ def test_engine_may_join_again_after_it_was_lost() -> None:
     assert engines_of(driver.join(make_engine("e0"))) == ["e0"]
 
 
-def test_engine_with_the_most_room_is_chosen() -> None:
+def test_engine_with_the_most_room_is_chosen_by_the_papers_rule() -> None:
     driver = audited_driver(
-        make_engine("small", capacity_tokens=1000), make_engine("large", capacity_tokens=2000)
+        make_engine("small", capacity_tokens=1000),
+        make_engine("large", capacity_tokens=2000),
+        config=CoreConfig(scheduler=SchedulerConfig(placement="paper")),
     )
     assert engines_of(driver.submit(make_step("a"))) == ["large"]
 

@@ -13,6 +13,8 @@ from collections.abc import Callable
 import pytest
 
 from parrot_backend.core.commands import StartRequest
+from parrot_backend.core.config import CoreConfig, PlacementName, SchedulerConfig
+from parrot_backend.core.criteria import Criteria
 from parrot_backend.core.events import CallSpec, NodeSpec
 from parrot_backend.core.graph import SessionGraph
 from parrot_backend.core.ids import SessionId
@@ -22,6 +24,7 @@ from tests.core.steps import count_steps, growth
 from tests.helpers.builders import (
     LATENCY,
     SESSION,
+    THROUGHPUT,
     make_call,
     make_engine,
     make_step,
@@ -367,20 +370,29 @@ def test_cost_of_one_decision_hardly_grows_with_the_engines(max_requests: int) -
     assert growth(prepare, 32) < HARDLY
 
 
-def full_of_latency(num_engines: int, num_waiting: int) -> CoreDriver:
-    """Return a driver whose engines have slots and memory, but no latency capacity left."""
+def full_of_latency(placement: PlacementName, num_engines: int, num_waiting: int) -> CoreDriver:
+    """Return a driver whose engines have slots and memory, but no latency capacity left.
+
+    By the paper's rule further latency-sensitive calls wait for it; with ``cost`` only calls that
+    nobody waits for do.
+    """
     driver = CoreDriver(
         *(
             make_engine(f"e{i}", capacity_tokens=10**6, latency_capacity_tokens=4 * 116)
             for i in range(num_engines)
-        )
+        ),
+        config=CoreConfig(scheduler=SchedulerConfig(placement=placement)),
     )
-    names = [f"v{i}" for i in range(4 * num_engines + num_waiting)]
+    running = [f"v{i}" for i in range(4 * num_engines)]
+    waiting = [f"w{i}" for i in range(num_waiting)]
     driver.submit(
-        *(make_step(name, prompt=f"{name:400}") for name in names),
-        wanted=[make_wanted(name, LATENCY) for name in names],
+        *(make_step(name, prompt=f"{name:400}") for name in (*running, *waiting)),
+        wanted=[
+            *(make_wanted(name, LATENCY) for name in running),
+            *(make_wanted(name, WAITS[placement]) for name in waiting),
+        ],
     )
-    assert len(driver.running) == 4 * num_engines
+    assert driver.running_outputs == running
     return driver
 
 
@@ -388,38 +400,52 @@ def one_more(driver: CoreDriver, name: str) -> Action:
     """Return an action that submits one more call that waits for the latency capacity."""
     session = SessionId(name)
     step = make_step("v", prompt=f"{name:400}", session=session)
-    wanted = [make_wanted("v", LATENCY, session=session)]
+    criteria = WAITS[driver.config.scheduler.placement]
+    wanted = [make_wanted("v", criteria, session=session)]
     submission = make_submission(step, session=session, wanted=wanted)
     return lambda: driver.send(submission)
 
 
-def test_cost_of_a_submit_hardly_grows_with_full_engines() -> None:
+#: What calls are for that wait for the latency capacity, by placement.
+WAITS: dict[PlacementName, Criteria] = {"paper": LATENCY, "cost": THROUGHPUT}
+by_both = pytest.mark.parametrize("placement", WAITS)
+
+
+@by_both
+def test_cost_of_a_submit_hardly_grows_with_full_engines(placement: PlacementName) -> None:
     def prepare(number: int) -> Action:
-        driver = full_of_latency(number, 8)
+        driver = full_of_latency(placement, number, 8)
         one_more(driver, "first")()
         return one_more(driver, "second")
 
     assert growth(prepare, 32) < HARDLY
 
 
-def test_cost_of_a_submit_does_not_grow_with_those_who_wait_for_the_latency_capacity() -> None:
+@by_both
+def test_cost_of_a_submit_does_not_grow_with_those_who_wait_for_the_latency_capacity(
+    placement: PlacementName,
+) -> None:
     def prepare(number: int) -> Action:
-        driver = full_of_latency(8, number)
+        driver = full_of_latency(placement, 8, number)
         one_more(driver, "first")()
         return one_more(driver, "second")
 
     assert growth(prepare, 70) < 1.1
 
 
-def test_nothing_is_looked_at_again_when_nothing_has_changed() -> None:
-    driver = full_of_latency(8, 70)
+@by_both
+def test_nothing_is_looked_at_again_when_nothing_has_changed(placement: PlacementName) -> None:
+    driver = full_of_latency(placement, 8, 70)
     driver.get("v0", "w")
     assert count_steps(lambda: driver.get("v0", "other")) < 100
 
 
-def test_cost_of_what_a_finished_call_lets_in_hardly_grows_with_full_engines() -> None:
+@by_both
+def test_cost_of_what_a_finished_call_lets_in_hardly_grows_with_full_engines(
+    placement: PlacementName,
+) -> None:
     def prepare(number: int) -> Action:
-        driver = full_of_latency(number, 70)
+        driver = full_of_latency(placement, number, 70)
         driver.finish("v0", "v")
         return lambda: driver.finish("v1", "v")
 

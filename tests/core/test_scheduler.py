@@ -19,6 +19,9 @@ L, G, T = ObjectiveClass.LATENCY, ObjectiveClass.TASK_GROUP, ObjectiveClass.THRO
 LATENCY = make_objective(L)
 GROUP = make_objective(G, "s.g")
 
+#: Where a test is about requests that the latency capacity keeps from running beside each other.
+PAPER = {"placement": "paper"}
+
 
 def make_scheduler(*engines: str, config: dict[str, Any] | None = None, **info: Any) -> Scheduler:
     """Return a scheduler with engines of 1000 tokens, 300 under latency."""
@@ -296,7 +299,8 @@ def test_a_group_of_what_was_not_asked_for_is_placed_beside_unbounded_requests()
 
 
 def test_unbounded_requests_take_no_bounded_ones_past_a_blocked_one() -> None:
-    scheduler = make_scheduler("a", capacity_tokens=10_000, latency_capacity_tokens=3000)
+    room = {"capacity_tokens": 10_000, "latency_capacity_tokens": 3000}
+    scheduler = make_scheduler("a", config=PAPER, **room)
     schedule(scheduler, lat("running", 0, need_tokens=1500))
     blocked = lat("blocked", 1, need_tokens=2000)
     both = make_chain(("shared", 500))
@@ -306,7 +310,7 @@ def test_unbounded_requests_take_no_bounded_ones_past_a_blocked_one() -> None:
 
 
 def test_many_blocked_bounded_requests_do_not_block_unbounded_ones() -> None:
-    scheduler = make_scheduler("a", capacity_tokens=10_000, max_requests=99)
+    scheduler = make_scheduler("a", config=PAPER, capacity_tokens=10_000, max_requests=99)
     schedule(scheduler, lat("running", 0, need_tokens=300))
     blocked = [lat(f"l{i}", 1 + i, need_tokens=300) for i in range(20)]
     assert schedule(scheduler, *blocked, free("free", 99)) == {"free": "a"}
@@ -474,7 +478,7 @@ def test_running_request_stays_booked_as_it_was_placed() -> None:
 
 def full_of_latency() -> Scheduler:
     """Return a scheduler whose engine has room, and 50 tokens left of its latency capacity."""
-    scheduler = make_scheduler("a")
+    scheduler = make_scheduler("a", config=PAPER)
     schedule(scheduler, lat("running", 0, need_tokens=250))
     return scheduler
 

@@ -11,13 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parrot_backend.core.least_squares import solve, solve_non_negative
 from parrot_backend.core.step_time import (
     FitOptions,
     StepTimeFitter,
     StepTimeModel,
     StepWork,
-    _solve,
-    _solve_non_negative,
 )
 from tests.core.hypothesis_settings import examples
 
@@ -402,9 +401,9 @@ def test_fit_without_negatives_is_the_best_of_all(rows: list[list[float]]) -> No
     target = [sum(column) for column in columns]
     usable = [index for index, row in enumerate(matrix) if row[index] > 0.0]
     subsets = chain.from_iterable(combinations(usable, size) for size in range(len(usable) + 1))
-    fits = [_solve(matrix, target, set(subset)) for subset in subsets]
+    fits = [solve(matrix, target, set(subset)) for subset in subsets]
     best = min(_loss(matrix, target, fit) for fit in fits if min(fit) >= 0.0)
-    found = _solve_non_negative(matrix, target)
+    found = solve_non_negative(matrix, target)
     assert min(found) >= 0.0
     assert _loss(matrix, target, found) == pytest.approx(best, rel=1e-6, abs=1e-6)
 
@@ -453,3 +452,48 @@ def test_no_model_before_both_kinds_of_work(work: StepWork) -> None:
     for _ in range(10):
         fitter.observe(work, 0.01)
     assert fitter.model is None
+
+
+# --- what steps take in the mean ------------------------------------------------------------------
+
+
+def test_steps_that_are_held_up_count_in_the_mean() -> None:
+    rng, model, fitter = random.Random(3), make_model(), StepTimeFitter()
+    for number, work in enumerate(trace(rng, 3000)):
+        factor = 4.0 if number % 10 == 0 else 1.0
+        fitter.observe(work, factor * model.predict_s(work))
+    learnt = fitter.model
+    assert learnt is not None
+    for work in PROBES:
+        assert learnt.predict_s(work) == pytest.approx(model.predict_s(work), rel=0.15)
+        mean_s = learnt.in_the_mean().predict_s(work)
+        assert mean_s == pytest.approx(1.3 * model.predict_s(work), rel=0.1)
+
+
+def test_a_step_that_stands_for_others_counts_as_often_in_the_mean() -> None:
+    model, fitter = make_model(), StepTimeFitter()
+    decode, prompt = StepWork.decode(100), StepWork.prefill(100, 0)
+    for _ in range(300):
+        fitter.observe(decode, 2.0 * model.predict_s(decode), 9)
+        fitter.observe(decode, model.predict_s(decode))
+        fitter.observe(prompt, model.predict_s(prompt))
+    learnt = fitter.model
+    assert learnt is not None
+    total_s = 19 * model.predict_s(decode) + model.predict_s(prompt)
+    found_s = 10 * learnt.predict_s(decode) + learnt.predict_s(prompt)
+    assert learnt.slowdown == pytest.approx(total_s / found_s, rel=0.02)
+
+
+def test_one_stop_of_the_machine_is_not_all_that_the_mean_tells() -> None:
+    model, fitter, work = make_model(), StepTimeFitter(), StepWork.decode(100)
+    fitter.observe(StepWork.prefill(100, 0), model.predict_s(StepWork.prefill(100, 0)))
+    for number in range(1000):
+        fitter.observe(work, 1e4 if number == 900 else model.predict_s(work))
+    learnt = fitter.model
+    assert learnt is not None
+    assert 1.0 <= learnt.slowdown < 1.1
+
+
+def test_a_model_in_the_mean_is_no_slower_than_itself() -> None:
+    learnt = StepTimeModel(1.0, 2.0, 3.0, 4.0, 5.0, 9, 0.1, slowdown=2.0).in_the_mean()
+    assert learnt == StepTimeModel(2.0, 4.0, 6.0, 8.0, 10.0, 9, 0.1)

@@ -7,6 +7,7 @@ there.
 from __future__ import annotations
 
 from parrot_backend.core.commands import StartRequest
+from parrot_backend.core.config import CoreConfig, SchedulerConfig
 from parrot_backend.core.criteria import ObjectiveClass
 from parrot_backend.core.ids import SessionId
 from parrot_backend.core.prompt import Input, Output, PartKind, PromptPart, Segment, Text
@@ -131,7 +132,9 @@ def test_2_the_reduce_is_a_latency_request() -> None:
 
 
 def test_3_latency_capacity_is_kept() -> None:
-    driver = audited_driver(make_engine(capacity_tokens=10_000, latency_capacity_tokens=1_000))
+    paper = CoreConfig(scheduler=SchedulerConfig(placement="paper"))
+    engine = make_engine(capacity_tokens=10_000, latency_capacity_tokens=1_000)
+    driver = audited_driver(engine, config=paper)
     for number in range(16):
         session = SessionId(f"s{number}")
         driver.submit(

@@ -34,11 +34,18 @@ _NETWORK = Delay(0.2, 0.3)
 
 
 @examples(40, shrinks=False)
-@given(arrivals(), faults(3), st.sampled_from(["graph", "calls"]), st.booleans())
+@given(
+    arrivals(),
+    faults(3),
+    st.sampled_from(["graph", "calls"]),
+    st.booleans(),
+    st.sampled_from([0.0, 0.03]),
+)
 def test_every_job_ends_with_one_record_whatever_happens(
-    arriving: list[Arrival], happening: list[Fault], kind: Any, has_plugin: bool
+    arriving: list[Arrival], happening: list[Fault], kind: Any, has_plugin: bool, overhead_s: float
 ) -> None:
-    specs = [make_spec(rules="parrot" if has_plugin else "vllm")] * 3
+    rules = "parrot" if has_plugin else "vllm"
+    specs = [make_spec(rules=rules, call_overhead_s=overhead_s)] * 3
     records, ending = run(arriving, ClientSpec(kind, _NETWORK), specs, faults=happening)
     assert sorted(record.job for record in records.jobs) == list(range(len(arriving)))
     assert (ending.reason, ending.num_jobs) == ("done", len(arriving))
@@ -94,6 +101,37 @@ def test_records_do_not_depend_on_the_process() -> None:
         outputs.add(done.stdout)
     assert len(outputs) == 1
     assert len(outputs.pop()) > 10_000
+
+
+def test_a_call_takes_its_overhead_to_reach_the_engine() -> None:
+    chain = [Arrival(0.0, make_chain(3))]
+    times_s = []
+    for overhead_s in (0.0, 0.25):
+        records, _ = run(chain, engines=[make_spec(call_overhead_s=overhead_s)])
+        times_s.append(records.jobs[0].finished_s)
+        for call in records.calls:
+            assert call.first_token_s - call.placed_s > overhead_s
+    assert times_s[1] - times_s[0] == pytest.approx(3 * 0.25)
+
+
+def test_calls_started_together_go_through_the_server_one_after_another() -> None:
+    programs = [make_program(*map(make_call, names), wanted=names) for names in ("abc", "def")]
+    arriving = [Arrival(5.0 * number, program) for number, program in enumerate(programs)]
+    specs = [make_spec(call_overhead_s=0.1, server_call_s=0.04)] * 2
+    records, _ = run(arriving, engines=specs)
+    waited_s = [call.first_token_s - call.placed_s for call in records.calls]
+    first_s = waited_s[0] - 0.1
+    expected = [first_s + 0.1 + 0.04 * position for position in range(3)]
+    assert waited_s == pytest.approx(2 * expected)
+
+
+def test_an_engine_may_be_lost_while_a_call_is_on_its_way_there() -> None:
+    specs = [make_spec(call_overhead_s=0.5), make_spec()]
+    program = make_program(make_call("a", tokens=100))
+    records, _ = run([Arrival(0.0, program)], engines=specs, faults=[Fault(0.4, 0, "lost")])
+    (call,) = records.calls
+    assert (call.engine, call.attempts, call.placed_s) == (1, 2, 0.4)
+    assert call.finished_s == pytest.approx(0.4 + 1.1)
 
 
 def test_a_lost_engine_loses_its_work_and_another_does_it_again() -> None:

@@ -14,7 +14,7 @@ from parrot_backend.core.ids import EngineId
 from parrot_backend.core.step_time import StepTimeModel
 from parrot_backend.engines.scripted import ScriptedConfig
 from parrot_backend.protocol import EngineList
-from parrot_backend.sim.calibration import calibration_of, read_calibration
+from parrot_backend.sim.calibration import calibration_of_view, read_calibration
 from parrot_backend.simulate.calibrating import calibrate_from
 from tests.helpers.scripted_server import ScriptedServer, scripted_server
 
@@ -43,7 +43,9 @@ def test_an_engine_that_knows_its_times_becomes_a_file(server: ScriptedServer, t
     assert result.exit_code == 0
     assert "learnt from 128 steps, recent error 5.0%" in result.stdout
     (path,) = tmp_path.iterdir()
-    assert read_calibration(path) == calibration_of(state)
+    reply = httpx.get(f"{server.url}/v1/engines")
+    (shown,) = EngineList.model_validate_json(reply.content).engines
+    assert read_calibration(path) == calibration_of_view(shown)
 
 
 def test_an_engine_with_an_odd_name_stays_in_its_folder(tmp_path: Path):

@@ -250,15 +250,15 @@ def test_lines_of_a_trace_that_cannot_be_read_are_told(tmp_path: Path):
 
 def test_a_calibration_is_simulated_or_says_what_is_wrong(tmp_path: Path):
     step_time = StepTimeModel(0.01, 1e-5, 1e-4, 1e-8, 0.0, 64, 0.02)
-    text = to_json(Calibration("tiny", 8192, 16, 100_000, 6144, step_time))
+    text = to_json(Calibration("tiny", 8192, 16, 100_000, 6144, 16, 2048, 0.0, 0.0, step_time))
     path = tmp_path / "engine.json"
     path.write_text(text)
     result = simulated("--rate", "1", "--calibration", str(path))
     assert "engine engine (measured): 100000 KV tokens, 16 requests" in result.stdout
-    path.write_text(text.replace('"version": 1', '"version": 7'))
+    path.write_text(text.replace('"version": 2', '"version": 7'))
     result = parrot("simulate", *QUICK, "--calibration", str(path))
     assert result.exit_code == 2
-    assert "engine.json: version 7 is not known, only 1" in result.stderr
+    assert "engine.json: version 7 is not known, only 2" in result.stderr
 
 
 def test_the_list_names_applications_and_engines():

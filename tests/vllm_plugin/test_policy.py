@@ -599,6 +599,23 @@ def test_step_times_are_learnt_while_hinted_requests_run() -> None:
     assert model.per_prefill_token_s == pytest.approx(STEP_TIME.per_prefill_token_s, rel=0.1)
 
 
+@pytest.mark.parametrize("gap_s", [0.0, STEP_TIME.base_s], ids=["at once", "after a while"])
+def test_what_passes_between_steps_counts_while_there_is_work(gap_s: float) -> None:
+    core = FakeCore()
+    for number in range(30):
+        core.now_s += 100.0  # nobody is there
+        core.add(text(number, 20 + 11 * number % 90), LATENCY)
+        for _ in range(8):
+            core.step()
+            core.now_s += gap_s
+        core.drain()
+    model = core.policy.fitter.model
+    assert model is not None
+    assert model.predict_s(StepWork.decode(30)) == pytest.approx(
+        STEP_TIME.predict_s(StepWork.decode(30)) + gap_s, rel=0.1
+    )
+
+
 # --- everything at once ---------------------------------------------------------------------------
 
 _HINTS = st.fixed_dictionaries(

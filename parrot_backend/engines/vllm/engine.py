@@ -90,25 +90,32 @@ class VllmEngine:
         self._client = self._building.result()
         handler = await compat.begin(self._client)
         self._watch = asyncio.create_task(self._await_death(handler), name=f"watch {self._id}")
-        max_model_len, capacity_tokens = compat.limits(self._client)
+        limits = compat.limits(self._client)
         plugin = await self._open_plugin() if self._config.is_extended else {}
         assert self._encoder is not None, "made with the client"
         assert self._parsers is not None, "made with the client"
         self._generation = Generation(
-            self._client, self._encoder, self._parsers, max_model_len, self._stream, self._plugin
+            self._client,
+            self._encoder,
+            self._parsers,
+            limits.max_model_len,
+            self._stream,
+            self._plugin,
         )
         self._generation.can_splice = plugin.get("splices", False)
         return EngineInfo(
             engine=self._id,
             models=(self._config.model_name,),
-            max_model_len=max_model_len,
-            capacity_tokens=capacity_tokens,
+            max_model_len=limits.max_model_len,
+            capacity_tokens=limits.capacity_tokens,
             latency_capacity_tokens=self._config.latency_capacity_tokens,
             max_requests=self._config.max_num_seqs,
             keeps_prefixes=plugin.get("keeps_prefixes", False),
             splices=plugin.get("splices", False),
             takes_updates=self._config.is_extended,
             finds_tool_calls=self._parsers.finds_tool_calls,
+            block_tokens=limits.block_tokens,
+            max_step_tokens=limits.max_step_tokens,
         )
 
     def start(self, request: EngineRequest) -> None:
