@@ -64,11 +64,11 @@ def test_little_holds() -> None:
     assert area / end_s == pytest.approx(3000 / end_s * sum(in_engine_s) / 3000)
 
 
-def beside_a_group(rules: str, **target: float) -> tuple[float, float]:
+def beside_a_group(rules: str, tpot_s: float | None = None) -> tuple[float, float]:
     """Return when a request ends that somebody waits for, and when a group that comes meanwhile."""
     spec = make_spec(latency=A100_7B.latency, num_blocks=10_000, max_requests=64, rules=rules)
     driver = Driver(spec)
-    driver.start(request("chat", 500, 400, objective=replace(LATENCY, **target)))
+    driver.start(request("chat", 500, 400, objective=replace(LATENCY, tpot_s=tpot_s)))
     members = [request(f"g{i}", 2000, 50, objective=group("g")) for i in range(10)]
     driver.start(*members, at_s=1.0)
     driver.run()
