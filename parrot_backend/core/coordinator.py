@@ -327,15 +327,16 @@ class Coordinator:
         self._progress.carry_out(session, propagation.effects, now_s)
 
     def _end_session(self, session: Session, message: str, now_s: float) -> None:
-        propagation = self._progress.propagation(session, now_s)
-        variables = list(session.graph.variables.values())
-        for variable in variables:
-            if variable.producer is None and not variable.is_settled:
-                propagation.fail(
-                    variable, "variable_not_set", f"{message} before {variable.name!r} was set"
-                )
-        propagation.cancel(variables, (), message)
-        self._progress.carry_out(session, propagation.effects, now_s)
+        variables = [v for v in session.graph.variables.values() if not v.is_settled]
+        if variables:
+            propagation = self._progress.propagation(session, now_s)
+            for variable in variables:
+                if variable.producer is None and not variable.is_settled:
+                    propagation.fail(
+                        variable, "variable_not_set", f"{message} before {variable.name!r} was set"
+                    )
+            propagation.cancel(variables, (), message)
+            self._progress.carry_out(session, propagation.effects, now_s)
         self._progress.annotator.forget(session)
         self._fleet.foresight.anticipation.forget(session.id)
         self._book.forget(session)

@@ -81,6 +81,8 @@ class EngineLoad:
         prefill_until_s: When all prompts that it has been given are computed.
         hit_share: Recent share of prompt tokens that were found in its cache.
         computed_tokens: Tokens that it has computed, up to its capacity.
+        tpot_s: The tightest target for the time per token; infinite if there is none.
+        known: What ``outlook`` returned last, if the load is still the same.
     """
 
     config: CostConfig
@@ -96,10 +98,11 @@ class EngineLoad:
     prefill_until_s: float = 0.0
     hit_share: float = 0.0
     computed_tokens: int = 0
+    tpot_s: float = math.inf
     _groups: dict[TaskGroupId, int] = field(default_factory=dict)
     _targets: dict[float, int] = field(default_factory=dict)
     _attempts: dict[AttemptId, tuple[AttemptLoad, float, float]] = field(default_factory=dict)
-    _outlook: Outlook | None = None
+    known: Outlook | None = None
 
     def add(
         self, attempt: AttemptId, load: AttemptLoad, step_time: StepTimeModel | None, now_s: float
@@ -145,12 +148,12 @@ class EngineLoad:
     def save(self, tokens: int) -> None:
         """Note how much of the context needs no reading from now on."""
         if tokens != self.saved_tokens:
-            self.saved_tokens, self._outlook = tokens, None
+            self.saved_tokens, self.known = tokens, None
 
     def outlook(self, step_time: StepTimeModel | None) -> Outlook:
         """Return what one more request would meet; it stays the same until the load changes."""
         model = step_time or self.config.step_time
-        outlook = self._outlook
+        outlook = self.known
         if outlook is None or outlook.model is not model:
             step_s = (
                 model.base_s
@@ -161,13 +164,12 @@ class EngineLoad:
             filled = self.computed_tokens / max(1, self.capacity_tokens)
             # What runs is half done, on average.
             remaining = self.output_tokens / (2 * self.decodes) if self.decodes else 0.0
-            tpot_s = min(self._targets, default=math.inf)
             price = filled * self.hit_share * self.config.eviction_weight
-            outlook = self._outlook = Outlook(model, step_s, weight, remaining, tpot_s, price)
+            outlook = self.known = Outlook(model, step_s, weight, remaining, self.tpot_s, price)
         return outlook
 
     def _count(self, load: AttemptLoad, sign: int) -> None:
-        self._outlook = None
+        self.known = None
         self.decodes += sign
         self.context_tokens += sign * load.context_tokens
         self.output_tokens += sign * load.output_tokens
@@ -182,6 +184,7 @@ class EngineLoad:
             _tally(self._groups, load.group, sign)
         if load.tpot_s is not None:
             _tally(self._targets, load.tpot_s, sign)
+            self.tpot_s = min(self._targets, default=math.inf)
 
 
 def load_of(request: Request, cached_tokens: int) -> AttemptLoad:

@@ -35,6 +35,7 @@ class EngineState:
     """Load of one engine as the coordinator accounts for it.
 
     Attributes:
+        id: The engine's id.
         order: Position among all engines that ever joined.
         running: What each running attempt takes.
         used_tokens: Sum of the running attempts' needs.
@@ -59,21 +60,22 @@ class EngineState:
     is_watched: bool = False
     step_time: StepTimeModel | None = None
     working_set: WorkingSet | None = None
+    id: EngineId = field(init=False)
     load: EngineLoad = field(init=False)
     cost: InitVar[CostConfig | None] = None
 
     def __post_init__(self, cost: CostConfig | None) -> None:
+        self.id = self.info.engine
         self.load = EngineLoad(cost or CostConfig(), self.info.capacity_tokens)
 
     @property
     def outlook(self) -> Outlook:
         """What one more request would meet here."""
-        return self.load.outlook(self.step_time)
-
-    @property
-    def id(self) -> EngineId:
-        """The engine's id."""
-        return self.info.engine
+        load = self.load
+        known = load.known
+        if known is not None and known.model is (self.step_time or load.config.step_time):
+            return known
+        return load.outlook(self.step_time)
 
     def serves(self, model: str | None) -> bool:
         """Tell whether the engine serves a model; None is any engine's default."""
@@ -103,11 +105,12 @@ class EngineState:
 
         An empty engine takes any single request: if it is too large, the engine will say so.
         """
-        if not self.running and num_requests == 1:
-            return self.has_slot
-        if len(self.running) + num_requests > self.info.max_requests:
+        running, info = len(self.running), self.info
+        if not running and num_requests == 1:
+            return info.max_requests > 0
+        if running + num_requests > info.max_requests:
             return False
-        return self.used_tokens + need_tokens <= self.info.capacity_tokens
+        return self.used_tokens + need_tokens <= info.capacity_tokens
 
     def admits(
         self,
@@ -214,14 +217,19 @@ class EngineState:
             shared_tokens = self.full_tokens - self.used_tokens
             self.load.save(int((1.0 - self.info.repeated_read) * shared_tokens))
 
-    def added_tokens(self, request: Request, resident_tokens: int) -> int:
+    def added_tokens(
+        self, request: Request, resident_tokens: int, need_tokens: int | None = None
+    ) -> int:
         """Return the KV tokens that a request would add to those in use.
 
         Args:
             request: It would run here.
             resident_tokens: What the engine holds of its prompt, in use or not.
+            need_tokens: What it needs in all, if that has been asked for.
         """
         in_use = resident_tokens
         if self.working_set is not None:
             in_use = self.working_set.shared_tokens(request.prefixes)
-        return max(0, request.need_tokens - in_use)
+        if need_tokens is None:
+            need_tokens = request.need_tokens
+        return need_tokens - in_use if need_tokens > in_use else 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
 
@@ -94,14 +93,13 @@ class Progress:
         self.optimiser.finished(request, event)
         if request.first_token_s is None:
             assert request.placed_s is not None
-            began_s = now_s - (event.usage.decode_s or 0.0)
-            request.first_token_s = max(request.placed_s, began_s)
-        if request.quiet:
-            self.waiters.tell_late(self._output_of(request), event)
-        continuation = self._fleet.learn(request, event.text)
+            request.first_token_s = max(request.placed_s, now_s - (event.usage.decode_s or 0.0))
         session = self._book.find(request.session)
+        output = session.graph.variables[request.output]
+        if request.quiet:
+            self.waiters.tell_late(output, event)
+        continuation = self._fleet.learn(request, event.text)
         self.outlook.learn(session, request, event.finish_reason, now_s)
-        output = self._output_of(request)
         self.account.end(session, Ending(request, output, CallEnd.FINISHED), now_s)
         session.touched_s = now_s
         propagation = self.propagation(session, now_s)
@@ -113,12 +111,14 @@ class Progress:
             finish_reason=event.finish_reason,
             details=event.details,
         )
-        splicing = self._fleet.splicing
-        with splicing.going_on(event.spliced, continuation) if event.spliced else nullcontext():
+        if event.spliced:
+            with self._fleet.splicing.going_on(event.spliced, continuation):
+                self.carry_out(session, propagation.effects, now_s, request)
+            for node in session.graph.consumers(output):
+                if isinstance(node, Request) and node.attempt in event.spliced:
+                    self.look_ahead(node)
+        else:
             self.carry_out(session, propagation.effects, now_s, request)
-        for node in session.graph.consumers(self._output_of(request)):
-            if isinstance(node, Request) and node.attempt in event.spliced:
-                self.look_ahead(node)
         # Now those who go on from here have been counted.
         if not event.details.hides_text:  # else what the engine holds goes on in another way
             self._fleet.keep_continuation(request, continuation, event.attempt)
@@ -289,9 +289,10 @@ class Progress:
     def look_ahead(self, request: Request) -> None:
         """A request runs now: prompts that wait for its output may be filled meanwhile."""
         graph = self._book.find(request.session).graph
-        self._fleet.splicing.look_ahead(graph, request, self._fleet.scheduler.engines)
-        for consumer in islice(requests_fed_by(graph, request.output), _MAX_FILLS_CONSIDERED):
-            self._fleet.foresight.fill(graph, consumer)
+        if graph.is_read(request.output):
+            self._fleet.splicing.look_ahead(graph, request, self._fleet.scheduler.engines)
+            for consumer in islice(requests_fed_by(graph, request.output), _MAX_FILLS_CONSIDERED):
+                self._fleet.foresight.fill(graph, consumer)
 
     def _output_of(self, request: Request) -> Variable:
         return self._book.find(request.session).graph.variables[request.output]
