@@ -72,7 +72,8 @@ class CostConfig:
             where it has targets. With it, each gets its tokens evenly, and the last ones late.
         splits_groups: Whether a task group may be spread over several engines; else it goes to one
             that has room for all of it, if there is one.
-        max_together: How many requests are placed together at most.
+        max_together: How many requests are placed together at most; over more than 16 engines
+            fewer, but 64.
         shortlist: Beside those that hold some of the prompt, so many engines are looked at, by
             load. More cost more time.
     """

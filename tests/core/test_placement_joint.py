@@ -199,6 +199,12 @@ def test_group_is_placed_in_parts_if_it_is_large() -> None:
     assert sum(spread(view, CostConfig(max_together=4)).values()) == 4
 
 
+@pytest.mark.parametrize(("num_engines", "together"), [(3, 100), (41, 99), (64, 64), (200, 64)])
+def test_large_group_is_placed_whole_over_few_engines(num_engines: int, together: int) -> None:
+    view = make_view(*(engine(f"e{i}") for i in range(num_engines)), queued=group(100))
+    assert sum(spread(view).values()) == together
+
+
 @pytest.mark.parametrize(
     ("prompt_tokens", "objective", "together"),
     [(20_100, L, 4), (20_100, T, 1), (60_000, L, 1)],

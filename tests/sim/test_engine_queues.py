@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
 
 from parrot_backend.core.step_time import StepTimeModel
 from parrot_backend.sim.latency import LinearLatency
-from tests.sim.engine_driver import Driver, make_spec, request
+from parrot_backend.sim.latency_models import A100_7B
+from tests.sim.engine_driver import LATENCY, Driver, group, make_spec, request
 
 #: A step takes 10 ms whatever it computes.
 CONSTANT = LinearLatency(StepTimeModel(0.01, 0.0, 0.0, 0.0, 0.0, 100, 0.0))
@@ -60,3 +62,26 @@ def test_little_holds() -> None:
         number, last_s = number + change, at_s
     in_engine_s = [driver.finished[name].at_s - at_s for name, at_s in arrivals.items()]
     assert area / end_s == pytest.approx(3000 / end_s * sum(in_engine_s) / 3000)
+
+
+def beside_a_group(rules: str, tpot_s: float | None = None) -> tuple[float, float]:
+    """Return when a request ends that somebody waits for, and when a group that comes meanwhile."""
+    spec = make_spec(latency=A100_7B.latency, num_blocks=10_000, max_requests=64, rules=rules)
+    driver = Driver(spec)
+    driver.start(request("chat", 500, 400, objective=replace(LATENCY, tpot_s=tpot_s)))
+    members = [request(f"g{i}", 2000, 50, objective=group("g")) for i in range(10)]
+    driver.start(*members, at_s=1.0)
+    driver.run()
+    ends_s = {name: event.at_s for name, event in driver.finished.items()}
+    return ends_s.pop("chat"), max(ends_s.values())
+
+
+def test_a_group_beside_a_request_is_as_fast_as_without_pacing() -> None:
+    assert beside_a_group("parrot") == pytest.approx(beside_a_group("vllm"), rel=0.01)
+
+
+def test_a_target_is_kept_from_a_group_at_its_cost() -> None:
+    chat_s, group_s = beside_a_group("parrot")
+    kept_s, held_s = beside_a_group("parrot", tpot_s=0.02)
+    assert kept_s <= chat_s * 1.01
+    assert held_s > 1.3 * group_s

@@ -32,6 +32,11 @@ from parrot_backend.core.scheduling.joint_plan import place_jointly
 from parrot_backend.core.scheduling.placement import ClusterView, Placement
 from parrot_backend.core.scheduling.shortlist import Shortlist
 
+#: Each member of a group looks at each engine that others of it are on: so often at most in all,
+#: some 20 ms, but for groups of this size.
+_MAX_LOOKS = 4096
+_ALWAYS_TOGETHER = 64
+
 
 class CostPlacement:
     """Least added cost."""
@@ -73,7 +78,8 @@ class CostPlacement:
             # Who comes before its turn takes little from those it passes: most of it is computed.
             found = [r for r in found if 2 * tokens >= r.prompt_tokens and _is_like(r, request)]
         mates = [mate for mate in found if mate is not request and not mate.avoided]
-        return [request, *mates[: self._config.max_together - 1]], what
+        most = max(_ALWAYS_TOGETHER, _MAX_LOOKS // len(view.engines))
+        return [request, *mates[: min(most, self._config.max_together) - 1]], what
 
     def _best(
         self,
