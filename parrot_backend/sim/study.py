@@ -19,7 +19,7 @@ from parrot_backend.sim.record_files import RecordFiles
 from parrot_backend.sim.records import CallRecord, JobRecord, RecordSink
 from parrot_backend.sim.simulation import Simulation
 from parrot_backend.sim.source import Source
-from parrot_backend.sim.spec import ClientSpec
+from parrot_backend.sim.spec import ClientSpec, Fault
 from parrot_backend.sim.summary import Summary
 from parrot_backend.sim.survey import CallLength, Survey, limit_of, mean_bound_s, survey_of
 
@@ -42,6 +42,8 @@ class Study:
         core: Settings of the coordinator.
         seed: Of what is random in clients.
         target: What users are to get.
+        as_recorded: Engines are as fast at each time as the engine was in the run that it was
+            measured in, not as in its mean.
     """
 
     source: Source
@@ -50,6 +52,7 @@ class Study:
     core: CoreConfig
     seed: int
     target: Target
+    as_recorded: bool = False
 
     def survey(self, rate_per_s: float | None) -> Survey:
         """Look at all jobs before anything is simulated.
@@ -102,10 +105,20 @@ class Study:
             self.source.arrivals(point.rate_per_s),
             self.seed,
             _Tee(sinks, progress),
+            self._changes_of_speed(point.num_engines),
             create_engine=ContinuousBatchingEngine,
         ).run()
         result = summary.result(ending)
         return Row(point, result, ending.reason, bound_s, self.target.misses(result))
+
+    def _changes_of_speed(self, num_engines: int) -> list[Fault]:
+        if not self.as_recorded:
+            return []
+        return [
+            Fault(time_s, position, "slow", factor)
+            for time_s, factor in self.engine.speeds
+            for position in range(num_engines)
+        ]
 
 
 def core_config(

@@ -41,6 +41,7 @@ class SimulateOptions:
     ordering: str | None = None
     client: str = "graph"
     round_trip_ms: float = 250.0
+    as_recorded: bool = False
     jobs: int | None = None
     duration_s: float | None = None
     seed: int = 0
@@ -67,13 +68,19 @@ def study_of(options: SimulateOptions) -> Study:
     ordering: OrderingName | None = None
     if options.ordering is not None:
         ordering = _name("--ordering", options.ordering, get_args(OrderingName))
+    engine = _engine(options)
+    if options.as_recorded and not engine.speeds:
+        raise UsageError("--as-recorded needs a file of parrot calibrate --recording")
+    if options.as_recorded and options.rate is not None:
+        raise UsageError("--as-recorded has the times of the run, and no other --rate")
     return Study(
         _source(options),
-        _engine(options),
+        engine,
         ClientSpec(kind, Delay(round_trip_s, round_trip_s)),
         core_config(placement, ordering),
         options.seed,
         target_of(options),
+        options.as_recorded,
     )
 
 
