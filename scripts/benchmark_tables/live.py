@@ -28,7 +28,7 @@ def placement_table(rows: list[Row]) -> str:
 
 def validation_table(rows: list[Row]) -> str:
     """Return times of jobs live and simulated, and by how much the latter are off."""
-    off = ("mean", "median", "P90")
+    off = ("mean", "median", "P90", "a job", "a job, either way")
     return table(
         ("run", "engines", "calibrated", "jobs", "number", "mean, live", *off),
         [
@@ -40,6 +40,8 @@ def validation_table(rows: list[Row]) -> str:
                 row["jobs"],
                 f"{float(row['live_mean_s']):.3f} s",
                 *(f"{float(row[f'{name}_off']):+.1%}" for name in ("mean", "median", "p90")),
+                f"{float(row['job_off_median']):+.1%}",
+                f"{float(row['job_abs_off_median']):.1%}",
             )
             for row in rows
         ],
