@@ -8,7 +8,7 @@ AGENTS := ag2 llama-index crewai
 
 .DEFAULT_GOAL := help
 SETUP := TORCH_INDEX_URL="$(TORCH_INDEX_URL)" $(PYTHON) -m scripts.environments
-.PHONY: help setup venv demo metagpt test test-main test-clients test-agents check bench evaluation benchmark-tables model clean
+.PHONY: help setup venv demo metagpt compiled test-compiled test test-main test-clients test-agents check bench evaluation benchmark-tables model clean
 
 ## help: show this list
 help:
@@ -31,6 +31,14 @@ demo: venv
 metagpt:
 	@$(SETUP) --only .venv .venvs/metagpt
 	@$(BIN)/python -m examples.metagpt.compare
+
+## compiled: compile the core and the simulated engines into build/compiled, about twice as fast (docs/simulator.md)
+compiled: venv
+	$(BIN)/python -m scripts.compile_core
+
+## test-compiled: compile them, and run the tests of the core and the simulator against that
+test-compiled: compiled
+	$(BIN)/python -P -m pytest -o pythonpath="build/compiled ." tests/core tests/sim
 
 ## test: run the test suite, then the tests of frameworks with environments of their own
 test: test-main test-clients

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from parrot_backend.server.key_commands import keys_app
 from parrot_backend.simulate import commands as simulator
 
 app = typer.Typer(
@@ -29,6 +30,13 @@ def _option(text: str, default: str | bool = False, panel: str | None = None, *n
 
 Host = Annotated[str | None, _option("Address to listen on.", "127.0.0.1")]
 Port = Annotated[int | None, _option("Port to listen on; 0 takes any free one.", "8642")]
+ApiKeys = Annotated[
+    Path | None, _option("File of keys that clients need (parrot keys).", "off", None, "--api-keys")
+]
+NoAuth = Annotated[
+    bool | None,
+    _option("Other machines may use the server without keys.", "off", None, "--no-auth"),
+]
 LogLevel = Annotated[str | None, _option("debug, info, warning or error.", "info")]
 Engine = Annotated[str | None, _option("vllm, scripted or openai.", "vllm", _ENGINE)]
 Model = Annotated[
@@ -194,6 +202,8 @@ def serve(
     ctx: typer.Context,
     host: Host = None,
     port: Port = None,
+    api_keys: ApiKeys = None,
+    no_auth: NoAuth = None,
     engine: Engine = None,
     model: Model = None,
     served_model_name: ServedModelName = None,
@@ -257,6 +267,7 @@ def demo(
 app.command()(simulator.simulate)
 app.command()(simulator.calibrate)
 app.add_typer(simulator.trace_app, name="trace")
+app.add_typer(keys_app, name="keys")
 
 
 def app_main() -> None:

@@ -92,6 +92,7 @@ class InternalError(ParrotError):
 #: HTTP status of the codes whose class default does not fit.
 STATUS_OF_CODE: dict[str, int] = {
     "malformed_json": 400,
+    "invalid_api_key": 401,
     "unknown_session": 404,
     "unknown_variable": 404,
     "not_found": 404,

@@ -84,6 +84,11 @@ def paper_config() -> CoreConfig:
     )
 
 
+def unaged(config: CoreConfig) -> CoreConfig:
+    """Return settings in which nothing is served for its age."""
+    return replace(config, scheduler=replace(config.scheduler, max_wait_s=_MAX_WAIT_S))
+
+
 def unshared(config: CoreConfig) -> CoreConfig:
     """Return settings for engines that share nothing: nobody looks for prefixes."""
     return replace(config, prefix_index=PrefixIndexConfig(min_tokens=10**9))

@@ -86,7 +86,7 @@ class CostConfig:
     latency_tpot_s: float | None = 0.04
     bounds_latency: bool = False
     splits_groups: bool = True
-    max_together: int = 64
+    max_together: int = 256
     shortlist: int = 8
 
 

@@ -7,7 +7,7 @@ decides on the next step. When its ``results`` are known and there, it has its v
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -62,7 +62,7 @@ Made = tuple[Instance, Names]
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class ControlNode(Node, ABC):
+class ControlNode(Node):  # no ABC: a dataclass with another metaclass cannot be compiled
     """What maps, branches and loops have in common.
 
     ``inputs`` is what it waits for now: first what decides on the instances, then their results.

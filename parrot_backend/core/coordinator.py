@@ -6,10 +6,11 @@ then it changes the state and collects commands; at the end it places what becam
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import assert_never
 
+from parrot_backend.core.account import Ending
 from parrot_backend.core.ages import give_places, renew_place
 from parrot_backend.core.bodies import calls_of
 from parrot_backend.core.commands import Command, SetTimer
@@ -83,7 +84,17 @@ class Coordinator:
     @property
     def num_unfinished_calls(self) -> int:
         """Requests that have not ended."""
-        return self._progress.num_unfinished
+        return self._progress.account.num_unfinished
+
+    @property
+    def num_begun_calls(self) -> int:
+        """Requests that were taken in so far; all but the unfinished have ended."""
+        return self._progress.account.num_begun
+
+    @property
+    def endings(self) -> Sequence[Ending]:
+        """The requests that ended with the last event, in order."""
+        return self._progress.account.endings
 
     @property
     def num_discovery_chars(self) -> int:
@@ -100,13 +111,13 @@ class Coordinator:
         """Requests that go on without anybody's doing: not those that wait for a variable."""
         return self._fleet.num_active
 
-    def session(self, session_id: SessionId) -> Session:
-        """Return a session, to be read only.
+    def session(self, session_id: SessionId, tenant: str | None = None) -> Session:
+        """Return a session, to be read only; with a tenant, only one of his.
 
         Raises:
             RequestError: ``unknown_session``.
         """
-        return self._book.find(session_id)
+        return self._book.find(session_id, tenant)
 
     def variable(self, variable: VariableId) -> Variable:
         """Return a variable, to be read only.
@@ -133,6 +144,7 @@ class Coordinator:
             ParrotError: The event was rejected; nothing has changed.
         """
         self._commands = []
+        self._progress.account.endings = []
         match event:
             case TokensGenerated():
                 self._progress.stream(event, now_s)
@@ -315,15 +327,16 @@ class Coordinator:
         self._progress.carry_out(session, propagation.effects, now_s)
 
     def _end_session(self, session: Session, message: str, now_s: float) -> None:
-        propagation = self._progress.propagation(session, now_s)
-        variables = list(session.graph.variables.values())
-        for variable in variables:
-            if variable.producer is None and not variable.is_settled:
-                propagation.fail(
-                    variable, "variable_not_set", f"{message} before {variable.name!r} was set"
-                )
-        propagation.cancel(variables, (), message)
-        self._progress.carry_out(session, propagation.effects, now_s)
+        variables = [v for v in session.graph.variables.values() if not v.is_settled]
+        if variables:
+            propagation = self._progress.propagation(session, now_s)
+            for variable in variables:
+                if variable.producer is None and not variable.is_settled:
+                    propagation.fail(
+                        variable, "variable_not_set", f"{message} before {variable.name!r} was set"
+                    )
+            propagation.cancel(variables, (), message)
+            self._progress.carry_out(session, propagation.effects, now_s)
         self._progress.annotator.forget(session)
         self._fleet.foresight.anticipation.forget(session.id)
         self._book.forget(session)

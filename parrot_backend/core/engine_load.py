@@ -77,9 +77,12 @@ class EngineLoad:
         num_bulk: Throughput-preferred ones.
         bounded_decodes: Latency-sensitive ones that are bounded.
         bounded_context_tokens: Their part of the context.
+        saved_tokens: Those of the context that need no reading, since others read them.
         prefill_until_s: When all prompts that it has been given are computed.
         hit_share: Recent share of prompt tokens that were found in its cache.
         computed_tokens: Tokens that it has computed, up to its capacity.
+        tpot_s: The tightest target for the time per token; infinite if there is none.
+        known: What ``outlook`` returned last, if the load is still the same.
     """
 
     config: CostConfig
@@ -91,13 +94,15 @@ class EngineLoad:
     num_bulk: int = 0
     bounded_decodes: int = 0
     bounded_context_tokens: int = 0
+    saved_tokens: int = 0
     prefill_until_s: float = 0.0
     hit_share: float = 0.0
     computed_tokens: int = 0
+    tpot_s: float = math.inf
     _groups: dict[TaskGroupId, int] = field(default_factory=dict)
     _targets: dict[float, int] = field(default_factory=dict)
     _attempts: dict[AttemptId, tuple[AttemptLoad, float, float]] = field(default_factory=dict)
-    _outlook: Outlook | None = None
+    known: Outlook | None = None
 
     def add(
         self, attempt: AttemptId, load: AttemptLoad, step_time: StepTimeModel | None, now_s: float
@@ -130,27 +135,41 @@ class EngineLoad:
             self.begin(attempt, now_s)
             self._count(self._attempts.pop(attempt)[0], -1)
 
+    @property
+    def read_tokens(self) -> int:
+        """KV tokens that a step reads."""
+        return max(0, self.context_tokens - self.saved_tokens)
+
+    @property
+    def bounded_read_tokens(self) -> int:
+        """KV tokens that a step reads for what is bounded; at most, since others share them."""
+        return min(self.bounded_context_tokens, self.read_tokens)
+
+    def save(self, tokens: int) -> None:
+        """Note how much of the context needs no reading from now on."""
+        if tokens != self.saved_tokens:
+            self.saved_tokens, self.known = tokens, None
+
     def outlook(self, step_time: StepTimeModel | None) -> Outlook:
         """Return what one more request would meet; it stays the same until the load changes."""
         model = step_time or self.config.step_time
-        outlook = self._outlook
+        outlook = self.known
         if outlook is None or outlook.model is not model:
             step_s = (
                 model.base_s
                 + model.per_decode_s * self.decodes
-                + model.per_context_token_s * self.context_tokens
+                + model.per_context_token_s * self.read_tokens
             )
             weight = self.num_latency + len(self._groups) + self.config.bulk_weight * self.num_bulk
             filled = self.computed_tokens / max(1, self.capacity_tokens)
             # What runs is half done, on average.
             remaining = self.output_tokens / (2 * self.decodes) if self.decodes else 0.0
-            tpot_s = min(self._targets, default=math.inf)
             price = filled * self.hit_share * self.config.eviction_weight
-            outlook = self._outlook = Outlook(model, step_s, weight, remaining, tpot_s, price)
+            outlook = self.known = Outlook(model, step_s, weight, remaining, self.tpot_s, price)
         return outlook
 
     def _count(self, load: AttemptLoad, sign: int) -> None:
-        self._outlook = None
+        self.known = None
         self.decodes += sign
         self.context_tokens += sign * load.context_tokens
         self.output_tokens += sign * load.output_tokens
@@ -165,6 +184,7 @@ class EngineLoad:
             _tally(self._groups, load.group, sign)
         if load.tpot_s is not None:
             _tally(self._targets, load.tpot_s, sign)
+            self.tpot_s = min(self._targets, default=math.inf)
 
 
 def load_of(request: Request, cached_tokens: int) -> AttemptLoad:

@@ -35,11 +35,13 @@ class EngineState:
     """Load of one engine as the coordinator accounts for it.
 
     Attributes:
+        id: The engine's id.
         order: Position among all engines that ever joined.
         running: What each running attempt takes.
         used_tokens: Sum of the running attempts' needs.
         latency_tokens: The part of it that latency-sensitive attempts take.
         bounded_tokens: The part of that of attempts that are bounded.
+        full_tokens: Sum of what they would take if nobody shared anything.
         last_output_s: When the engine last said anything, or began to work.
         step_time: How long its steps take, as it says itself.
         is_watched: A timer is set that looks whether the engine has gone silent.
@@ -53,25 +55,27 @@ class EngineState:
     used_tokens: int = 0
     latency_tokens: int = 0
     bounded_tokens: int = 0
+    full_tokens: int = 0
     last_output_s: float = 0.0
     is_watched: bool = False
     step_time: StepTimeModel | None = None
     working_set: WorkingSet | None = None
+    id: EngineId = field(init=False)
     load: EngineLoad = field(init=False)
     cost: InitVar[CostConfig | None] = None
 
     def __post_init__(self, cost: CostConfig | None) -> None:
+        self.id = self.info.engine
         self.load = EngineLoad(cost or CostConfig(), self.info.capacity_tokens)
 
     @property
     def outlook(self) -> Outlook:
         """What one more request would meet here."""
-        return self.load.outlook(self.step_time)
-
-    @property
-    def id(self) -> EngineId:
-        """The engine's id."""
-        return self.info.engine
+        load = self.load
+        known = load.known
+        if known is not None and known.model is (self.step_time or load.config.step_time):
+            return known
+        return load.outlook(self.step_time)
 
     def serves(self, model: str | None) -> bool:
         """Tell whether the engine serves a model; None is any engine's default."""
@@ -101,11 +105,12 @@ class EngineState:
 
         An empty engine takes any single request: if it is too large, the engine will say so.
         """
-        if not self.running and num_requests == 1:
-            return self.has_slot
-        if len(self.running) + num_requests > self.info.max_requests:
+        running, info = len(self.running), self.info
+        if not running and num_requests == 1:
+            return info.max_requests > 0
+        if running + num_requests > info.max_requests:
             return False
-        return self.used_tokens + need_tokens <= self.info.capacity_tokens
+        return self.used_tokens + need_tokens <= info.capacity_tokens
 
     def admits(
         self,
@@ -171,6 +176,8 @@ class EngineState:
         if load is not None:
             self.load.add(attempt, load, self.step_time, now_s)
         self.used_tokens += need_tokens
+        self.full_tokens += need_tokens + shared_tokens
+        self._note_shared()
         if is_latency:
             self.latency_tokens += need_tokens
             self.bounded_tokens += need_tokens if is_bounded else 0
@@ -182,20 +189,47 @@ class EngineState:
             self.used_tokens -= taken.need_tokens
         else:
             self.used_tokens -= taken.full_tokens - self.working_set.leave(taken.chain)
+        self.full_tokens -= taken.full_tokens
+        self._note_shared()
         if taken.is_latency:
             self.latency_tokens -= taken.need_tokens
         if taken.is_bounded:
             self.bounded_tokens -= taken.need_tokens
         self.load.remove(attempt, self.last_output_s)
 
-    def added_tokens(self, request: Request, resident_tokens: int) -> int:
+    def read_tokens(self, request: Request, context_tokens: int, mates_tokens: int = 0) -> int:
+        """Return the KV tokens that a request would make each step read.
+
+        Args:
+            request: It would run here.
+            context_tokens: What it reads if it shares nothing.
+            mates_tokens: What it shares with requests that are to run here, too.
+        """
+        if self.info.repeated_read >= 1.0:
+            return context_tokens
+        shared_tokens = mates_tokens
+        if self.working_set is not None:
+            shared_tokens = max(mates_tokens, self.working_set.shared_tokens(request.prefixes))
+        return max(0, context_tokens - int((1.0 - self.info.repeated_read) * shared_tokens))
+
+    def _note_shared(self) -> None:
+        if self.working_set is not None and self.info.repeated_read < 1.0:
+            shared_tokens = self.full_tokens - self.used_tokens
+            self.load.save(int((1.0 - self.info.repeated_read) * shared_tokens))
+
+    def added_tokens(
+        self, request: Request, resident_tokens: int, need_tokens: int | None = None
+    ) -> int:
         """Return the KV tokens that a request would add to those in use.
 
         Args:
             request: It would run here.
             resident_tokens: What the engine holds of its prompt, in use or not.
+            need_tokens: What it needs in all, if that has been asked for.
         """
         in_use = resident_tokens
         if self.working_set is not None:
             in_use = self.working_set.shared_tokens(request.prefixes)
-        return max(0, request.need_tokens - in_use)
+        if need_tokens is None:
+            need_tokens = request.need_tokens
+        return need_tokens - in_use if need_tokens > in_use else 0

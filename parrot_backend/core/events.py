@@ -146,15 +146,14 @@ class EngineInfo:
         models: Names it serves; the first is its default.
         max_model_len: Longest prompt plus output, in tokens.
         capacity_tokens: KV tokens that running requests may hold together.
-        latency_capacity_tokens: The same while a latency-sensitive request runs, so that its time
-            per token stays low (paper, section 5.4).
+        latency_capacity_tokens: The same while a latency-sensitive one runs (paper, section 5.4).
         max_requests: Requests that may run at once.
         keeps_prefixes: It keeps prefixes when told to, takes fills, and reports what it holds.
-        takes_updates: What is known of a running request may change.
-        splices: It goes on by itself with staged requests.
+        takes_updates, splices: Hints of what runs may change; it goes on with staged requests.
         finds_tool_calls: It finds calls of tools in free text.
         block_tokens: Tokens of one KV block; None if it does not tell.
         max_step_tokens: Prompt and output tokens of one step at most; None if it does not tell.
+        repeated_read: What a further reader of a prefix pays in a step; the first one pays 1.
     """
 
     engine: EngineId
@@ -169,6 +168,7 @@ class EngineInfo:
     finds_tool_calls: bool = True
     block_tokens: int | None = None
     max_step_tokens: int | None = None
+    repeated_read: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

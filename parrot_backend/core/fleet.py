@@ -259,7 +259,7 @@ class Fleet:
             The boundary after its prompt and output.
         """
         assert request.usage is not None
-        chars = sum(part.num_chars for part in request.parts) + len(request.chat.prompt_text)
+        chars = sum([part.num_chars for part in request.parts]) + len(request.chat.prompt_text)
         self._rate.learn(chars, request.usage.prompt_tokens)
         seed, rate = prefix_seed(request), self._rate.value
         return self.foresight.continuation(request, text, seed, rate)

@@ -134,7 +134,7 @@ class SessionGraph:
         node.index = index
         node.created_s = now_s
         self.nodes[node.id] = node
-        node.depth = 1 + max((p.depth for p in self.predecessors(node)), default=-1)
+        node.depth = 1 + max([p.depth for p in self.predecessors(node)], default=-1)
         self._link(node)
 
     def _link(self, node: Node) -> None:
@@ -179,6 +179,11 @@ class SessionGraph:
         for node in variable.consumers:
             yield self.nodes[node]
 
+    def is_read(self, variable: VariableId) -> bool:
+        """Tell whether any node reads a variable, or may come to."""
+        found = self.variables[variable]
+        return bool(found.consumers or found.captors)
+
     def readers(self, variable: Variable) -> Iterator[Node]:
         """Yield the nodes that read a variable, or may come to read it."""
         yield from self.consumers(variable)
@@ -203,7 +208,7 @@ class SessionGraph:
     def _lengthen_paths(self, nodes: Iterable[Node]) -> list[Node]:
         lengthened: dict[NodeId, Node] = {}
         # By falling topological index, so that each node is final when its turn comes.
-        heap = [(-node.index, node.id) for node in nodes]
+        heap = [(-node.index, node.id) for node in nodes if node.reads]
         heapq.heapify(heap)
         while heap:
             node = self.nodes[heapq.heappop(heap)[1]]

@@ -30,6 +30,11 @@ def session_of(identifier: VariableId | NodeId) -> SessionId:
     return SessionId(identifier.partition(".")[0])
 
 
+def node_of(attempt: AttemptId) -> NodeId:
+    """Return the request that an attempt is one of."""
+    return NodeId(attempt.rpartition("~")[0])
+
+
 def name_of(identifier: VariableId | NodeId) -> str:
     """Return the part of an id that the client chose."""
     return identifier.partition(".")[2]

@@ -114,9 +114,9 @@ def _step_of(request: Request, app: str) -> str:
 
 @lru_cache(maxsize=4096)  # calls of a stage differ in numbers and names at most
 def _kind(owner: str, *parts: str) -> bytes:
-    return _digest(owner, *(_NUMBER.sub("0", part) for part in parts))
+    return _digest(owner, *[_NUMBER.sub("0", part) for part in parts])
 
 
 def _digest(*parts: str) -> bytes:
-    text = "".join(f"{len(part)}:{part}" for part in parts)
+    text = "".join([f"{len(part)}:{part}" for part in parts])
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()

@@ -23,7 +23,7 @@ from parrot_backend.core.ids import NodeId
 from parrot_backend.core.jobs import Job
 from parrot_backend.core.lengths import LengthBook, kinds_of
 from parrot_backend.core.nodes import Node, Request
-from parrot_backend.core.prompt import InPlace, Input, Output, Text
+from parrot_backend.core.prompt import InPlace, Input, Output, Text, chars_of
 from parrot_backend.core.scheduling.orders import ordering_name
 from parrot_backend.core.session import Session, app_of
 
@@ -68,7 +68,8 @@ class Outlook:
                 grown[id(job)] = job
             elif isinstance(node, ControlNode):
                 node.work_tokens = node.path_tokens = _work_of_bodies(node)
-            parents.update((parent.id, parent) for parent in _take_over(graph, node))
+            if graph.is_read(node.output):
+                parents.update((parent.id, parent) for parent in _take_over(graph, node))
         self._lengthen(graph, [*added, *parents.values()])
         for job in grown.values():
             self._rank(job)
@@ -140,6 +141,8 @@ class Outlook:
         """Bring the paths up to date that lead to new nodes."""
         # By falling topological index, so that each node is final when its turn comes.
         heap = [(-node.index, node.id) for node in nodes if node.reads]
+        if not heap:
+            return
         heapq.heapify(heap)
         new, lengthened = {node_id for _, node_id in heap}, dict[NodeId, Node]()
         while heap:
@@ -179,7 +182,7 @@ def _index(node: Node) -> int:
 def _prompt_tokens(graph: SessionGraph, request: Request, tokens_per_char: float) -> float:
     """Return how long a prompt is, as far as that can be known before all of it is there."""
     if request.parts:
-        return sum(part.num_chars for part in request.parts) * tokens_per_char
+        return chars_of(request.parts) * tokens_per_char
     chars, tokens = 0, 0.0
     for segment in request.segments:
         if isinstance(segment, Text):

@@ -1,4 +1,9 @@
-"""Who runs in the next step, so that latency-sensitive requests keep their time per token."""
+"""Who runs in the next step, so that nobody who is waited for is kept by who is not.
+
+A task group is waited for as much as a single request, and prompts take the same time of an engine
+whether in one step or in many: cut into chunks they only end later, and who decodes beside them
+does not end earlier. So where no time per token is asked for, only bulk work is paced.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +25,13 @@ class PacingOptions:
 
     Attributes:
         slowdown: Without a target, a latency-sensitive request's step may take this many times what
-            it would take with latency-sensitive requests alone.
+            it would take without bulk work.
         max_hold_s: A request that was held for longer is let in regardless, one in each step, but
             prefill only in every second step: it takes the turn of other prefill.
         min_chunk_tokens: Smaller prefill chunks are not worth their overhead; at least 1.
-        spare_share: Prefill ahead of need may lengthen a step by this share of what it takes with
-            latency-sensitive requests alone. Where a step's time is spent on reading weights and
-            KV, as on GPUs, that is a lot of tokens; on CPUs it is next to none.
+        spare_share: Prefill ahead of need may lengthen a step by this share of what it takes
+            without bulk work. Where a step's time is spent on reading weights and KV, as on GPUs,
+            that is a lot of tokens; on CPUs it is next to none.
         idle_fill_steps: When there is nothing else to do, it takes as long as so many steps of one
             decoding request at a time.
     """
@@ -46,22 +51,23 @@ class StepPlan(Generic[T]):
         order: Requests that run, in the order in which they get tokens.
         held: Requests that keep their KV and sit this step out.
         max_tokens: Token budget of the step, at least 1; None for the engine's own.
-        admits_others: Whether others than latency-sensitive requests may be admitted.
+        admits: The least urgent class that may be admitted.
     """
 
     order: list[T]
     held: list[T]
     max_tokens: int | None
-    admits_others: bool
+    admits: RequestClass
 
 
 class Pacer:
     """Plans one step after the other; between steps it remembers only whose turn it was.
 
     Latency-sensitive requests always run, prefill beside their decodes in chunks that keep the
-    target. Others run as far as the step stays within the target; their prefill waits for pending
-    latency-sensitive prefill. Whoever is left over is held, and comes first in its class next time.
-    Prefill ahead of need gets what is spare, and only when nobody else is held.
+    target; where there is no target, so do members of task groups. Others run as far as the step
+    stays within the target; their prefill waits for pending prefill of those. Whoever is left over
+    is held, and comes first in its class next time. Prefill ahead of need gets what is spare, and
+    only when nobody else is held.
     """
 
     def __init__(self, options: PacingOptions | None = None) -> None:
@@ -85,6 +91,7 @@ class Pacer:
         *,
         must_admit: bool = False,
         next_is_fill: bool = False,
+        group_comes: bool = False,
     ) -> StepPlan[T]:
         """Return what the next step computes, and note on the requests who is held.
 
@@ -96,39 +103,42 @@ class Pacer:
             must_admit: A request of another class has waited for too long: it gets a chunk, before
                 the prefill of others that run.
             next_is_fill: Only prefill ahead of need waits to be admitted.
+            group_comes: A member of a task group is about to be admitted.
         """
         latency = [each for each in running if each.request_class is RequestClass.LATENCY]
         if model is None or not (latency or waiting_latency):
             return self._unpaced(running, model if next_is_fill else None)
-        decoding = [each for each in latency if _decodes(each)]
-        prefilling = [each for each in latency if not _decodes(each)]
+        has_target = any(each.tpot_s is not None for each in (*latency, *waiting_latency))
+        served = RequestClass.LATENCY if has_target else RequestClass.TASK_GROUP
+        group_comes &= not (has_target or must_admit)
+        decoding, prefilling = _served(running, served)
+        others, fills, overdue = self._others(running, served, now_s)
         pending = [*prefilling, *waiting_latency]
-        others, fills, overdue = self._others(running, now_s)
         step = self._begin(model, decoding, pending)
         # Granted by urgency, but handed out to decodes first: only the last prefill can be cut.
         order, turn = self._grant_overdue(step, overdue)
+        group_comes &= not turn
         order = [*decoding, *order]
         _grant_pending(step, decoding, pending)
-        held = list[T]()
-        for request in filter(_decodes, others):
-            fits = step.add_decode(request, regardless=False)
-            (order if fits else held).append(request)
+        held = _grant_decodes(step, others, order)
         rest = [each for each in others if not _decodes(each)]
-        waits = pending or must_admit
+        waits = pending or must_admit or group_comes
         num_granted = 0 if waits else step.add_prefills(rest, first_regardless=False)
-        is_open = not (held or pending or rest[num_granted:])
+        is_open = not (held or pending or group_comes or rest[num_granted:])
         if next_is_fill or fills:
             step.limit(self._options.spare_share * step.base_s)
         num_fills = step.add_prefills(fills, first_regardless=False) if is_open else 0
         order += [*turn, *prefilling, *rest[:num_granted], *fills[:num_fills]]
         held += [*rest[num_granted:], *fills[num_fills:]]
-        may_force = overdue is None and not next_is_fill
-        if must_admit:
-            admits = step.add_new(regardless=True)
-        else:
-            admits = self._admit(step, now_s, is_open=is_open, may_force=may_force)
         self._had_turn, self._was_idle = bool(turn), not order
         _mark(order, held, now_s)
+        if group_comes:
+            # How many follow is not known here; all of them are as welcome.
+            return StepPlan(order, held, None, RequestClass.TASK_GROUP)
+        may_force = overdue is None and not next_is_fill
+        admits = self._admit(
+            step, now_s, must_admit=must_admit, is_open=is_open, may_force=may_force
+        )
         return StepPlan(order, held, step.tokens, admits)
 
     def _unpaced(self, running: Sequence[T], model: StepTimeModel | None) -> StepPlan[T]:
@@ -146,15 +156,17 @@ class Pacer:
             budget_s = self._options.idle_fill_steps * model.predict_s(StepWork.decode(0))
             tokens = model.prefill_tokens_within(budget_s, context_tokens)
             max_tokens = max(tokens, self._options.min_chunk_tokens)
-        return StepPlan(list(running), [], max_tokens, True)
+        return StepPlan(list(running), [], max_tokens, RequestClass.FILL)
 
-    def _others(self, running: Sequence[T], now_s: float) -> tuple[list[T], list[T], T | None]:
+    def _others(
+        self, running: Sequence[T], served: RequestClass, now_s: float
+    ) -> tuple[list[T], list[T], T | None]:
         """Return the other requests by urgency, those ahead of need, and the one that is overdue.
 
         The last is in neither list.
         """
         others = sorted(
-            (each for each in running if each.request_class is not RequestClass.LATENCY),
+            (each for each in running if each.request_class > served),
             key=lambda each: (each.request_class, _held_since_s(each)),
         )
         overdue = self._overdue(others, now_s)
@@ -211,16 +223,32 @@ class Pacer:
         ]
         return min(due, key=_held_since_s, default=None)
 
-    def _admit(self, step: StepBudget, now_s: float, *, is_open: bool, may_force: bool) -> bool:
-        """Tell whether others may be admitted, and if so, grant them a chunk.
+    def _admit(
+        self, step: StepBudget, now_s: float, *, must_admit: bool, is_open: bool, may_force: bool
+    ) -> RequestClass:
+        """Return the least urgent class that may be admitted, and grant it a chunk.
 
         The smallest one is granted regardless when nothing was for ``max_hold_s``.
         """
-        since_s = now_s if self._closed_since_s is None else self._closed_since_s
-        is_due = may_force and now_s - since_s > self._options.max_hold_s
-        admits = is_open and step.add_new(regardless=is_due)
-        self._closed_since_s = None if admits else since_s
-        return admits
+        if must_admit:
+            admits = step.add_new(regardless=True)
+        else:
+            since_s = now_s if self._closed_since_s is None else self._closed_since_s
+            is_due = may_force and now_s - since_s > self._options.max_hold_s
+            admits = is_open and step.add_new(regardless=is_due)
+            self._closed_since_s = None if admits else since_s
+        return RequestClass.FILL if admits else RequestClass.LATENCY
+
+
+def _served(running: Sequence[T], served: RequestClass) -> tuple[list[T], list[T]]:
+    """Return who is never held, those that decode and those that do not, the most urgent first.
+
+    The last in order give up their blocks if they run out.
+    """
+    serving = [each for each in running if each.request_class <= served]
+    serving.sort(key=lambda each: each.request_class)
+    decoding = [each for each in serving if _decodes(each)]
+    return decoding, [each for each in serving if not _decodes(each)]
 
 
 def _grant_pending(
@@ -235,6 +263,15 @@ def _grant_pending(
         step.add_prefills(pending, first_regardless=True)
     else:
         step.add_whole(pending)
+
+
+def _grant_decodes(step: StepBudget, others: Sequence[T], order: list[T]) -> list[T]:
+    """Grant the others that decode their token as far as it fits; return those that are held."""
+    held = list[T]()
+    for request in filter(_decodes, others):
+        fits = step.add_decode(request, regardless=False)
+        (order if fits else held).append(request)
+    return held
 
 
 def _mark(order: Sequence[PacedRequest], held: Sequence[PacedRequest], now_s: float) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
-from copy import copy
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NamedTuple
@@ -44,8 +43,9 @@ class PrefixHasher:
 
     def copy(self) -> PrefixHasher:
         """Return one that goes on by itself from here."""
-        other = copy(self)
+        other = PrefixHasher("")
         other._digest = self._digest.copy()
+        other._chars, other._tokens = self._chars, self._tokens
         return other
 
     def extend(self, parts: Iterable[PromptPart], tokens_per_char: float) -> PrefixChain:
@@ -56,15 +56,20 @@ class PrefixHasher:
             tokens_per_char: Estimate that turns lengths into tokens.
         """
         boundaries: list[PrefixBoundary] = []
+        digest = self._digest
         for part in parts:
-            _update(self._digest, b"r" if part.kind is PartKind.ROLE else b"t", part.text)
-            if part.head.text:
-                _update(self._digest, b"h", part.head.text)
-            self._chars += part.num_chars
-            if part.kind is not PartKind.ROLE:
+            is_role = part.kind is PartKind.ROLE
+            _update(digest, b"r" if is_role else b"t", part.text)
+            head = part.head.text
+            if head:
+                _update(digest, b"h", head)
+            self._chars += len(part.text) + len(head)
+            if not is_role:
                 # The estimate may have fallen since; a longer prefix is never the shorter one.
-                self._tokens = max(self._tokens, int(self._chars * tokens_per_char))
-                boundaries.append(PrefixBoundary(self._digest.digest(), self._tokens))
+                tokens = int(self._chars * tokens_per_char)
+                if tokens > self._tokens:
+                    self._tokens = tokens
+                boundaries.append(PrefixBoundary(digest.digest(), self._tokens))
         return tuple(boundaries)
 
 
@@ -213,10 +218,10 @@ class PrefixIndex:
     def resident_tokens(self, engine: EngineId, chain: PrefixChain) -> int:
         """Return the length of the longest prefix of the chain that the engine holds."""
         resident = self._resident[engine]
-        for boundary in reversed(chain):
-            if boundary.hash in resident:
-                tokens = resident[boundary.hash]
-                return boundary.tokens if tokens is None else tokens
+        for key, estimated in reversed(chain):
+            if key in resident:
+                tokens = resident[key]
+                return estimated if tokens is None else tokens
         return 0
 
     def _add(self, engine: EngineId, key: bytes, tokens: int | None) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
 
+from parrot_backend.core.account import CallAccount, CallEnd, Ending, unmade
 from parrot_backend.core.annotating import Annotator, in_stage
 from parrot_backend.core.commands import Command
 from parrot_backend.core.config import CoreConfig
@@ -43,7 +43,7 @@ class Progress:
         annotator: What is found in the texts of calls.
         optimiser: Which calls need no engine.
         outlook: What requests, paths and jobs are expected to take.
-        num_unfinished: Requests of all sessions that have not ended.
+        account: How many requests there are, and how they end.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Progress:
         self.annotator = Annotator(config.discovery, lengths)
         self.outlook = Outlook(config, lengths, fleet)
         self.optimiser = Optimiser(config.optimiser, fleet)
-        self.num_unfinished = 0
+        self.account = CallAccount()
         self._num_requests = 0
 
     # --- engine events ---------------------------------------------------------------------
@@ -93,31 +93,32 @@ class Progress:
         self.optimiser.finished(request, event)
         if request.first_token_s is None:
             assert request.placed_s is not None
-            began_s = now_s - (event.usage.decode_s or 0.0)
-            request.first_token_s = max(request.placed_s, began_s)
-        if request.quiet:
-            self.waiters.tell_late(self._output_of(request), event)
-        self.num_unfinished -= 1
-        continuation = self._fleet.learn(request, event.text)
+            request.first_token_s = max(request.placed_s, now_s - (event.usage.decode_s or 0.0))
         session = self._book.find(request.session)
+        output = session.graph.variables[request.output]
+        if request.quiet:
+            self.waiters.tell_late(output, event)
+        continuation = self._fleet.learn(request, event.text)
         self.outlook.learn(session, request, event.finish_reason, now_s)
-        session.count_ended(now_s)
+        self.account.end(session, Ending(request, output, CallEnd.FINISHED), now_s)
         session.touched_s = now_s
         propagation = self.propagation(session, now_s)
         propagation.resolve(
-            self._output_of(request),
+            output,
             event.text,
             token_ids=event.token_ids,
             usage=event.usage,
             finish_reason=event.finish_reason,
             details=event.details,
         )
-        splicing = self._fleet.splicing
-        with splicing.going_on(event.spliced, continuation) if event.spliced else nullcontext():
+        if event.spliced:
+            with self._fleet.splicing.going_on(event.spliced, continuation):
+                self.carry_out(session, propagation.effects, now_s, request)
+            for node in session.graph.consumers(output):
+                if isinstance(node, Request) and node.attempt in event.spliced:
+                    self.look_ahead(node)
+        else:
             self.carry_out(session, propagation.effects, now_s, request)
-        for node in session.graph.consumers(self._output_of(request)):
-            if isinstance(node, Request) and node.attempt in event.spliced:
-                self.look_ahead(node)
         # Now those who go on from here have been counted.
         if not event.details.hides_text:  # else what the engine holds goes on in another way
             self._fleet.keep_continuation(request, continuation, event.attempt)
@@ -176,7 +177,7 @@ class Progress:
 
     def propagation(self, session: Session, now_s: float) -> Propagation:
         """Return a propagation through a session's graph, to be carried out."""
-        requests = self._config.max_unfinished_calls - self.num_unfinished
+        requests = self._config.max_unfinished_calls - self.account.num_unfinished
         limits = Limits(self._config.max_nodes_per_session, requests)
         return Propagation(session.graph, now_s, limits, session.annotations)
 
@@ -188,8 +189,7 @@ class Progress:
                 node.order, node.session_order = self._num_requests, session.order
                 node.quiet = session.quiet
                 self._num_requests += 1
-                self.num_unfinished += 1
-                session.count_begun()
+                self.account.begin(session)
         for node in lengthened:
             if isinstance(node, Request):
                 self._fleet.scheduler.update(node, lambda: None)
@@ -268,8 +268,7 @@ class Progress:
                 self.annotator.end(session, node, variable)
                 self.outlook.end(session, node)
                 if variable.failure is not None:
-                    self.num_unfinished -= 1
-                    session.count_ended(now_s)
+                    self.account.end(session, Ending(node, variable, unmade(variable)), now_s)
                     self.optimiser.failed(node, variable)
                 is_last = not session.num_unfinished
                 self._fleet.foresight.anticipation.ended(node, is_last=is_last)
@@ -290,9 +289,10 @@ class Progress:
     def look_ahead(self, request: Request) -> None:
         """A request runs now: prompts that wait for its output may be filled meanwhile."""
         graph = self._book.find(request.session).graph
-        self._fleet.splicing.look_ahead(graph, request, self._fleet.scheduler.engines)
-        for consumer in islice(requests_fed_by(graph, request.output), _MAX_FILLS_CONSIDERED):
-            self._fleet.foresight.fill(graph, consumer)
+        if graph.is_read(request.output):
+            self._fleet.splicing.look_ahead(graph, request, self._fleet.scheduler.engines)
+            for consumer in islice(requests_fed_by(graph, request.output), _MAX_FILLS_CONSIDERED):
+                self._fleet.foresight.fill(graph, consumer)
 
     def _output_of(self, request: Request) -> Variable:
         return self._book.find(request.session).graph.variables[request.output]

@@ -7,6 +7,7 @@ two prompts with equal leading parts share leading token ids.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -90,3 +91,8 @@ class PromptPart:
     def num_chars(self) -> int:
         """Length of all its text."""
         return len(self.text) + len(self.head.text)
+
+
+def chars_of(parts: Sequence[PromptPart]) -> int:
+    """Return the length of all text of a prompt."""
+    return sum([len(part.text) + len(part.head.text) for part in parts])

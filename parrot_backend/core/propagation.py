@@ -18,7 +18,7 @@ from parrot_backend.core.expansion import Cost, cost_of, expand
 from parrot_backend.core.graph import MAX_GROWN_REFERENCES, SessionGraph
 from parrot_backend.core.ids import VariableId, name_of
 from parrot_backend.core.nodes import Node, NodeState, Request, TransformNode
-from parrot_backend.core.prompt import PromptPart
+from parrot_backend.core.prompt import PromptPart, chars_of
 from parrot_backend.core.resolution import resolve
 from parrot_backend.core.transforms import (
     MAX_PROMPT_CHARS,
@@ -241,7 +241,7 @@ class Propagation:
 
     def _make_ready(self, request: Request) -> None:
         request.parts = resolve(request.segments, self._graph.variables)
-        chars = sum(part.num_chars for part in request.parts) + len(request.chat.prompt_text)
+        chars = chars_of(request.parts) + len(request.chat.prompt_text)
         if chars > MAX_PROMPT_CHARS:
             message = f"the prompt has {chars} characters"
             self._fail(self._graph.variables[request.output], "prompt_too_long", message)

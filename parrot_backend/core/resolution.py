@@ -34,7 +34,7 @@ def resolve(segments: Iterable[PromptSegment], variables: Variables) -> tuple[Pr
         TransformError: A transform cannot do what it shall.
     """
     budget = TransformBudget()
-    return tuple(_part(segment, variables, budget) for segment in segments)
+    return tuple([_part(segment, variables, budget) for segment in segments])
 
 
 def resolve_leading(
@@ -82,10 +82,10 @@ def _is_there(segment: PromptSegment, variables: Variables) -> bool:
 
 def _part(segment: PromptSegment, variables: Variables, budget: TransformBudget) -> PromptPart:
     match segment:
+        case Text():
+            return PromptPart(PartKind.CONSTANT, segment.text)
         case Role(role, head):
             return PromptPart(PartKind.ROLE, role, head=head)
-        case Text(text):
-            return PromptPart(PartKind.CONSTANT, text)
         case Input(variable, transforms):
             text = apply_transforms(_value(variables[variable]), transforms, budget)
             return PromptPart(PartKind.VALUE, text)

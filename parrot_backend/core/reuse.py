@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from parrot_backend.core.account import CallEnd, Ending
 from parrot_backend.core.events import RequestFinished
 from parrot_backend.core.fleet import Fleet
+from parrot_backend.core.ids import node_of
 from parrot_backend.core.nodes import NodeState, Request
 from parrot_backend.core.progress import Progress
 from parrot_backend.core.session_book import SessionBook
@@ -40,8 +42,10 @@ class Reuse:
         )
         request.move(NodeState.FINISHED)
         request.first_token_s = request.finished_s = now_s
-        self._progress.num_unfinished -= 1
-        session.count_ended(now_s)
+        # The result of a request that ended before does not say whose it was.
+        equal = node_of(result.attempt) if result.attempt else None
+        how = CallEnd.CACHED if equal is None else CallEnd.MERGED
+        self._progress.account.end(session, Ending(request, variable, how, equal), now_s)
         session.touched_s = now_s
         self._progress.waiters.tell_late(variable, result)
         propagation = self._progress.propagation(session, now_s)

@@ -30,14 +30,14 @@ class SessionBook:
         """Return a session, or None if there is no such session (any more)."""
         return self._sessions.get(session_id)
 
-    def find(self, session_id: SessionId) -> Session:
-        """Return a session.
+    def find(self, session_id: SessionId, tenant: str | None = None) -> Session:
+        """Return a session; with a tenant, only one of his.
 
         Raises:
-            RequestError: ``unknown_session``.
+            RequestError: ``unknown_session``; it tells nothing of other tenants' sessions.
         """
         session = self._sessions.get(session_id)
-        if session is None:
+        if session is None or tenant not in (None, session.tenant):
             raise RequestError(
                 "unknown_session", f"no session {session_id!r}: it has ended or never was"
             )
@@ -82,9 +82,7 @@ class SessionBook:
             RequestError: ``unknown_session``, ``session_closed`` or ``session_exists``.
         """
         if not submission.is_new:
-            session = self.find(submission.session)
-            if session.tenant != submission.tenant:
-                raise RequestError("unknown_session", f"no session {submission.session!r}")
+            session = self.find(submission.session, submission.tenant)
             if session.is_closed:
                 raise RequestError("session_closed", "the session takes no more calls")
             return session

@@ -26,8 +26,9 @@ class WorkingSet:
 
     def shared_tokens(self, chain: PrefixChain) -> int:
         """Return the length of the longest prefix of a prompt that is in use."""
-        for boundary in reversed(chain):
-            tokens = self._tokens.get(boundary.hash)
+        lengths = self._tokens
+        for key, _ in reversed(chain):
+            tokens = lengths.get(key)
             if tokens is not None:
                 return tokens
         return 0

@@ -141,7 +141,7 @@ async def _host(model: str | None, replies: IO[str]) -> None:
 async def _serve(model: str | None, commands: Commands, replies: IO[str]) -> None:
     engine = SharedEngine(EngineId("vllm"), _engine_config(model))
     # A second incarnation would be this very engine again.
-    settings = ServerSettings(drain_timeout_s=0, engine_restarts_per_hour=0)
+    settings = ServerSettings(drain_timeout_s=0, engine_restarts_per_hour=0, api_keys=None)
     try:
         info = await engine.open()
         vllm_app = await create_vllm_app(engine.client, info.models[0])

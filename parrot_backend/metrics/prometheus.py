@@ -15,9 +15,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
+from parrot_backend.core.account import CallEnd, Ending
 from parrot_backend.core.discovery.found import Found
-from parrot_backend.core.nodes import Request
-from parrot_backend.core.variable import Variable
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -52,6 +51,7 @@ class ServerGauges:
     """State of the server at one moment.
 
     Attributes:
+        begun: All requests so far.
         running: Requests on engines.
         waiting: Ready requests that no engine has taken yet.
         unfinished: All requests that have not ended, those that wait for inputs included.
@@ -64,6 +64,7 @@ class ServerGauges:
         engines: Load of each live engine.
     """
 
+    begun: int
     running: int
     waiting: int
     unfinished: int
@@ -83,10 +84,17 @@ class PrometheusMetrics:
         self._registry = CollectorRegistry()
         self._submits = self._counter("submits", "Graphs accepted")
         self._errors = self._counter("errors", "Error replies by code", ["code"])
-        self._success = self._counter(
-            "request_success", "Finished requests by reason", ["finished_reason"]
+        self._ended = self._counter(
+            "calls_ended", "Requests that ended, by how: each in one way", ["result"]
         )
-        self._failures = self._counter("request_failure", "Failed requests by code", ["code"])
+        for how in CallEnd:
+            self._ended.labels(how.value)
+        self._success = self._counter(
+            "request_success", "Requests that an engine finished, by reason", ["finished_reason"]
+        )
+        self._failures = self._counter(
+            "request_failure", "Requests that failed on engines, by code", ["code"]
+        )
         self._aborted = self._counter("request_aborted", "Attempts stopped as not needed")
         self._prompt = self._counter("prompt_tokens", "Prompt tokens of finished requests")
         self._generation = self._counter("generation_tokens", "Generated tokens")
@@ -160,12 +168,17 @@ class PrometheusMetrics:
         self._found_chars.labels("repeated").inc(found.repeated_chars)
         self._found_chars.labels("fresh").inc(found.fresh_chars)
 
-    def observe_request(self, request: Request, output: Variable) -> None:
-        """Count a request that has ended, with the variable it was to make."""
-        if request.found is not None:
+    def observe_end(self, ending: Ending) -> None:
+        """Count a request that has ended; its times and tokens only if an engine finished it."""
+        request, output = ending.request, ending.output
+        self._ended.labels(ending.how.value).inc()
+        is_made = output.failure is None
+        has_failed = ending.how is CallEnd.FAILED and request.attempts > 0
+        if request.found is not None and (is_made or has_failed):
             self._observe_found(request.found)
-        if output.failure is not None:
+        if output.failure is not None and has_failed:
             self._failures.labels(output.failure.code).inc()
+        if ending.how is not CallEnd.FINISHED:
             return
         self._success.labels(output.finish_reason or "unknown").inc()
         if request.usage is not None:
@@ -203,6 +216,7 @@ class _GaugeCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         state = self._read()
+        yield _total("calls", "Requests taken in; what did not end is unfinished", state.begun)
         yield _gauge("num_requests_running", "Requests on engines", state.running)
         yield _gauge("num_requests_waiting", "Ready requests without an engine", state.waiting)
         yield _gauge("num_calls_unfinished", "Requests that have not ended", state.unfinished)

@@ -45,7 +45,7 @@ class BodyLimit:
         if scope["type"] != "http" or scope["method"] not in _METHODS_WITH_BODY:
             await self._app(scope, receive, send)
         elif self._is_announced_too_long(scope):
-            await _discard(receive)
+            await discard_body(receive)
             await self._refuse(scope, receive, send)
         elif (message := await self._read(receive)) is None:
             await self._refuse(scope, receive, send)
@@ -77,7 +77,7 @@ class BodyLimit:
             num_bytes += len(chunk)
             if num_bytes > self._max_bytes:
                 if has_more:
-                    await _discard(receive)
+                    await discard_body(receive)
                 return None
             chunks.append(chunk)
             if not has_more:
@@ -95,7 +95,8 @@ class BodyLimit:
         await reply(scope, receive, send)
 
 
-async def _discard(receive: Receive) -> None:
+async def discard_body(receive: Receive) -> None:
+    """Read what is left of a request's body for a while, and throw it away."""
     num_bytes = 0
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_MAX_DISCARD_S):

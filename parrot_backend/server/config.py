@@ -50,6 +50,8 @@ class ServerSettings(_Settings):
     """HTTP, limits, scheduling and supervision.
 
     Attributes:
+        api_keys: File of keys; requests need one of them, and are its tenant's. None: no keys.
+        no_auth: Other machines may reach the server without keys, too.
         max_body_bytes: Largest body of a request.
         max_graph_nodes: Nodes one session may hold, those of instances included.
         max_concurrent_calls: Unfinished calls the server holds before it says ``saturated``.
@@ -90,6 +92,8 @@ class ServerSettings(_Settings):
     host: str = "127.0.0.1"
     port: int = Field(default=8642, ge=0, le=65535)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    api_keys: Path | None = None
+    no_auth: bool = False
     max_body_bytes: Count = 8 * 2**20
     max_graph_nodes: Count = 10_000
     max_concurrent_calls: Count = 50_000

@@ -1,8 +1,8 @@
 """Logs and metrics of what the runtime does.
 
 Handlers are set up here and nowhere else. Every line names the ids it is about; prompts and values
-are never logged. Each call that an engine ran gives one INFO line when it ends; those that got the
-result of an equal one are counted by the optimiser alone.
+are never logged. Each call gives one line when it ends: at INFO if an engine ran it, or it got the
+result of an equal one; at DEBUG if it never ran (cancelled, pruned, failed for its inputs).
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 import logging.config
 
+from parrot_backend.core.account import CallEnd, Ending
 from parrot_backend.core.call_overhead import CallOverheads
 from parrot_backend.core.commands import AnswerWaiter
 from parrot_backend.core.ids import AttemptId, EngineId
 from parrot_backend.core.nodes import Request
-from parrot_backend.core.variable import Variable
 from parrot_backend.metrics.prometheus import PrometheusMetrics
 
 logger = logging.getLogger(__name__)
@@ -63,29 +63,14 @@ class CallObserver:
         """Note that an attempt is on its way."""
         self.overheads.started(attempt)
 
-    def request_ended(self, request: Request, output: Variable) -> None:
-        """Count and log a request that finished or failed for good."""
-        self._metrics.observe_request(request, output)
-        self._note_overhead(request)
-        if not logger.isEnabledFor(logging.INFO):
-            return
-        usage = request.usage
-        logger.info(
-            "call=%s %s(%s) engine=%s attempts=%d objective=%s prompt_tokens=%s cached_tokens=%s "
-            "completion_tokens=%s queue_s=%s ttft_s=%s e2e_s=%s",
-            request.id,
-            request.state.value,
-            output.finish_reason if output.failure is None else output.failure.code,
-            request.engine,
-            request.attempts,
-            request.objective.objective_class.name.lower(),
-            usage and usage.prompt_tokens,
-            usage and usage.cached_tokens,
-            usage and usage.completion_tokens,
-            _between(request.ready_s, request.placed_s),
-            _between(request.ready_s, request.first_token_s),
-            _between(request.ready_s, request.finished_s),
-        )
+    def request_ended(self, ending: Ending) -> None:
+        """Count and log a request that has ended."""
+        self._metrics.observe_end(ending)
+        self._note_overhead(ending.request)
+        is_reused = ending.how in (CallEnd.MERGED, CallEnd.CACHED)
+        level = logging.INFO if is_reused or ending.request.attempts else logging.DEBUG
+        if logger.isEnabledFor(level):
+            logger.log(level, "%s", _reused(ending) if is_reused else _ran(ending))
 
     def _note_overhead(self, request: Request) -> None:
         attempt, engine, usage = request.attempt, request.engine, request.usage
@@ -110,6 +95,39 @@ class CallObserver:
                 answer.failure.code,
                 answer.failure.origin,
             )
+
+
+def _ran(ending: Ending) -> str:
+    """Return the line of a call that an engine ran, or that ended before one did."""
+    request, usage = ending.request, ending.request.usage
+    return (
+        f"{_head(ending)} engine={request.engine} attempts={request.attempts} "
+        f"objective={request.objective.objective_class.name.lower()} "
+        f"prompt_tokens={usage and usage.prompt_tokens} "
+        f"cached_tokens={usage and usage.cached_tokens} "
+        f"completion_tokens={usage and usage.completion_tokens} "
+        f"queue_s={_between(request.ready_s, request.placed_s)} "
+        f"ttft_s={_between(request.ready_s, request.first_token_s)} "
+        f"e2e_s={_between(request.ready_s, request.finished_s)}"
+    )
+
+
+def _reused(ending: Ending) -> str:
+    """Return the line of a call that got the result of an equal one."""
+    request, usage = ending.request, ending.request.usage
+    source = "from=cache" if ending.equal is None else f"merged with={ending.equal}"
+    return (
+        f"{_head(ending)} {source} objective={request.objective.objective_class.name.lower()} "
+        f"prompt_tokens={usage and usage.prompt_tokens} "
+        f"completion_tokens={usage and usage.completion_tokens} "
+        f"e2e_s={_between(request.ready_s, request.finished_s)}"
+    )
+
+
+def _head(ending: Ending) -> str:
+    request, output = ending.request, ending.output
+    why = output.finish_reason if output.failure is None else output.failure.code
+    return f"call={request.id} {request.state.value}({why})"
 
 
 def _between(begin_s: float | None, end_s: float | None) -> str:

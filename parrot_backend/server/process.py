@@ -18,13 +18,12 @@ from types import FrameType
 import uvicorn
 
 from parrot_backend.server.app import create_app
-from parrot_backend.server.config import ServerSettings
+from parrot_backend.server.config import ConfigError, ServerSettings
+from parrot_backend.server.exposure import exposure_problem, exposure_warning
 from parrot_backend.server.service import Service
 from parrot_backend.server.supervisor import EngineSlot
 
 logger = logging.getLogger(__name__)
-
-_LOOPBACK = ("127.", "::1", "localhost")
 
 #: Exit status of a process that a second signal ended (128 + SIGINT, as shells have it).
 _EXIT_FORCED = 130
@@ -47,14 +46,18 @@ def serve(
         announce: Gets a line for people when the server is ready, and warnings before.
 
     Raises:
-        OSError: The address cannot be bound.
+        ConfigError: Others could reach the server without keys, and nobody said that they may.
+        KeyFileError: What should be the file of API keys is none.
+        OSError: The address cannot be bound, or a file cannot be used.
     """
+    has_keys = settings.api_keys is not None
+    problem = exposure_problem(settings.host, has_keys=has_keys, no_auth=settings.no_auth)
+    if problem is not None:
+        raise ConfigError((problem,))
     with _bind(settings.host, settings.port) as sock:
-        if not settings.host.startswith(_LOOPBACK):
-            announce(
-                f"WARNING: listening on {settings.host} without authentication: everybody who "
-                "reaches this port can use the models"
-            )
+        warning = exposure_warning(settings.host, has_keys=has_keys)
+        if warning is not None:
+            announce(warning)
         app = create_app(settings, slots)
         config = uvicorn.Config(
             app,

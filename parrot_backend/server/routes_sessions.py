@@ -10,7 +10,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from parrot_backend import protocol as wire
-from parrot_backend.core.ids import SessionId
 from parrot_backend.metrics.timeline import session_to_trace
 from parrot_backend.server.http_io import (
     ERROR_REPLIES,
@@ -20,6 +19,7 @@ from parrot_backend.server.http_io import (
     json_reply,
     wait_for_answers,
 )
+from parrot_backend.server.ownership import OwnSession, Tenant
 from parrot_backend.server.streaming import InboxStream
 from parrot_backend.server.views import session_to_view
 from parrot_backend.server.waiting import Inbox
@@ -29,12 +29,12 @@ router = APIRouter(responses=ERROR_REPLIES, tags=["sessions"], route_class=Stric
 
 @router.post("/submit", response_model=wire.SubmitReply, responses=STREAM_REPLY)
 async def submit(
-    body: wire.SubmitRequest, request: Request, service: ServiceDependency
+    body: wire.SubmitRequest, request: Request, tenant: Tenant, service: ServiceDependency
 ) -> Response:
     """Submit a whole program graph; answer with the wanted values, or stream them."""
     inbox = Inbox()
     names = [output.variable for output in body.outputs]
-    session = service.submit(body, inbox)
+    session = service.submit(body, inbox, tenant=tenant)
     cancels = body.on_disconnect == "cancel"
     if body.stream:
         return InboxStream(
@@ -50,34 +50,34 @@ async def submit(
 
 
 @router.get("/sessions/{session_id}", response_model=wire.SessionView)
-async def get_session(session_id: str, service: ServiceDependency) -> Response:
+async def get_session(session_id: OwnSession, service: ServiceDependency) -> Response:
     """Return a session's graph with states and timings."""
-    session = service.coordinator.session(SessionId(session_id))
+    session = service.coordinator.session(session_id)
     return json_reply(session_to_view(session, service.clock.now_s()))
 
 
 @router.delete("/sessions/{session_id}", status_code=204)
-async def delete_session(session_id: str, service: ServiceDependency) -> Response:
+async def delete_session(session_id: OwnSession, service: ServiceDependency) -> Response:
     """End a session: cancel what is unfinished, answer every waiter, forget all values.
 
     One that OpenAI calls share for their words alone lets those go on that requests wait for.
     """
-    service.end_session(SessionId(session_id))
+    service.end_session(session_id)
     return Response(status_code=204)
 
 
 @router.post("/sessions/{session_id}/cancel", status_code=204)
 async def cancel(
-    session_id: str, service: ServiceDependency, body: wire.CancelRequest | None = None
+    session_id: OwnSession, service: ServiceDependency, body: wire.CancelRequest | None = None
 ) -> Response:
     """Give up some variables of a session, or all unfinished ones."""
-    service.cancel(SessionId(session_id), None if body is None else body.variables)
+    service.cancel(session_id, None if body is None else body.variables)
     return Response(status_code=204)
 
 
 @router.get("/sessions/{session_id}/timeline", response_model=dict[str, Any])
-async def get_timeline(session_id: str, service: ServiceDependency) -> Response:
+async def get_timeline(session_id: OwnSession, service: ServiceDependency) -> Response:
     """Return what ran when, as Chrome trace events; https://ui.perfetto.dev opens it."""
-    session = service.coordinator.session(SessionId(session_id))
+    session = service.coordinator.session(session_id)
     trace = session_to_trace(session, service.clock.now_s())
     return Response(json.dumps(trace), media_type="application/json")

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from parrot_backend import protocol as wire
 from parrot_backend.core.criteria import Criteria
 from parrot_backend.core.events import VariableSet
-from parrot_backend.core.ids import VariableId, name_of, session_of
+from parrot_backend.core.ids import name_of, session_of
 from parrot_backend.server.convert import criteria_to_core
 from parrot_backend.server.http_io import (
     ERROR_REPLIES,
@@ -22,6 +22,7 @@ from parrot_backend.server.http_io import (
     json_reply,
     wait_for_answers,
 )
+from parrot_backend.server.ownership import OwnVariable
 from parrot_backend.server.streaming import InboxStream
 from parrot_backend.server.waiting import Inbox
 
@@ -62,37 +63,35 @@ class GetOptions(BaseModel):
 
 @router.get("/variables/{variable_id}", response_model=wire.VariableView, responses=STREAM_REPLY)
 async def get_variable(
-    variable_id: str,
+    variable_id: OwnVariable,
     options: Annotated[GetOptions, Query()],
     request: Request,
     service: ServiceDependency,
 ) -> Response:
     """Return a variable: as it is, or when it is settled, or as a stream."""
-    variable = VariableId(variable_id)
     criteria = options.core_criteria(service.clock.now_s())
     inbox = Inbox()
     if options.wait or options.stream or criteria is not None:
-        service.request_value(variable, criteria, inbox, stream=options.stream)
+        service.request_value(variable_id, criteria, inbox, stream=options.stream)
     if options.stream:
-        states = {name_of(variable): service.view(variable)}
+        states = {name_of(variable_id): service.view(variable_id)}
         return InboxStream(
             service,
             inbox,
-            wire.SubmitReply(session_id=session_of(variable), variables=states),
+            wire.SubmitReply(session_id=session_of(variable_id), variables=states),
             service.wait_limit_s(options.timeout_s),
             cancel_on_disconnect=False,
         )
     if options.wait:
         await wait_for_answers(service, inbox, request, options.timeout_s)
     service.runtime.leave(inbox)
-    return json_reply(service.view(variable, inbox.answers))
+    return json_reply(service.view(variable_id, inbox.answers))
 
 
 @router.put("/variables/{variable_id}", response_model=wire.VariableView)
 async def set_variable(
-    variable_id: str, body: wire.SetVariableRequest, service: ServiceDependency
+    variable_id: OwnVariable, body: wire.SetVariableRequest, service: ServiceDependency
 ) -> Response:
     """Set an external variable, once."""
-    variable = VariableId(variable_id)
-    service.runtime.dispatch(VariableSet(variable, body.value))
-    return json_reply(service.view(variable))
+    service.runtime.dispatch(VariableSet(variable_id, body.value))
+    return json_reply(service.view(variable_id))

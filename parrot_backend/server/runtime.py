@@ -32,11 +32,8 @@ from parrot_backend.core.commands import (
 )
 from parrot_backend.core.coordinator import Coordinator
 from parrot_backend.core.events import (
-    EngineLost,
     Event,
     GraphSubmitted,
-    RequestFailed,
-    RequestFinished,
     SessionClosed,
     SessionTimer,
     Timer,
@@ -45,15 +42,10 @@ from parrot_backend.core.events import (
     WaitersLeft,
 )
 from parrot_backend.core.ids import (
-    AttemptId,
-    NodeId,
     VariableId,
     WaiterId,
     name_of,
-    session_of,
 )
-from parrot_backend.core.nodes import Request
-from parrot_backend.core.variable import Variable
 from parrot_backend.errors import ParrotError
 from parrot_backend.server.clock import Clock
 from parrot_backend.server.engine_requests import engine_request, fill_request, staged_request
@@ -121,16 +113,14 @@ class Runtime:
             for command in self._ask_core(event):
                 self._carry_out(command)
             return
-        at_stake = self._at_stake(event)
         begin_s = perf_counter()
         commands = self._ask_core(event)
         elapsed_s = perf_counter() - begin_s
         self._observer.decided(elapsed_s)
         if isinstance(event, GraphSubmitted) and event.discovers:
             self._observer.discovered(elapsed_s)
-        for request, output in at_stake:
-            if request.has_ended:
-                self._observer.request_ended(request, output)
+        for ending in self._coordinator.endings:
+            self._observer.request_ended(ending)
         if isinstance(event, SessionClosed):
             self._drop_timer(SessionTimer(event.session))
         for command in commands:
@@ -142,26 +132,6 @@ class Runtime:
         if self._recorder is not None:
             self._recorder.record(event, now_s, commands)
         return commands
-
-    def _at_stake(self, event: Event) -> list[tuple[Request, Variable]]:
-        """Return the running requests that an event may end, each with its output."""
-        if isinstance(event, RequestFinished | RequestFailed):
-            attempts = [event.attempt]
-        elif isinstance(event, EngineLost) and event.engine in self._coordinator.engines:
-            attempts = list(self._coordinator.engines[event.engine].running)
-        else:
-            return []
-        return [found for attempt in attempts if (found := self._running(attempt)) is not None]
-
-    def _running(self, attempt: AttemptId) -> tuple[Request, Variable] | None:
-        node_id = NodeId(attempt.rpartition("~")[0])
-        session = self._coordinator.sessions.get(session_of(node_id))
-        node = None if session is None else session.graph.nodes.get(node_id)
-        if session is None or not isinstance(node, Request):
-            return None
-        if node.has_ended or node.attempt != attempt:
-            return None
-        return node, session.graph.variables[node.output]
 
     # --- commands --------------------------------------------------------------------------
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from parrot_backend.core.account import Ending
 from parrot_backend.core.commands import AnswerWaiter
 from parrot_backend.core.criteria import Objective
 from parrot_backend.core.ids import AttemptId, EngineId
-from parrot_backend.core.nodes import Request
-from parrot_backend.core.variable import Variable
 from parrot_backend.engines.base import EngineRequest
 
 
@@ -58,8 +57,8 @@ class RuntimeObserver(Protocol):
         """An attempt is on its way to an engine; by the latest decision, after those before it."""
         ...
 
-    def request_ended(self, request: Request, output: Variable) -> None:
-        """A request that ran has finished or failed for good, and so its output is settled."""
+    def request_ended(self, ending: Ending) -> None:
+        """A request has ended for good, in whatever way."""
         ...
 
     def request_aborted(self, attempt: AttemptId, engine: EngineId) -> None:

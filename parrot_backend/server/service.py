@@ -129,6 +129,7 @@ class Service:
         *,
         discovers: bool = False,
         is_run: bool = True,
+        tenant: str = DEFAULT_TENANT,
         ttl_s: float | None = None,
     ) -> SessionId:
         """Hand a graph to the core; if the request waits, its waiters' messages go to the inbox.
@@ -138,6 +139,7 @@ class Service:
             inbox: Where messages go.
             discovers: What its calls read is found in their texts.
             is_run: A new session is one run of a program, not all that some user does.
+            tenant: Whose it is.
             ttl_s: How long a new session may be idle; None takes the configured time.
 
         Returns:
@@ -153,16 +155,14 @@ class Service:
         waiters = {out.variable: self.runtime.expect(inbox, out.variable) for out in waited}
         now_s = self.clock.now_s()
         try:
-            event = submit_to_event(
-                body, SubmitContext(session, is_new, DEFAULT_TENANT, now_s, waiters)
-            )
+            event = submit_to_event(body, SubmitContext(session, is_new, tenant, now_s, waiters))
             self.runtime.dispatch(replace(event, discovers=discovers, is_run=is_run, ttl_s=ttl_s))
         except BaseException:
             self.runtime.leave(inbox)
             raise
         self.metrics.count_submit()
         if body.idempotency_key is not None:
-            known = self.coordinator.session_of_key(DEFAULT_TENANT, body.idempotency_key)
+            known = self.coordinator.session_of_key(tenant, body.idempotency_key)
             return session if known is None else known
         return session
 
@@ -192,7 +192,7 @@ class Service:
             self.runtime.dispatch(SessionClosed(session))
         elif not live.is_closed:
             self.runtime.dispatch(
-                GraphSubmitted(session, is_new=False, tenant=DEFAULT_TENANT, close=True, quiet=True)
+                GraphSubmitted(session, is_new=False, tenant=live.tenant, close=True, quiet=True)
             )
 
     def cancel(self, session: SessionId, names: Sequence[str] | None) -> None:
@@ -252,6 +252,7 @@ class Service:
     def _gauges(self) -> ServerGauges:
         engines = self.coordinator.engines.values()
         return ServerGauges(
+            begun=self.coordinator.num_begun_calls,
             running=sum(len(engine.running) for engine in engines),
             waiting=self.coordinator.num_waiting,
             unfinished=self.coordinator.num_unfinished_calls,

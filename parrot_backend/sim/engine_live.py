@@ -11,6 +11,9 @@ from parrot_backend.core.request_class import RequestClass
 from parrot_backend.sim.engine_seam import SimRequest
 from parrot_backend.sim.kv_node import Boundary, Hold
 
+#: The numbers of the classes agree with those of objectives; fills have one more.
+_CLASSES = tuple(RequestClass)
+
 
 class Rank(NamedTuple):
     """What the order of waiting requests goes by (``core.waiting_lane.Ranked``)."""
@@ -92,9 +95,8 @@ class Live:
         """Take in what is asked for now."""
         self.objective: Objective = objective
         self.path_length: int = remaining
-        # The numbers of the classes agree; fills have one more.
-        number = RequestClass.FILL if self.request.is_fill else objective.objective_class
-        self.request_class = RequestClass(number)
+        is_fill = self.request.is_fill
+        self.request_class = RequestClass.FILL if is_fill else _CLASSES[objective.objective_class]
 
     @property
     def tpot_s(self) -> float | None:

@@ -146,19 +146,23 @@ class ParrotRules:
 
     @property
     def _is_alike(self) -> bool:
-        """Whether pacing could hold nobody: all are of one class, and none has a target."""
-        latency, group, throughput, fill = self._num_alive
+        """Whether pacing could hold nobody: no bulk work is there, or nothing else.
+
+        With a target among them, no others than latency-sensitive requests may be there.
+        """
+        latency, _, throughput, fill = self._num_alive
         if latency:
-            return not (group or throughput or fill or self._num_targets)
+            return not (throughput or fill or self._num_targets)
         return not fill
 
     def _alike(self, coming: list[Live]) -> StepPlan[Live]:
         """Return what pacing would, but for those that decode anyway."""
         max_tokens = None
-        if self._num_alive[RequestClass.LATENCY] and len(self._waiting) > 1:
+        if coming and len(self._waiting) > 1:
             max_tokens = self._machine.batch.num_requests
             max_tokens += sum(live.remaining_tokens for live in (*self._prefilling, *coming))
-        return StepPlan(list(self._prefilling), [], max_tokens, admits_others=True)
+        order = sorted(self._prefilling, key=lambda live: live.request_class)
+        return StepPlan(order, [], max_tokens, RequestClass.FILL)
 
     def _paced(self, coming: list[Live], now_s: float) -> StepPlan[Live]:
         """Return who takes part in the next step, in the order in which they get tokens."""
@@ -171,6 +175,7 @@ class ParrotRules:
             now_s,
             must_admit=any(map(self._must_begin, heads)),
             next_is_fill=all(head.request_class is RequestClass.FILL for head in heads),
+            group_comes=any(map(self._group_comes, heads)),
         )
 
     def _seat(self, plan: StepPlan[Live]) -> None:
@@ -197,10 +202,14 @@ class ParrotRules:
                 self._keeper.reclaim(needed - machine.cache.num_free)
             if needed <= machine.cache.num_free:
                 break
-            victim = order.pop() if order else next(reversed(machine.running))
+            victim = order.pop() if order else self._newest()
             self._preempt(victim, now_s)
             was_preempted = True
         return was_preempted
+
+    def _newest(self) -> Live:
+        """Return who began last of those that are least urgent."""
+        return max(reversed(self._machine.running), key=lambda live: live.request_class)
 
     def _compute(self, plan: StepPlan[Live], *, may_admit: bool) -> None:
         machine, waiting = self._machine, self._waiting
@@ -242,6 +251,9 @@ class ParrotRules:
             and self._room.has_room_for(head)
         )
 
+    def _group_comes(self, head: Live) -> bool:
+        return head.request_class is RequestClass.TASK_GROUP and self._room.has_room_for(head)
+
     def _may_begin(self, live: Live, plan: StepPlan[Live]) -> bool:
         if not self._machine.running:
             return True  # or nothing would ever happen
@@ -254,7 +266,7 @@ class ParrotRules:
             return True
         if live.request_class is RequestClass.FILL and not self._room.is_spare_for(live):
             return False
-        return plan.admits_others
+        return live.request_class <= plan.admits
 
     def _preempt(self, live: Live, now_s: float) -> None:
         self._machine.preempt(live, now_s)

@@ -7,7 +7,7 @@ it says that something will have happened; what happened goes to the shell as ev
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -60,6 +60,7 @@ class _Life:
     Attributes:
         running: Attempts there, fills (None) among them.
         coming: Those of them that are still on their way to the engine.
+        num_calls: Calls among them.
         wake: When it is looked at again.
         advanced_s: Up to when it has computed.
     """
@@ -69,6 +70,7 @@ class _Life:
     engine: SimulatedEngine
     running: dict[AttemptId, LiveCall | None] = field(default_factory=dict)
     coming: dict[AttemptId, SimRequest] = field(default_factory=dict)
+    num_calls: int = 0
     wake: Scheduled | None = None
     advanced_s: float = -1.0
     busy_since_s: float = 0.0
@@ -146,12 +148,12 @@ class SimFleet:
         """Return how long something has run at each position, fills not counted."""
         total = list(self._busy_s)
         for life in self._lives.values():
-            if self._runs_calls(life):
+            if life.num_calls:
                 total[life.position] += self._loop.now_s - life.busy_since_s
         return tuple(total)
 
     def _forget(self, life: _Life) -> None:
-        if self._runs_calls(life):
+        if life.num_calls:
             self._busy_s[life.position] += self._loop.now_s - life.busy_since_s
         del self._lives[life.id], self._life_at[life.position]
         self._changed.pop(life.id, None)
@@ -181,31 +183,33 @@ class SimFleet:
         life, now_s = self._lives.get(engine), self._loop.now_s
         if life is None:
             return
-        if call is not None and not self._runs_calls(life):
-            life.busy_since_s = now_s
+        if call is not None:
+            if not life.num_calls:
+                life.busy_since_s = now_s
+            life.num_calls += 1
         life.running[request.attempt] = call
-        life.coming[request.attempt] = request
         spec = self._specs[life.position]
-        if spec.call_overhead_s:
-            self._server_free_s = max(self._server_free_s, now_s) + spec.server_call_s
-            arrives_s = self._server_free_s + spec.call_overhead_s - spec.server_call_s
-            self._loop.at(arrives_s, self._arrive, engine, request.attempt)
-        else:
-            self._reach(engine, request.attempt)
+        if not spec.call_overhead_s:
+            self._advance(life)
+            self._note_changed(life)
+            life.engine.start(request, now_s)
+            return
+        life.coming[request.attempt] = request
+        self._server_free_s = max(self._server_free_s, now_s) + spec.server_call_s
+        arrives_s = self._server_free_s + spec.call_overhead_s - spec.server_call_s
+        self._loop.at(arrives_s, self._arrive, engine, request.attempt)
 
     def _arrive(self, engine: EngineId, attempt: AttemptId) -> None:
-        self._reach(engine, attempt)
+        life = self._driven(engine)
+        request = None if life is None else life.coming.pop(attempt, None)
+        if life is not None and request is not None:
+            life.engine.start(request, self._loop.now_s)
         self.settle()
-
-    def _reach(self, engine: EngineId, attempt: AttemptId) -> None:
-        for life in self._driven(engine):
-            request = life.coming.pop(attempt, None)
-            if request is not None:
-                life.engine.start(request, self._loop.now_s)
 
     def abort(self, engine: EngineId, attempt: AttemptId) -> None:
         """Stop an attempt or a fill."""
-        for life in self._driven(engine):
+        life = self._driven(engine)
+        if life is not None:
             self._take(life, attempt)
             life.engine.abort(attempt, self._loop.now_s)
 
@@ -213,7 +217,8 @@ class SimFleet:
         self, engine: EngineId, attempt: AttemptId, objective: Objective, remaining: int
     ) -> None:
         """Tell what is known of an attempt now."""
-        for life in self._driven(engine):
+        life = self._driven(engine)
+        if life is not None:
             request = life.coming.get(attempt)
             if request is not None:
                 life.coming[attempt] = replace(request, objective=objective, remaining=remaining)
@@ -221,12 +226,14 @@ class SimFleet:
 
     def retain(self, engine: EngineId, key: bytes, attempt: AttemptId | None) -> None:
         """Keep a prefix."""
-        for life in self._driven(engine):
+        life = self._driven(engine)
+        if life is not None:
             life.engine.retain(key, attempt, self._loop.now_s)
 
     def release(self, engine: EngineId, keys: tuple[bytes, ...]) -> None:
         """Keep prefixes no longer."""
-        for life in self._driven(engine):
+        life = self._driven(engine)
+        if life is not None:
             life.engine.release(keys, self._loop.now_s)
 
     def extend(self, position: int, attempt: AttemptId, key: bytes) -> None:
@@ -246,13 +253,13 @@ class SimFleet:
                 life.wake = self._loop.at(next_s, self._wake, life)
         self._changed.clear()
 
-    def _driven(self, engine: EngineId) -> Iterator[_Life]:
-        """Yield an engine, up to date, if it still lives and listens."""
+    def _driven(self, engine: EngineId) -> _Life | None:
+        """Return an engine, up to date, if it still lives and listens."""
         life = self._lives.get(engine)
         if life is not None:
             self._advance(life)
             self._note_changed(life)
-            yield life
+        return life
 
     def _wake(self, life: _Life) -> None:
         life.wake = None
@@ -285,9 +292,8 @@ class SimFleet:
     def _take(self, life: _Life, attempt: AttemptId) -> LiveCall | None:
         life.coming.pop(attempt, None)
         call = life.running.pop(attempt, None)
-        if call is not None and not self._runs_calls(life):
-            self._busy_s[life.position] += self._loop.now_s - life.busy_since_s
+        if call is not None:
+            life.num_calls -= 1
+            if not life.num_calls:
+                self._busy_s[life.position] += self._loop.now_s - life.busy_since_s
         return call
-
-    def _runs_calls(self, life: _Life) -> bool:
-        return any(call is not None for call in life.running.values())

@@ -22,6 +22,7 @@ def engine_info(spec: EngineSpec, engine: EngineId) -> EngineInfo:
         takes_updates=spec.rules == "parrot",
         block_tokens=spec.block_tokens,
         max_step_tokens=spec.max_step_tokens,
+        repeated_read=spec.repeated_read,
     )
 
 

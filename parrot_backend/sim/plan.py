@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass
 
 from parrot_backend.sim.program import Output, Program, ProgramCall
@@ -123,9 +122,9 @@ def _wanted(program: Program, position: dict[str, int]) -> tuple[int, ...]:
     names = [name for name, _ in program.wanted]
     if not names:
         raise _invalid("nothing is wanted of the program")
-    for name, times in Counter(names).items():
+    for name in names:
         if name not in position:
             raise _invalid(f"there is no call {name!r} to want")
-        if times > 1:
+        if names.count(name) > 1:
             raise _invalid(f"call {name!r} is wanted twice")
     return tuple(position[name] for name in names)

@@ -40,19 +40,22 @@ def calibrate_recorded(recording: Path, folder: Path) -> int:
     return _write({str(engine): calibration for engine, calibration in found.items()}, folder)
 
 
-def calibrate_from(url: str, folder: Path, client: httpx.Client | None = None) -> int:
+def calibrate_from(
+    url: str, folder: Path, client: httpx.Client | None = None, *, api_key: str | None = None
+) -> int:
     """Write a file for each engine that knows its times, and return the exit status.
 
     Args:
         url: Of the server.
         folder: Where; it is made if it is not there.
         client: Asks; None for a new one.
+        api_key: Of a server that wants one.
 
     Raises:
         UsageError: There is no such server.
         OSError: A file cannot be written.
     """
-    engines = _ask(url, client).engines
+    engines = _ask(url, client, api_key).engines
     if not engines:
         typer.echo("parrot: the server has no live engine", err=True)
     return _write({engine.id: calibration_of_view(engine) for engine in engines}, folder)
@@ -81,11 +84,12 @@ def _write(calibrations: Mapping[str, Calibration | None], folder: Path) -> int:
     return EXIT_OK if num_written else EXIT_FAILED
 
 
-def _ask(url: str, client: httpx.Client | None) -> EngineList:
+def _ask(url: str, client: httpx.Client | None, api_key: str | None) -> EngineList:
+    headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
     address = f"{url.rstrip('/')}/v1/engines"
     try:
         with client or httpx.Client(timeout=_TIMEOUT_S) as asking:
-            reply = asking.get(address)
+            reply = asking.get(address, headers=headers)
         reply.raise_for_status()
         return EngineList.model_validate_json(reply.content)
     except (httpx.HTTPError, httpx.InvalidURL) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,7 +42,10 @@ Seed = Annotated[int, _option("Of everything random.", _JOBS, default=True)]
 Engines = Annotated[
     str,
     _option(
-        "Numbers of engines: 4, or 1,2,4, or 1-16 to search by the target.", _ENGINES, default=True
+        "Numbers of engines: 4, or 1,2,4, or 1-16 to search by the target; or kinds, "
+        "6xa100-7b,2xa6000-7b.",
+        _ENGINES,
+        default=True,
     ),
 ]
 Engine = Annotated[
@@ -60,6 +64,21 @@ LatencyCapacity = Annotated[
         "KV tokens that run together while latency-sensitive calls run.",
         _ENGINES,
         default="its own",
+    ),
+]
+Fail = Annotated[
+    list[str] | None,
+    _option(
+        "An engine is lost, and back after DOWN_S: TIME:ENGINE[:DOWN_S], engines from 0; again "
+        "for more.",
+        _ENGINES,
+        "--fail",
+    ),
+]
+Straggler = Annotated[
+    list[str] | None,
+    _option(
+        "An engine is slower: ENGINE:FACTOR[:FROM_S-TO_S]; again for more.", _ENGINES, "--straggler"
     ),
 ]
 VllmScheduler = Annotated[
@@ -135,7 +154,10 @@ def _answer(given: dict[str, Any]) -> int:
 
     console = Console()
     lists, replay = given.pop("list_all"), given.pop("replay")
-    options = SimulateOptions(params=tuple(given.pop("param") or ()), **given)
+    given["params"] = given.pop("param")
+    for several in ("params", "fail", "straggler"):
+        given[several] = tuple(given[several] or ())
+    options = SimulateOptions(**given)
     with told_errors():
         asked = (lists, replay is not None, options.app is not None, options.trace is not None)
         if sum(asked) > 1:
@@ -168,6 +190,8 @@ def simulate(
     calibration: CalibrationFile = None,
     kv_tokens: KvTokens = None,
     latency_capacity_tokens: LatencyCapacity = None,
+    fail: Fail = None,
+    straggler: Straggler = None,
     vllm_scheduler: VllmScheduler = "parrot",
     placement: Placement = None,
     ordering: Ordering = None,
@@ -193,14 +217,16 @@ def calibrate(
 ) -> None:
     """Write what engines have learnt of their times, for parrot simulate --calibration.
 
-    A live server tells of its latest steps; a recording of all in the mean.
+    A live server tells of its latest steps; a recording of all in the mean. A server with keys
+    wants one: the variable PARROT_API_KEY holds it.
     """
     from parrot_backend.simulate.calibrating import calibrate_from, calibrate_recorded
     from parrot_backend.simulate.exits import UsageError, told_errors
 
     with told_errors():
         if recording is None:
-            raise typer.Exit(calibrate_from(url or "http://127.0.0.1:8642", out))
+            api_key = os.environ.get("PARROT_API_KEY") or None
+            raise typer.Exit(calibrate_from(url or "http://127.0.0.1:8642", out, api_key=api_key))
         if url is not None:
             raise UsageError("give one of --url and --recording")
         raise typer.Exit(calibrate_recorded(recording, out))

@@ -14,13 +14,13 @@ from parrot_backend.sim.source import Source, app_source, trace_source
 from parrot_backend.sim.spec import ClientKind, ClientSpec, Delay, EngineRules
 from parrot_backend.sim.study import Study, core_config
 from parrot_backend.sim.workloads.checks import WorkloadError
+from parrot_backend.simulate.engine_words import is_mixed, mixed_engines, numbers_of
 from parrot_backend.simulate.exits import UsageError
+from parrot_backend.simulate.fault_words import faults_of
 
 DEFAULT_ENGINE = "h200-llama3-8b"
 
 _NameT = TypeVar("_NameT", bound=str)
-
-_MAX_ENGINES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,8 @@ class SimulateOptions:
     calibration: Path | None = None
     kv_tokens: int | None = None
     latency_capacity_tokens: int | None = None
+    fail: tuple[str, ...] = ()
+    straggler: tuple[str, ...] = ()
     vllm_scheduler: str = "parrot"
     placement: str | None = None
     ordering: str | None = None
@@ -68,20 +70,30 @@ def study_of(options: SimulateOptions) -> Study:
     ordering: OrderingName | None = None
     if options.ordering is not None:
         ordering = _name("--ordering", options.ordering, get_args(OrderingName))
-    engine = _engine(options)
-    if options.as_recorded and not engine.speeds:
-        raise UsageError("--as-recorded needs a file of parrot calibrate --recording")
-    if options.as_recorded and options.rate is not None:
-        raise UsageError("--as-recorded has the times of the run, and no other --rate")
+    choices = _fleet(options) or (_engine(options),)
+    _check_as_recorded(options, choices)
+    faults = faults_of(options.fail, options.straggler, min(grid_of(options).engines))
     return Study(
         _source(options),
-        engine,
+        choices,
         ClientSpec(kind, Delay(round_trip_s, round_trip_s)),
         core_config(placement, ordering),
         options.seed,
         target_of(options),
+        faults,
         options.as_recorded,
     )
+
+
+def _check_as_recorded(options: SimulateOptions, choices: Sequence[EngineChoice]) -> None:
+    if not options.as_recorded:
+        return
+    if not all(choice.speeds for choice in choices):
+        raise UsageError("--as-recorded needs a file of parrot calibrate --recording")
+    if options.rate is not None:
+        raise UsageError("--as-recorded has the times of the run, and no other --rate")
+    if options.straggler:
+        raise UsageError("--as-recorded has the speeds of the run, and no --straggler")
 
 
 def target_of(options: SimulateOptions) -> Target:
@@ -99,27 +111,17 @@ def grid_of(options: SimulateOptions) -> Grid:
 
     Raises:
         QuestionError: A rate or a number of engines cannot be.
-        UsageError: They are no numbers.
+        UsageError: They are no numbers, or kinds of engines are not given as they must be.
+        EngineChoiceError: There is no such kind of engine.
+        CalibrationError: The file of one cannot be used.
     """
     rates: tuple[float | None, ...] = (None,)
     if options.rate is not None:
         rates = tuple(dict.fromkeys(_number("--rate", word) for word in options.rate.split(",")))
-    engines = set[int]()
-    has_range = False
-    for word in options.engines.split(","):
-        first, dash, last = word.strip().partition("-")
-        if dash and first:
-            has_range = True
-            low, high = _whole("--engines", first), _whole("--engines", last)
-            if high < low:
-                raise UsageError(f"--engines: there is nothing from {low} to {high}")
-        else:
-            low = high = _whole("--engines", word)
-        if high > _MAX_ENGINES:
-            raise UsageError(f"--engines: at most {_MAX_ENGINES}, not {high}")
-        engines.update(range(low, high + 1))
-    searches = has_range and target_of(options).is_set
-    return Grid(rates, tuple(sorted(engines)), searches)
+    if is_mixed(options.engines):
+        return Grid(rates, (len(mixed_engines(options.engines)),))
+    numbers, has_range = numbers_of(options.engines)
+    return Grid(rates, tuple(numbers), searches=has_range and target_of(options).is_set)
 
 
 def params_of(words: Sequence[str]) -> dict[str, str]:
@@ -156,6 +158,17 @@ def _source(options: SimulateOptions) -> Source:
         raise UsageError(f"{error}{hint if is_unknown else ''}") from error
 
 
+def _fleet(options: SimulateOptions) -> tuple[EngineChoice, ...]:
+    """Return the engines of a mixed fleet; nothing where all are alike."""
+    if not is_mixed(options.engines):
+        return ()
+    if options.engine is not None or options.calibration is not None:
+        raise UsageError("--engines names the kinds already: leave out --engine and --calibration")
+    fleet = mixed_engines(options.engines)
+    kinds = {choice: _changed(choice, options) for choice in fleet}
+    return tuple(kinds[choice] for choice in fleet)
+
+
 def _engine(options: SimulateOptions) -> EngineChoice:
     if options.engine is not None and options.calibration is not None:
         raise UsageError("give --engine or --calibration, not both")
@@ -163,6 +176,10 @@ def _engine(options: SimulateOptions) -> EngineChoice:
         choice = calibrated(options.calibration)
     else:
         choice = published(options.engine or DEFAULT_ENGINE)
+    return _changed(choice, options)
+
+
+def _changed(choice: EngineChoice, options: SimulateOptions) -> EngineChoice:
     rules: EngineRules = _name("--vllm-scheduler", options.vllm_scheduler, get_args(EngineRules))
     return changed(
         choice,
@@ -184,12 +201,3 @@ def _number(option: str, word: str) -> float:
         return float(word)
     except ValueError:
         raise UsageError(f"{option} must be numbers with commas between, not {word!r}") from None
-
-
-def _whole(option: str, word: str) -> int:
-    try:
-        return int(word)
-    except ValueError:
-        raise UsageError(
-            f"{option} must be whole numbers like 4, 1,2,4 or 1-16, not {word!r}"
-        ) from None

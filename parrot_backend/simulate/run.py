@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,18 @@ from rich.console import Console
 from rich.progress import Progress, TimeElapsedColumn
 from rich.text import Text
 
-from parrot_backend.sim.capacity import Answer, Grid, Point, Row, answers, explore, rate_text
+from parrot_backend.sim.capacity import (
+    Answer,
+    Grid,
+    Point,
+    Row,
+    answers,
+    engines_text,
+    explore,
+    rate_text,
+)
 from parrot_backend.sim.capacity_rows import document_of, measures_of
+from parrot_backend.sim.engine_choice import EngineChoice
 from parrot_backend.sim.plot_capacity import PlotError, plot
 from parrot_backend.sim.record_files import RecordFiles
 from parrot_backend.sim.study import Progress as Tell
@@ -117,6 +127,8 @@ class _Run:
                     f"{rate_text(rate)}: jobs begin for {span_s:.0f} s and take up to "
                     f"{longest_s:.0f} s, so this is no steady load; a longer --duration-s is"
                 )
+        if self.study.faults:
+            found += [_retried(row) for row in self.rows if row.result.total.num_retried]
         return found
 
     @property
@@ -125,6 +137,15 @@ class _Run:
         jobs = sum(survey.num_jobs for survey in self.surveys.values())
         number = len(self.grid.engines)
         return jobs * (1 + (number - 1).bit_length() if self.grid.searches else number)
+
+
+def _retried(row: Row) -> str:
+    """Return how many calls had to be begun again."""
+    total = row.result.total
+    return (
+        f"{rate_text(row.point.rate_per_s)}, {engines_text(row.point.num_engines)}: "
+        f"{total.num_retried} of {total.num_calls} calls were begun again"
+    )
 
 
 def _warn(study: Study, survey: Survey, errors: Console) -> None:
@@ -168,25 +189,33 @@ def _print(console: Console, run: _Run, found: list[Answer], *, has_target: bool
 
 
 def _settings(study: Study, survey: Survey) -> dict[str, Any]:
-    spec, scheduler = study.engine.spec, study.core.scheduler
+    scheduler = study.core.scheduler
+    kinds = [(_engine_settings(choice), number) for choice, number in study.kinds.items()]
     return {
         "workload": study.source.name,
         "jobs": survey.num_jobs,
         "calls": survey.num_calls,
         "seed": study.seed,
-        "engine": {
-            "name": study.engine.name,
-            "is_measured": study.engine.is_measured,
-            "source": study.engine.source,
-            "kv_tokens": spec.num_blocks * spec.block_tokens,
-            "max_requests": spec.max_requests,
-            "max_step_tokens": spec.max_step_tokens,
-            "scheduler": spec.rules,
-        },
+        "engine": kinds[0][0] if len(kinds) == 1 else None,
+        "mixed_engines": [{"number": n, **kind} for kind, n in kinds] if len(kinds) > 1 else None,
+        "faults": [asdict(fault) for fault in study.faults],
         "placement": scheduler.placement,
         "ordering": scheduler.ordering,
         "client": study.client.kind,
         "round_trip_s": study.client.round_trip.min_s,
+    }
+
+
+def _engine_settings(choice: EngineChoice) -> dict[str, Any]:
+    spec = choice.spec
+    return {
+        "name": choice.name,
+        "is_measured": choice.is_measured,
+        "source": choice.source,
+        "kv_tokens": spec.num_blocks * spec.block_tokens,
+        "max_requests": spec.max_requests,
+        "max_step_tokens": spec.max_step_tokens,
+        "scheduler": spec.rules,
     }
 
 
@@ -204,7 +233,7 @@ def _write(
     where = f" at {rate_text(rates[0])}" if len(rates) == 1 else ""
     try:
         plot(
-            f"{study.source.name}{where} on {study.engine.name}",
+            f"{study.source.name}{where} on {study.engines_name}",
             run.rows,
             study.target,
             folder / "capacity.svg",

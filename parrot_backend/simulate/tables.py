@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from parrot_backend.sim.capacity import Answer, Row, rate_text
-from parrot_backend.sim.engine_choice import all_published
+from parrot_backend.sim.engine_choice import EngineChoice, all_published
+from parrot_backend.sim.spec import Fault
 from parrot_backend.sim.study import Study
 from parrot_backend.sim.survey import Survey
 from parrot_backend.sim.workloads.app import ARRIVALS
@@ -29,25 +30,43 @@ _COLUMNS = (
 
 def print_setting(console: Console, study: Study, survey: Survey, rate: float | None) -> None:
     """Print what is simulated; the jobs are those at this rate."""
-    engine, spec, scheduler = study.engine, study.engine.spec, study.core.scheduler
-    kind = "measured" if engine.is_measured else "expected, not measured"
+    scheduler = study.core.scheduler
     _print(
         console,
         f"{study.source.name}, {rate_text(rate)}: {survey.num_jobs} jobs, {survey.num_calls} "
         f"calls, {survey.prompt_tokens} prompt and {survey.output_tokens} output tokens",
     )
-    _print(
-        console,
-        f"engine {engine.name} ({kind}): {spec.num_blocks * spec.block_tokens} KV tokens, "
-        f"{spec.max_requests} requests, steps of {spec.max_step_tokens} tokens, "
-        f"scheduler {spec.rules}",
-    )
+    for choice, number in study.kinds.items():
+        count = "" if len(study.kinds) == 1 else f"{number} x "
+        _print(console, f"engine {count}{_engine_text(choice)}")
+    for fault in study.faults:
+        _print(console, f"at {fault.time_s:g} s, engine {fault.engine} {_fault_text(fault)}")
     _print(
         console,
         f"placement {scheduler.placement}, order {scheduler.ordering or 'its own'}, client "
         f"{study.client.kind}, round trip {study.client.round_trip.min_s * 1e3:g} ms, "
         f"seed {study.seed}",
     )
+
+
+def _engine_text(choice: EngineChoice) -> str:
+    spec = choice.spec
+    kind = "measured" if choice.is_measured else "expected, not measured"
+    return (
+        f"{choice.name} ({kind}): {spec.num_blocks * spec.block_tokens} KV tokens, "
+        f"{spec.max_requests} requests, steps of {spec.max_step_tokens} tokens, "
+        f"scheduler {spec.rules}"
+    )
+
+
+def _fault_text(fault: Fault) -> str:
+    if fault.kind == "lost":
+        return "is lost"
+    if fault.kind == "joins":
+        return "is back"
+    if math.isinf(fault.factor):
+        return "hangs"
+    return "is as fast as ever" if fault.factor == 1.0 else f"takes {fault.factor:g} times as long"
 
 
 def print_rows(console: Console, rows: Sequence[Row], *, has_target: bool) -> None:

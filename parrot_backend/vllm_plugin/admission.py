@@ -6,6 +6,8 @@ is not taken for one that nobody served. What was let in for its age is not pree
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from parrot_backend.core.pacing import StepPlan
 from parrot_backend.vllm_compat.seams import CoreRequest, CoreSeam
 from parrot_backend.vllm_plugin.hints import RequestClass
@@ -26,7 +28,7 @@ class Admission:
         self._core = core
         self._room = room
         self.options = options
-        self._plan: StepPlan[CoreRequest] = StepPlan([], [], None, True)
+        self._plan: StepPlan[CoreRequest] = StepPlan([], [], None, RequestClass.FILL)
         self._now_s = 0.0
 
     @property
@@ -56,6 +58,13 @@ class Admission:
             and self._room.has_room_for(head)
         )
 
+    def group_comes(self, heads: Iterable[CoreRequest]) -> bool:
+        """Tell whether a member of a task group goes next, and could begin."""
+        return any(
+            head.request_class is RequestClass.TASK_GROUP and self._room.has_room_for(head)
+            for head in heads
+        )
+
     def precedes(self, hinted: CoreRequest, unhinted: CoreRequest) -> bool:
         """Tell which of two waiting requests goes first: old ones, then by class and arrival."""
         hinted_is_old, unhinted_is_old = self.is_old(hinted), self.is_old(unhinted)
@@ -81,4 +90,4 @@ class Admission:
             return True
         if request.request_class is RequestClass.FILL and not self._room.is_spare_for(request):
             return False
-        return self._plan.admits_others
+        return bool(request.request_class <= self._plan.admits)

@@ -17,14 +17,14 @@ class PluginOptions:
     Attributes:
         order: Serve waiting requests by their hints; else in order of arrival.
         gang: Serve the members of a task group together.
-        pace: Keep the steps of latency-sensitive requests short.
+        pace: Keep the steps of latency-sensitive requests short: for targets, and of bulk work.
         preempt: Preempt throughput work when a latency-sensitive request finds no room.
         pin: Keep the KV blocks that requests to come will read.
         splice: Put outputs into prompts that wait for them (hint ``after``). Only for engines
             whose requests all come from somebody to be trusted, as Parrot's server.
         max_wait_s: A request that waited longer goes before all others.
         slowdown: Without a target of its own, a latency-sensitive request's step may take this many
-            times what it would take with latency-sensitive requests alone.
+            times what it would take without bulk work.
         max_hold_s: A running request that was held for longer takes part in the next step.
         spare_share: Prompts may be computed ahead of need beside latency-sensitive requests as far
             as that lengthens their step by this share.

@@ -183,6 +183,7 @@ class ApplicationPolicy:
             now_s,
             must_admit=any(map(self._admission.must_begin, heads)),
             next_is_fill=all(head.request_class is RequestClass.FILL for head in heads),
+            group_comes=self._admission.group_comes(heads),
         )
         self._room.make_for_step(plan.order, plan.held)
         self._admission.begin_step(plan)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from parrot_backend.core.pacing import StepPlan
+from parrot_backend.core.request_class import RequestClass
 from parrot_backend.vllm_compat.seams import CoreRequest, CoreSeam
 
 #: After so many steps there is a plan again: times of steps are learnt, and pins expire.
@@ -33,7 +36,7 @@ class SteadyDecoding:
         is_steady = (
             not plan.held
             and self._core.nobody_waits()
-            and len({request.request_class for request in plan.order}) <= 1
+            and _is_alike(plan.order)
             and all(request.remaining_tokens <= 1 for request in plan.order)
         )
         self._num_left = MAX_STEPS if is_steady else 0
@@ -47,3 +50,12 @@ class SteadyDecoding:
             return False  # each may need a block: pins may have to give some
         self._num_left -= 1
         return True
+
+
+def _is_alike(order: Iterable[CoreRequest]) -> bool:
+    """Tell whether pacing could hold none of them: of one class, or all waited for."""
+    classes = {request.request_class for request in order}
+    if len(classes) <= 1:
+        return True
+    has_target = any(request.tpot_s is not None for request in order)
+    return max(classes) <= RequestClass.TASK_GROUP and not has_target

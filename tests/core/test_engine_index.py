@@ -61,7 +61,7 @@ def test_every_walk_is_a_full_sort(seed: int) -> None:
     rng = random.Random(seed)
     engines = [engine(f"e{i}", order=i, slots=rng.choice([1, 3])) for i in range(6)]
     index, live, number = EngineIndex(engines), list(engines), 0
-    for _ in range(30):
+    for _ in range(300):  # more than are logged
         state = rng.choice(live)
         if state.running and rng.random() < 0.5:
             state.remove(next(iter(state.running)))
@@ -81,6 +81,7 @@ def test_every_walk_is_a_full_sort(seed: int) -> None:
             index.discard(state)
         measure = rng.choice(MEASURES)
         assert list(index.walk(measure)) == expected(live, measure)
+        assert index.leading(measure, 2) == expected(live, measure)[:2]
         assert len(index) == sum(e.has_slot for e in live)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from parrot_backend.core.criteria import ObjectiveClass
+from parrot_backend.core.engine_load import load_of
 from parrot_backend.core.engine_state import EngineState
 from parrot_backend.core.ids import AttemptId
-from tests.helpers.builders import make_engine_state
+from parrot_backend.core.working_set import WorkingSet
+from tests.helpers.builders import make_chain, make_engine_state, make_request
 
 L, G, T = ObjectiveClass.LATENCY, ObjectiveClass.TASK_GROUP, ObjectiveClass.THROUGHPUT
 
@@ -167,3 +171,34 @@ def test_only_bounded_latency_requests_keep_to_the_latency_capacity(
     for index in range(len(running)):
         engine.remove(AttemptId(f"b{index}"))
     assert (engine.used_tokens, engine.latency_tokens, engine.bounded_tokens) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("repeated_read", "read_tokens", "more_tokens"),
+    [(1.0, 1300, 650), (0.5, 1050, 400), (0.0, 800, 150)],
+)
+def test_tokens_that_steps_read_follow_how_common_prefixes_are_read(
+    repeated_read: float, read_tokens: int, more_tokens: int
+) -> None:
+    chain = make_chain(("s", 500))
+    requests = [
+        make_request(f"r{each}", need_tokens=700, max_tokens=100, prefixes=chain) for each in "abc"
+    ]
+    engine = make_engine_state("e0", capacity_tokens=5000)
+    engine.info = replace(engine.info, repeated_read=repeated_read)
+    engine.working_set = WorkingSet(min_tokens=32)
+    for request in requests[:2]:
+        engine.add(
+            AttemptId(request.id),
+            engine.added_tokens(request, 0),
+            is_latency=True,
+            now_s=0.0,
+            load=load_of(request, 0),
+            chain=chain,
+        )
+    assert engine.load.read_tokens == read_tokens
+    assert engine.read_tokens(requests[2], 650) == more_tokens
+    engine.remove(AttemptId("ra"))
+    assert engine.load.read_tokens == 650
+    engine.remove(AttemptId("rb"))
+    assert (engine.load.read_tokens, engine.full_tokens) == (0, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -140,6 +141,18 @@ GROUPS: dict[
         [engine("e0", *BUSY), engine("e1")],
         *(group(3), {}, CONFIG, {"e1": 3}),
     ),
+    "not beside others where that takes more from them than the whole group gains": (
+        [engine("e0", *BUSY[:4]), engine("e1"), engine("e2")],
+        *(group(24), {}, CONFIG, {"e1": 12, "e2": 12}),
+    ),
+    "beside others where the group gains more": (
+        [engine("e0", *BUSY[:1]), engine("e1"), engine("e2")],
+        *(group(24), {}, CONFIG, {"e0": 7, "e1": 9, "e2": 8}),
+    ),
+    "beside others, though a prefix is computed once more": (
+        [engine("e0", *BUSY[:1]), engine("e1"), engine("e2")],
+        *(group(60, 20_500, SHARED, 5), {}, CONFIG, {"e0": 19, "e1": 21, "e2": 20}),
+    ),
 }
 
 
@@ -203,6 +216,19 @@ def test_queued_requests_that_share_most_of_a_prompt(
     placements = CostPlacement(CONFIG).place(first, view)
     assert len(placements) == together
     assert stranger not in [placement.request for placement in placements]
+
+
+@pytest.mark.parametrize(
+    ("repeated_read", "engines"), [(1.0, {"e0": 3, "e1": 3}), (0.0, {"e0": 6})]
+)
+def test_common_prefix_that_is_read_once_for_all_keeps_a_group_together(
+    repeated_read: float, engines: dict[str, int]
+) -> None:
+    states = [engine("e0"), engine("e1")]
+    for state in states:
+        state.info = replace(state.info, repeated_read=repeated_read)
+    requests = group(6, 20_100, SHARED, 40)
+    assert spread(make_view(*states, queued=requests, now_s=60.0)) == engines
 
 
 def test_reason_tells_how_many_on_how_many() -> None:

@@ -421,3 +421,35 @@ def test_queue_is_always_sorted_and_complete(operations: list[tuple[int, int, in
     assert ids(queue) == [r.id for r in expected]
     members = queue.group_members(TaskGroupId("s.g"))
     assert {r.id for r in members} == {n for n, r in inside.items() if r.objective.group}
+
+
+# --- using an empty queue again ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tenants", "left", "is_new"),
+    [(["a"], 0, True), (["a", "a"], 1, False), (["a", "b"], 0, False), ([], 0, True)],
+    ids=["empty again", "somebody waits", "accounts of tenants stay", "never used"],
+)
+def test_a_queue_is_as_new_when_it_is_empty_and_nobody_shares_it(
+    tenants: list[str], left: int, is_new: bool
+) -> None:
+    queue = WaitingQueue(urgency_order, 30.0, 32, {})
+    requests = [make_request(f"r{i}", order=i) for i in range(len(tenants))]
+    for request, tenant in zip(requests, tenants, strict=True):
+        request.tenant = tenant
+        queue.add(request)
+    for request in requests[left:]:
+        queue.remove(request)
+    assert queue.renew() is is_new
+
+
+def test_a_renewed_queue_does_not_know_who_was_there() -> None:
+    queue = WaitingQueue(urgency_order, 30.0, 32, {})
+    for name in ("a", "b"):
+        request = make_request(name)
+        request.tenant = name
+        queue.add(request)
+        queue.remove(request)
+        assert queue.renew()
+    assert not queue.has_shares

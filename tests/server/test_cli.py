@@ -54,18 +54,6 @@ def test_bad_settings_are_all_told(monkeypatch: pytest.MonkeyPatch):
         assert name in result.stderr
 
 
-def test_a_public_address_is_warned_about(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("parrot_backend.server.process._run", stop_at_once)
-    monkeypatch.setattr("parrot_backend.server.main.configure_logging", lambda level: None)
-
-    result = CliRunner().invoke(
-        app, ["serve", "--engine", "scripted", "--host", "0.0.0.0", "--port", "0"]
-    )
-
-    assert result.exit_code == 0
-    assert "WARNING: listening on 0.0.0.0 without authentication" in result.stdout
-
-
 def test_help_names_the_options():
     result = CliRunner().invoke(app, ["serve", "--help"], env={"COLUMNS": "200"})
 
@@ -101,10 +89,6 @@ def test_help_is_quick_because_it_loads_no_server():
     )
 
     assert done.stdout.strip() == "[]"
-
-
-async def stop_at_once(*_: object) -> None:
-    return
 
 
 def submit(url: str) -> dict[str, object]:

@@ -172,8 +172,6 @@ REQUESTS: dict[str, tuple[str, str, int, str]] = {
     "delete of an unknown session": ("DELETE", "/v1/sessions/s", 404, "unknown_session"),
     "cancel in an unknown session": ("POST", "/v1/sessions/s/cancel", 404, "unknown_session"),
     "timeline of an unknown session": ("GET", "/v1/sessions/s/timeline", 404, "unknown_session"),
-    "negative wait": ("GET", "/v1/variables/s.x?timeout_s=-1", 422, "invalid_request"),
-    "unknown option": ("GET", "/v1/variables/s.x?wat=1", 422, "invalid_request"),
 }
 
 
@@ -184,6 +182,20 @@ async def test_a_bad_request_is_refused_with_its_code(start: StartServer, case: 
 
     reply = await server.client.request(method, path)
 
+    assert (reply.status_code, reply.json()["error"]["code"]) == (status, code)
+
+
+@pytest.mark.parametrize("query", ["timeout_s=-1", "wat=1"])
+@pytest.mark.parametrize(("is_there", "status"), [(True, 422), (False, 404)])
+async def test_a_bad_option_of_a_variable_is_told_where_there_is_one(
+    start: StartServer, query: str, is_there: bool, status: int
+):
+    server = await start()
+    session = (await server.submit(**one_call())).json()["session_id"] if is_there else "s"
+
+    reply = await server.client.get(f"/v1/variables/{session}.out?{query}")
+
+    code = {422: "invalid_request", 404: "unknown_session"}[status]
     assert (reply.status_code, reply.json()["error"]["code"]) == (status, code)
 
 

@@ -142,7 +142,7 @@ def single(number: int) -> Arrival:
 
 def study(arrivals: Sequence[Arrival], target: Target, **more: Any) -> Study:
     config = core_config("least_loaded", "fcfs")
-    return Study(source(arrivals), one_by_one(**more), NO_NETWORK, config, 0, target)
+    return Study(source(arrivals), (one_by_one(**more),), NO_NETWORK, config, 0, target)
 
 
 @pytest.mark.parametrize(("rate", "enough"), [(1.9, 1), (3.9, 2), (7.9, 4), (9.9, 5)])
@@ -205,7 +205,7 @@ def test_the_bound_is_what_idle_engines_take() -> None:
     spec = replace(published("h200-llama3-8b").spec, rules="vllm")
     asked = Study(
         source([Arrival(0.0, chain)]),
-        EngineChoice("e", spec, True, ""),
+        (EngineChoice("e", spec, True, ""),),
         NO_NETWORK,
         core_config(),
         0,
@@ -221,7 +221,7 @@ def test_published_engines_can_be_simulated(name: str) -> None:
     choice = published(name)
     assert limit_of(choice.spec) <= choice.spec.num_blocks * choice.spec.block_tokens
     asked = Study(
-        source([Arrival(0.0, make_chain(2))]), choice, NO_NETWORK, core_config(), 0, Target()
+        source([Arrival(0.0, make_chain(2))]), (choice,), NO_NETWORK, core_config(), 0, Target()
     )
     assert asked.simulate(Point(None, 1), asked.survey(None)).keeps_target
 

@@ -271,7 +271,7 @@ def test_engines_are_as_fast_as_they_were_recorded(tmp_path: Path):
 
 def test_a_calibration_is_simulated_or_says_what_is_wrong(tmp_path: Path):
     step_time = StepTimeModel(0.01, 1e-5, 1e-4, 1e-8, 0.0, 64, 0.02)
-    text = to_json(Calibration("tiny", 8192, 16, 100_000, 6144, 16, 8192, 0.0, 0.0, step_time))
+    text = to_json(Calibration("tiny", 8192, 16, 100_000, 6144, 16, 2048, 0.0, 0.0, step_time))
     path = tmp_path / "engine.json"
     path.write_text(text)
     result = simulated("--rate", "1", "--calibration", str(path))

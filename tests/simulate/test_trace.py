@@ -11,13 +11,19 @@ from typer.testing import CliRunner, Result
 
 from parrot_backend.cli import app
 from parrot_backend.core.commands import Command
-from parrot_backend.core.events import Event
+from parrot_backend.core.config import CoreConfig, OptimiserConfig
+from parrot_backend.core.events import CallSpec, Event
+from parrot_backend.core.ids import SessionId
+from parrot_backend.core.prompt import Output, Text
 from parrot_backend.core.recording import header_of, line_of
+from parrot_backend.core.sampling import Sampling
 from parrot_backend.sim.json_lines import ReadReport
 from parrot_backend.sim.program import Arrival
 from parrot_backend.sim.spec import ClientSpec, Delay
 from parrot_backend.sim.traces import read_arrivals, read_programs
 from parrot_backend.sim.workloads.registry import make_workload
+from tests.helpers.builders import make_engine, var
+from tests.helpers.core_driver import CoreDriver
 from tests.sim.constant_engine import make_spec
 from tests.sim.programs import CONFIG, make_chain, run
 
@@ -178,3 +184,29 @@ def test_a_recording_without_a_finished_call_gives_no_trace(recording: Path, tmp
     assert result.exit_code == 1
     assert "1 sessions without a finished call left out" in result.stderr
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_calls_that_got_the_result_of_an_equal_one_are_in_the_trace(tmp_path: Path):
+    core = CoreConfig(optimiser=OptimiserConfig(result_cache_bytes=2**20))
+    driver = CoreDriver(make_engine(), config=core)
+    greedy = Sampling(max_tokens=8, temperature=0.0)
+    for number, name in enumerate(("runs", "merged", "cached")):
+        output = Output(var("v", SessionId(name)), greedy)
+        call = CallSpec("c", (Text("the same for all"), output))
+        driver.submit(call, session=SessionId(name), quiet=True, close=True)
+        if number == 1:
+            driver.finish("v", session=SessionId("runs"))
+    ways = [ending.how.value for ending in driver.coordinator.endings]
+    path = tmp_path / "run.jsonl"
+    lines = [header_of(core), *(line_of(*step) for step in driver.history)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    converted = parrot("trace", "convert", path, tmp_path / "own.jsonl")
+
+    assert ways == ["cached"]
+    assert driver.coordinator.optimiser.num_merged == 1
+    assert converted.stdout.startswith("3 jobs in "), converted.stderr
+    jobs = list(read_arrivals(tmp_path / "own.jsonl", ReadReport()))
+    calls = [call for job in jobs for call in job.program.calls]
+    assert [call.name for call in calls] == ["v", "v", "v"]
+    assert len({call.output_tokens for call in calls}) == 1

@@ -101,8 +101,66 @@ def test_engine_does_as_it_would_without_pacing(
     for request in running:
         request.held_since_s = 1.0
     made = plan(running, waiting, model=model)
-    assert made == StepPlan(running, [], None, admits_others=True)
+    assert made == StepPlan(running, [], None, admits=FILL)
     assert all(request.held_since_s is None for request in running)
+
+
+# --- task groups ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("running", "waiting", "order", "max_tokens"),
+    [
+        # Others may come in as far as the step takes twice its time.
+        ([Running(GROUP), latency()], [], [1, 0], 2 + 125),
+        ([Running(GROUP, 5000), latency(), latency(300)], [], [1, 2, 0], 1 + 5300),
+        ([Running(GROUP, 5000)], [latency(40)], [0], 5040),
+        ([Running(GROUP, 5000), Running(GROUP), latency()], [latency(40)], [2, 1, 0], 2 + 5040),
+    ],
+    ids=["decodes", "prompts, the more urgent first", "beside one that comes", "all of it"],
+)
+def test_task_group_is_not_held_where_no_target_is_asked_for(
+    running: list[Running], waiting: list[Running], order: list[int], max_tokens: int
+) -> None:
+    made = plan(running, waiting)
+    assert (places(made.order, running), made.held) == (order, [])
+    assert made.max_tokens == max_tokens
+
+
+@pytest.mark.parametrize("where", ["runs", "waits"])
+def test_task_group_is_held_for_a_target(where: str) -> None:
+    group, tight = Running(GROUP, 5000), latency(tpot_s=TIGHT)
+    made = plan([group, tight] if where == "runs" else [group], [] if where == "runs" else [tight])
+    assert made.held == [group]
+
+
+@pytest.mark.parametrize(
+    ("tpot_s", "admits", "max_tokens"), [(None, GROUP, None), (TIGHT, LATENCY, 1)]
+)
+def test_task_group_that_comes_gets_the_step_unless_a_target_is_asked_for(
+    tpot_s: float | None, admits: RequestClass, max_tokens: int | None
+) -> None:
+    running = [latency(tpot_s=tpot_s), Running(THROUGHPUT, 50)]
+    made = Pacer().plan(running, [], MODEL, 100.0, group_comes=True)
+    assert (made.admits, made.max_tokens) == (admits, max_tokens)
+    assert places(made.held, running) == [1]
+
+
+@pytest.mark.parametrize("must_admit", [False, True])
+def test_bulk_work_whose_turn_it_is_gets_a_chunk_before_a_task_group_that_comes(
+    must_admit: bool,
+) -> None:
+    running = [latency(), Running(THROUGHPUT, 5000, held_since_s=None if must_admit else 90.0)]
+    made = Pacer().plan(running, [], MODEL, 100.0, group_comes=True, must_admit=must_admit)
+    # Twice a step of 11.5 ms.
+    assert made.max_tokens == 1 + 115
+
+
+def test_bulk_work_is_held_for_a_task_group_beside_a_latency_request() -> None:
+    running = [Running(GROUP), latency(), *(Running() for _ in range(20))]
+    made = plan(running)
+    # Twice a step of 12.5 ms.
+    assert len(made.held) == 20 - 12
 
 
 # --- the target -----------------------------------------------------------------------------------
@@ -204,7 +262,7 @@ def test_prefill_beside_latency_decodes_keeps_their_target(
     assert made.max_tokens == max_tokens
     assert places(made.order, running) == [len(prompts) + 1, *range(1, len(prompts) + 1)]
     assert places(made.held, running) == [0]
-    assert not made.admits_others
+    assert made.admits is LATENCY
 
 
 def test_prefill_beside_latency_decodes_gets_a_chunk_in_any_case() -> None:
@@ -238,11 +296,11 @@ def test_prefill_is_whole_unless_a_decode_beside_it_has_a_target(
     prompts: list[int], waiting: list[int], tpots_s: list[float | None], num_tokens: int
 ) -> None:
     decodes = [latency(tpot_s=tpot_s) for tpot_s in tpots_s]
-    running = [Running(GROUP, 500), *map(latency, prompts), *decodes]
+    running = [Running(THROUGHPUT, 500), *map(latency, prompts), *decodes]
     made = plan(running, [latency(each, tpot_s=TIGHT) for each in waiting])
     assert made.max_tokens == len(decodes) + num_tokens
     assert places(made.held, running) == [0]
-    assert not made.admits_others
+    assert made.admits is LATENCY
 
 
 def test_whole_prefill_takes_nothing_from_the_decodes_of_others() -> None:
@@ -260,7 +318,7 @@ def test_prefill_is_unlimited_without_latency_decodes(is_admitted: bool) -> None
     assert made.max_tokens == 2 + 5000
     assert made.order == [*running[:2], *([prompt] if is_admitted else [])]
     assert made.held == running[2:]
-    assert not made.admits_others
+    assert made.admits is LATENCY
 
 
 # --- what was held for too long -------------------------------------------------------------------
@@ -291,7 +349,7 @@ def test_overdue_prefill_gets_the_smallest_chunk_in_every_second_step() -> None:
 @pytest.mark.parametrize("decodes", [False, True])
 def test_overdue_prefill_takes_the_turn_of_latency_prefill(decodes: bool) -> None:
     pacer = Pacer()
-    running = [Running(GROUP, 500, held_since_s=90.0), latency(2000)]
+    running = [Running(THROUGHPUT, 500, held_since_s=90.0), latency(2000)]
     running += [latency(tpot_s=TIGHT)] if decodes else []
     first, second = (plan(running, pacer=pacer) for _ in range(2))
     num_decodes = int(decodes)
@@ -309,7 +367,7 @@ def test_small_overdue_prefill_leaves_latency_prefill_its_chunk() -> None:
 
 def test_waiting_requests_that_find_no_room_do_not_stop_the_engine() -> None:
     pacer = Pacer()
-    running = [Running(GROUP, 500), Running(FILL, 500)]
+    running = [Running(THROUGHPUT, 500), Running(FILL, 500)]
     plans = [plan(running, [latency(100)], pacer=pacer, now_s=100.0 + i) for i in range(4)]
     assert [len(made.order) for made in plans] == [0, 1, 0, 1]
     assert all(tokens_of(made) >= MIN_CHUNK for made in plans)
@@ -334,7 +392,7 @@ def test_others_are_admitted_if_a_chunk_still_fits(
     others: list[Running], tpot_s: float, max_tokens: int | None
 ) -> None:
     made = plan([latency(tpot_s=tpot_s), *others])
-    assert made.admits_others is (max_tokens is not None)
+    assert (made.admits is FILL) is (max_tokens is not None)
     if max_tokens is not None:
         assert made.max_tokens == max_tokens
 
@@ -344,7 +402,7 @@ def test_others_are_admitted_after_a_while_in_any_case() -> None:
     running = [latency(tpot_s=TIGHT)]
     times_s = [100.0, 101.0, 102.5, 102.6, 104.5, 104.7]
     plans = [plan(running, pacer=pacer, now_s=now_s) for now_s in times_s]
-    assert [made.admits_others for made in plans] == [False, False, True, False, False, True]
+    assert [made.admits is FILL for made in plans] == [False, False, True, False, False, True]
     assert plans[2].max_tokens == 1 + MIN_CHUNK
 
 
@@ -353,7 +411,7 @@ def test_nobody_is_admitted_in_addition_to_an_overdue_request() -> None:
     running = [latency(tpot_s=TIGHT), Running()]
     plans = [plan(running, pacer=pacer, now_s=now_s) for now_s in (100.0, 102.5)]
     assert [len(made.order) for made in plans] == [1, 2]
-    assert not any(made.admits_others for made in plans)
+    assert not any(made.admits is FILL for made in plans)
 
 
 #: Case -> running and waiting requests, and the tokens of the step, with a chunk for the one that
@@ -385,7 +443,7 @@ MUST_ADMIT: dict[str, tuple[list[Running], list[Running], int]] = {
 def test_one_who_must_be_admitted_gets_a_chunk(case: str) -> None:
     running, waiting, max_tokens = MUST_ADMIT[case]
     made = plan([replace(each) for each in running], waiting, must_admit=True)
-    assert made.admits_others
+    assert made.admits is FILL
     assert made.max_tokens == max_tokens
     assert all(each.remaining_tokens <= 1 or each.request_class is LATENCY for each in made.order)
 
@@ -393,7 +451,7 @@ def test_one_who_must_be_admitted_gets_a_chunk(case: str) -> None:
 @pytest.mark.parametrize("must_admit", [False, True])
 def test_without_pacing_it_makes_no_difference_who_must_be_admitted(must_admit: bool) -> None:
     running = [Running(GROUP, 500), Running()]
-    assert plan(running, must_admit=must_admit) == StepPlan(running, [], None, admits_others=True)
+    assert plan(running, must_admit=must_admit) == StepPlan(running, [], None, admits=FILL)
 
 
 def test_overdue_prefill_and_one_who_must_be_admitted_take_turns() -> None:
@@ -404,7 +462,7 @@ def test_overdue_prefill_and_one_who_must_be_admitted_take_turns() -> None:
         plans.append(plan(running, pacer=pacer, must_admit=True))
         running[1].held_since_s = 90.0
     assert [places(made.order, running) for made in plans] == [[0, 1], [0], [0, 1], [0]]
-    assert [made.admits_others for made in plans] == [False, True, False, True]
+    assert [made.admits is FILL for made in plans] == [False, True, False, True]
     assert [made.max_tokens for made in plans] == [1 + MIN_CHUNK] * 4
 
 
@@ -438,6 +496,12 @@ models = st.builds(
 )
 
 
+def served_of(running: Sequence[Running], waiting: Sequence[Running] = ()) -> RequestClass:
+    """Return the least urgent class that is never held."""
+    latency_requests = [x for x in (*running, *waiting) if x.request_class is LATENCY]
+    return LATENCY if any(x.tpot_s is not None for x in latency_requests) else GROUP
+
+
 @examples(500)
 @given(st.lists(requests, max_size=20), st.lists(waiting_requests, max_size=3), models)
 def test_plan_is_sound(
@@ -445,10 +509,11 @@ def test_plan_is_sound(
 ) -> None:
     made = plan(running, waiting, model=model)
     assert sorted(places([*made.order, *made.held], running)) == list(range(len(running)))
-    assert all(each.request_class is not LATENCY for each in made.held)
+    served = served_of(running, waiting)
+    assert all(each.request_class > served for each in made.held)
     assert all(each.held_since_s is None for each in made.order)
     assert all(each.held_since_s is not None for each in made.held)
-    assert not (made.admits_others and made.held)
+    assert not (made.admits is FILL and made.held)
     is_paced = bool(waiting) or any(each.request_class is LATENCY for each in running)
     assert (made.max_tokens is not None) is is_paced
     if not is_paced:
@@ -457,7 +522,7 @@ def test_plan_is_sound(
     tokens = granted(made.order, tokens_of(made))
     assert tokens_of(made) >= 1
     paired = zip(made.order, tokens, strict=True)
-    assert all(number or each.request_class is LATENCY for each, number in paired)
+    assert all(number or each.request_class <= served for each, number in paired)
     decodes = [each.remaining_tokens <= 1 for each in made.order]
     assert decodes == sorted(decodes, reverse=True)
 
@@ -469,14 +534,15 @@ def test_step_keeps_its_target(
 ) -> None:
     """Beyond the target are only an overdue request, a chunk for a new one, and latency prefill.
 
-    The latter is one smallest chunk if a latency decode has a target, or else all there is.
+    The latter is one smallest chunk if a latency decode has a target, or else all there is, that
+    of task groups included.
     """
-    decoding = [
-        each for each in running if each.request_class is LATENCY and each.remaining_tokens <= 1
-    ]
-    if not decoding:
+    if not any(each.request_class is LATENCY and each.remaining_tokens <= 1 for each in running):
         running = [latency(), *running]
-        decoding = running[:1]
+    served = served_of(running)
+    decoding = [
+        each for each in running if each.request_class <= served and each.remaining_tokens <= 1
+    ]
     base_s = model.predict_s(work_of(decoding, [1] * len(decoding)))
     target_s = min(
         each.tpot_s if each.tpot_s is not None and each.tpot_s >= base_s else 2 * base_s
@@ -485,7 +551,7 @@ def test_step_keeps_its_target(
     context_tokens = max(each.context_tokens for each in running)
     chunk_s = model.prefill_cost_s(MIN_CHUNK, context_tokens)
     prefilling = [
-        each for each in running if each.request_class is LATENCY and each.remaining_tokens > 1
+        each for each in running if each.request_class <= served and each.remaining_tokens > 1
     ]
     if any(each.tpot_s is not None for each in decoding):
         forced_s = chunk_s if prefilling else 0.0
@@ -582,7 +648,7 @@ def test_prompts_ahead_of_need_are_admitted_only_to_what_is_spare(
 ) -> None:
     model = StepTimeModel(0.002, 2e-5, 0.0, 0.0, 0.0, 100, 0.0)
     made = Pacer().plan([latency(1)], [], model, 0.0, next_is_fill=next_is_fill)
-    assert made.admits_others is admits
+    assert (made.admits is FILL) is admits
 
 
 def test_without_latency_work_prompts_ahead_of_need_are_not_held() -> None:
@@ -597,7 +663,7 @@ def test_alone_prompts_ahead_of_need_go_on_in_short_steps() -> None:
     model = StepTimeModel(0.002, 2e-5, 0.0, 0.0, 0.0, 100, 0.0)
     made = Pacer().plan([fill()], [], model, 0.0, next_is_fill=True)
     assert made.max_tokens == 400
-    assert made.admits_others
+    assert made.admits is FILL
 
 
 @pytest.mark.parametrize(

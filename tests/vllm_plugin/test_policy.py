@@ -255,7 +255,7 @@ def test_a_request_without_hints_is_no_longer_marked_as_held() -> None:
     core = FakeCore(PluginOptions(slowdown=1.0), is_trained=True)
     other = core.add(text(0, 9), None, max_tokens=90)
     core.run(2)
-    urgent = core.add(text(9, 9), LATENCY, max_tokens=20)
+    urgent = core.add(text(9, 9), {**LATENCY, "tpot_s": 1e-4}, max_tokens=20)
     core.run(3)
     assert core.steps[-1].held == [other]
     core.abort(urgent)

@@ -15,6 +15,7 @@ from tests.core.hypothesis_settings import examples
 from tests.vllm_plugin.fake_core import FakeCore, text
 
 LATENCY: dict[str, Any] = {"class": "latency"}
+GROUP: dict[str, Any] = {"class": "task_group", "group": "g"}
 THROUGHPUT: dict[str, Any] = {"class": "throughput"}
 
 
@@ -41,13 +42,17 @@ def decoding(*hints: object, **given_: Any) -> FakeCore:
     return core
 
 
-@pytest.mark.parametrize("hints", [[LATENCY], [LATENCY] * 3, [THROUGHPUT] * 2, [LATENCY] * 8])
+@pytest.mark.parametrize(
+    "hints",
+    [[LATENCY], [LATENCY] * 3, [THROUGHPUT] * 2, [LATENCY] * 8, [GROUP, LATENCY, GROUP, None]],
+)
 def test_only_some_steps_of_decodes_are_planned(hints: list[object]) -> None:
     assert count_plans(decoding(*hints), 4 * (steady.MAX_STEPS + 1)) == 4
 
 
-def test_unlike_requests_are_planned_for_each_step() -> None:
-    assert count_plans(decoding(LATENCY, THROUGHPUT), 16) == 16
+@pytest.mark.parametrize("hints", [[LATENCY, THROUGHPUT], [GROUP, {**LATENCY, "tpot_s": 0.1}]])
+def test_unlike_requests_are_planned_for_each_step(hints: list[object]) -> None:
+    assert count_plans(decoding(*hints), 16) == 16
 
 
 def test_who_waits_without_room_is_planned_for_each_step() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from parrot_backend.core.step_time import StepTimeFitter, StepWork
@@ -16,7 +18,7 @@ class Noted(StepTimeFitter):
 
     def __init__(self) -> None:
         super().__init__()
-        self.told: list[tuple[StepWork, float]] = []
+        self.told: list[tuple[StepWork, Any]] = []
         self.numbers: list[int] = []
 
     def observe(self, work: StepWork, elapsed_s: float, num_steps: int = 1) -> None:

@@ -39,7 +39,11 @@ class Memory(Generic[_Key, _Value]):
 
     def use(self, key: _Key) -> _Value | None:
         """Return the value of a key, which counts as a use of it."""
-        entry = self._new.take(key) or self._used.take(key)
+        entry = self._used.entries.get(key)
+        if entry is not None:
+            self._used.entries.move_to_end(key)
+            return entry.value
+        entry = self._new.take(key)
         if entry is None:
             return None
         self._used.put(key, entry)

@@ -18,6 +18,7 @@ from parrot_backend.core.engine_state import EngineState
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.scheduling.cost_terms import Work
 from parrot_backend.core.scheduling.placement import ClusterView
+from parrot_backend.core.step_time import StepTimeModel
 
 #: A step may take so many times as long as with a single request, whatever is kept in general; and
 #: where a target is missed even so. Else a slow engine would serve one at a time. As in its pacing.
@@ -43,6 +44,87 @@ def is_bounded(request: Request, view: ClusterView) -> bool:
     return objective.is_bounded and (is_latency or not view.queue.is_old(request))
 
 
+class Door:
+    """What one request may enter: all about it that is the same for each engine.
+
+    Args:
+        work: The request.
+        objective_class: Its class.
+        config: Which times per token are to be kept.
+        is_bounded: Whether the request keeps to them.
+    """
+
+    __slots__ = (
+        "_alone_s",
+        "_class",
+        "_context_tokens",
+        "_is_bounded",
+        "_is_bulk",
+        "_keeps_s",
+        "_model",
+        "_target_s",
+    )
+
+    def __init__(
+        self, work: Work, objective_class: ObjectiveClass, config: CostConfig, *, is_bounded: bool
+    ) -> None:
+        self._class = objective_class
+        self._is_bulk = objective_class is ObjectiveClass.THROUGHPUT
+        self._is_bounded = is_bounded
+        self._context_tokens = work.context_tokens
+        self._target_s = math.inf if self._is_bulk else work.tpot_s
+        keeps_it = self._is_bulk or config.bounds_latency
+        self._keeps_s = config.latency_tpot_s if keeps_it else None
+        self._model: StepTimeModel | None = None
+        self._alone_s = 0.0
+
+    def admits(
+        self, engine: EngineState, tokens: int, requests: int = 1, context_tokens: int | None = None
+    ) -> bool:
+        """Tell whether an engine may run the request.
+
+        Args:
+            engine: It has a free slot, or not.
+            tokens: What it would hold beside what it holds, for this request and others.
+            requests: How many it would run beside what it runs, this one among them.
+            context_tokens: What their decodes would read; None for this one alone.
+        """
+        if not engine.fits(tokens, requests):
+            return False
+        if not self._is_bounded:
+            return True
+        load = engine.load
+        if self._is_bulk:
+            if not load.num_latency:
+                return True
+            runs_with, context = load.decodes, load.read_tokens
+        else:
+            # It does not wait for bulk work to drain: the engine holds that back for it.
+            runs_with, context = load.bounded_decodes, load.bounded_read_tokens
+            if not runs_with and requests == 1:
+                return True
+        target_s, keeps_s = min(load.tpot_s, self._target_s), self._keeps_s
+        if target_s == math.inf and keeps_s is None:
+            return True
+        model = engine.step_time
+        if model is None:
+            return engine.admits(self._class, tokens, requests)
+        if model is not self._model:
+            self._model = model
+            self._alone_s = model.base_s + model.decode_cost_s(self._context_tokens)
+        if context_tokens is None:
+            context_tokens = self._context_tokens
+        step_s = (
+            model.base_s
+            + model.per_decode_s * (runs_with + requests)
+            + model.per_context_token_s * (context + context_tokens)
+        )
+        alone_s = self._alone_s
+        least_s = _SLOWDOWN * alone_s
+        bound_s = target_s if alone_s <= target_s else least_s
+        return step_s <= (bound_s if keeps_s is None else min(bound_s, max(keeps_s, least_s)))
+
+
 def admits(
     engine: EngineState,
     added: Added,
@@ -52,38 +134,6 @@ def admits(
     *,
     is_bounded: bool,
 ) -> bool:
-    """Tell whether an engine may run one more request of a class.
-
-    Args:
-        engine: It has a free slot, or not.
-        added: What it would run beside what it runs, this request's tokens included.
-        work: The request.
-        objective_class: Of the request.
-        config: Which times per token are to be kept.
-        is_bounded: Whether the request keeps to them.
-    """
-    if not engine.fits(added.tokens, added.requests):
-        return False
-    load, target_s, keeps_s = engine.load, engine.outlook.tpot_s, config.latency_tpot_s
-    if objective_class is ObjectiveClass.THROUGHPUT:
-        runs_with, context, is_alone = load.decodes, load.context_tokens, not load.num_latency
-    else:
-        # It does not wait for bulk work to drain: the engine holds that back for it.
-        runs_with, context = load.bounded_decodes, load.bounded_context_tokens
-        is_alone = not load.bounded_decodes and added.requests == 1
-        target_s = min(target_s, work.tpot_s)
-        keeps_s = keeps_s if config.bounds_latency else None
-    if is_alone or not is_bounded or (target_s == math.inf and keeps_s is None):
-        return True
-    model = engine.step_time
-    if model is None:
-        return engine.admits(objective_class, added.tokens, added.requests)
-    step_s = (
-        model.base_s
-        + model.per_decode_s * (runs_with + added.requests)
-        + model.per_context_token_s * (context + added.context_tokens)
-    )
-    alone_s = model.base_s + model.decode_cost_s(work.context_tokens)
-    least_s = _SLOWDOWN * alone_s
-    bound_s = target_s if alone_s <= target_s else least_s
-    return step_s <= (bound_s if keeps_s is None else min(bound_s, max(keeps_s, least_s)))
+    """Tell whether an engine may run one more request of a class; see :class:`Door`."""
+    door = Door(work, objective_class, config, is_bounded=is_bounded)
+    return door.admits(engine, added.tokens, added.requests, added.context_tokens)

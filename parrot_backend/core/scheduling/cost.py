@@ -46,7 +46,7 @@ class CostPlacement:
         holders = Holders(view.prefixes, request.sharing)
         shortlist = Shortlist(request, work, holders, view, config)
         engines = shortlist.taking()
-        best = self._best(work, engines, holders, view)
+        best = self._best(request, work, engines, holders, view)
         if best is None:
             return []  # before the others are looked for, since that is what happens most
         engine, cost = best
@@ -77,6 +77,7 @@ class CostPlacement:
 
     def _best(
         self,
+        request: Request,
         work: Work,
         engines: Iterable[EngineState],
         holders: Holders,
@@ -90,7 +91,8 @@ class CostPlacement:
         for engine in engines:
             wait_s = max(0.0, engine.load.prefill_until_s - now_s)
             cached = holders.tokens(engine.id)
-            cost = cost_of(work, engine.outlook, wait_s, cached, price, config.miss_s)
+            read = engine.read_tokens(request, work.context_tokens)
+            cost = cost_of(work, engine.outlook, wait_s, cached, read, price, config.miss_s)
             key = (cost.total, engine.order)
             if best is None or key < least:
                 best, least = (engine, cost), key

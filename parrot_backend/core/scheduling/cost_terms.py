@@ -89,6 +89,7 @@ def cost_of(
     outlook: Outlook,
     wait_s: float,
     cached_tokens: int,
+    read_tokens: int,
     compute_price: float,
     miss_s: float,
 ) -> Cost:
@@ -99,6 +100,7 @@ def cost_of(
         outlook: What it meets there.
         wait_s: How long the engine computes prompts that came before.
         cached_tokens: What it holds of the prompt.
+        read_tokens: KV tokens by which each step there reads more, on average.
         compute_price: What a second of prefill counts for those who are not there yet.
         miss_s: What it counts to miss a target.
     """
@@ -108,7 +110,7 @@ def cost_of(
     prefill_s = fresh * (
         model.per_prefill_token_s + model.per_prefill_pair_s * (cached_tokens + fresh / 2)
     )
-    longer_s = model.per_decode_s + model.per_context_token_s * work.context_tokens
+    longer_s = model.per_decode_s + model.per_context_token_s * read_tokens
     step_s += longer_s
     decode_s = work.output_tokens * step_s
     # Prompts are computed beside what decodes, so all of that waits for them.

@@ -22,8 +22,14 @@ _ORDER_BITS = 32
 _ORDER_MASK = (1 << _ORDER_BITS) - 1
 
 
+#: So many changes are kept for lists that are not asked for.
+_MAX_LOGGED = 128
+
+
 class EngineIndex:
     """Engines that serve one model and have a free slot.
+
+    A list is brought up to date when it is asked for: what changed back meanwhile costs nothing.
 
     Args:
         engines: Those that serve the model; their ``order`` tells them apart.
@@ -32,32 +38,37 @@ class EngineIndex:
     def __init__(self, engines: Iterable[EngineState] = ()) -> None:
         self._engines: dict[int, EngineState] = {}
         self._by_id: dict[EngineId, EngineState] = {}
-        self._lists: dict[Measure, list[int]] = {}
-        self._keys: dict[Measure, dict[int, int]] = {}
-        self._changed: dict[int, EngineState] = {}
+        self._lists: dict[Measure, _SortedEngines] = {}
+        # Engines whose accounts have changed; and up to where that is known of slots.
+        self._log: list[EngineState] = []
+        self._num_seen = 0
         for engine in engines:
             self.note(engine)
 
     def __len__(self) -> int:
-        self._refresh()
+        if self._num_seen != len(self._log):
+            self._refresh()
         return len(self._engines)
 
     def get(self, engine: EngineId) -> EngineState | None:
         """Return an engine, if it serves the model and has a free slot."""
-        self._refresh()
+        if self._num_seen != len(self._log):
+            self._refresh()
         return self._by_id.get(engine)
 
     def note(self, engine: EngineState) -> None:
         """Take in an engine that is new, or whose account has changed."""
-        self._changed[engine.order] = engine
+        self._log.append(engine)
+        if len(self._log) > _MAX_LOGGED:
+            self._forget_log()
 
     def discard(self, engine: EngineState) -> None:
         """Take out an engine that is gone."""
-        self._changed.pop(engine.order, None)
+        self._forget_log()
         self._engines.pop(engine.order, None)
         self._by_id.pop(engine.id, None)
-        for measure in self._lists:
-            self._move(measure, engine.order, None)
+        for engines in self._lists.values():
+            engines.move(engine.order, None)
 
     def engines(self) -> Iterable[EngineState]:
         """Return all, in no particular order."""
@@ -69,9 +80,16 @@ class EngineIndex:
 
         A measure is kept from its first use on.
         """
+        keys = self._sorted_by(measure)
         engines = self._engines
-        for key in self._sorted_by(measure):
+        for key in keys:
             yield engines[key & _ORDER_MASK]
+
+    def leading(self, measure: Measure, number: int) -> list[EngineState]:
+        """Return the engines that ``walk`` would yield first."""
+        keys = self._sorted_by(measure)
+        engines = self._engines
+        return [engines[key & _ORDER_MASK] for key in keys[:number]]
 
     def up_to(self, measure: Measure, limit: int, most: int) -> list[EngineState] | None:
         """Return the engines whose measure is at most a limit; None if that are too many."""
@@ -87,33 +105,71 @@ class EngineIndex:
         return self._engines[keys[0] & _ORDER_MASK] if keys else None
 
     def _sorted_by(self, measure: Measure) -> list[int]:
-        self._refresh()
-        keys = self._lists.get(measure)
-        if keys is None:
-            self._keys[measure] = {
-                order: (value << _ORDER_BITS) | order
-                for order, engine in self._engines.items()
-                if (value := measure(engine)) is not None
-            }
-            keys = self._lists[measure] = sorted(self._keys[measure].values())
-        return keys
+        num_changes = len(self._log)
+        if self._num_seen != num_changes:
+            self._refresh()
+        found = self._lists.get(measure)
+        if found is None:
+            found = _SortedEngines(measure, self._engines.values())
+            found.num_seen = num_changes
+            self._lists[measure] = found
+        elif found.num_seen != num_changes:
+            found.take_in(self._log)
+        return found.keys
 
     def _refresh(self) -> None:
-        if not self._changed:
-            return
-        for order, engine in self._changed.items():
-            has_slot = engine.has_slot
-            if has_slot:
+        for engine in self._log[self._num_seen :]:
+            order = engine.order
+            if engine.has_slot:
                 self._engines[order] = self._by_id[engine.id] = engine
             else:
                 self._engines.pop(order, None)
                 self._by_id.pop(engine.id, None)
-            for measure in self._lists:
-                self._move(measure, order, measure(engine) if has_slot else None)
-        self._changed.clear()
+        self._num_seen = len(self._log)
 
-    def _move(self, measure: Measure, order: int, value: int | None) -> None:
-        keys, key_of = self._lists[measure], self._keys[measure]
+    def _forget_log(self) -> None:
+        self._refresh()
+        for engines in self._lists.values():
+            engines.take_in(self._log)
+            engines.num_seen = 0
+        self._log.clear()
+        self._num_seen = 0
+
+
+class _SortedEngines:
+    """Engines with a free slot by one measure.
+
+    Attributes:
+        keys: Measure and order of each, sorted.
+        num_seen: How many changes are taken in.
+    """
+
+    __slots__ = ("_key_of", "_measure", "keys", "num_seen")
+
+    def __init__(self, measure: Measure, engines: Iterable[EngineState]) -> None:
+        self._measure = measure
+        self._key_of = {
+            engine.order: (value << _ORDER_BITS) | engine.order
+            for engine in engines
+            if (value := measure(engine)) is not None
+        }
+        self.keys = sorted(self._key_of.values())
+        self.num_seen = 0
+
+    def take_in(self, changed: list[EngineState]) -> None:
+        """Bring it up to date.
+
+        Args:
+            changed: All changes, those seen among them.
+        """
+        new = changed[self.num_seen :]
+        self.num_seen = len(changed)
+        for engine in new if len(new) == 1 else dict.fromkeys(new):
+            self.move(engine.order, self._measure(engine) if engine.has_slot else None)
+
+    def move(self, order: int, value: int | None) -> None:
+        """Put an engine where its measure belongs; None takes it out."""
+        keys, key_of = self.keys, self._key_of
         before = key_of.get(order)
         after = None if value is None else (value << _ORDER_BITS) | order
         if before == after:

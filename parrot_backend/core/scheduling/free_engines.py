@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from operator import attrgetter
 from typing import overload
 
@@ -44,6 +45,12 @@ class FreeEngines(Sequence[EngineState]):
         if self._kept is None:
             return self._index.walk(measure)
         return (engine for engine in self._index.walk(measure) if not self._is_kept(engine))
+
+    def leading(self, measure: Measure, number: int) -> list[EngineState]:
+        """Return the engines that ``walk`` would yield first."""
+        if self._kept is None:
+            return self._index.leading(measure, number)
+        return list(islice(self.walk(measure), number))
 
     def up_to(self, measure: Measure, limit: int, most: int) -> list[EngineState] | None:
         """Return the engines whose measure is at most a limit; None if they are too many."""

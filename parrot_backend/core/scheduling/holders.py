@@ -36,14 +36,16 @@ class Holders:
             self._tokens[engine] = tokens
         return tokens
 
-    def first(self, number: int) -> list[EngineId]:
-        """Return so many of those that hold something, who holds most first."""
-        found: dict[EngineId, None] = {}
+    def first(self, number: int) -> Iterator[EngineId]:
+        """Yield so many of those that hold something, who holds most first."""
+        found = set[EngineId]()
         for boundary in reversed(self._chain):
             # Of one boundary no more are looked at than are wanted, new or not.
             holders: Iterator[EngineId] = islice(self._prefixes.holders_of(boundary.hash), number)
             for engine in holders:
-                found[engine] = None
+                if engine in found:
+                    continue
+                found.add(engine)
+                yield engine
                 if len(found) == number:
-                    return list(found)
-        return list(found)
+                    return

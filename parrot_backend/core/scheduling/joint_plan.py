@@ -9,8 +9,9 @@ only share a prefix are waited for one by one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from itertools import islice, tee
 from typing import NamedTuple
 
 from parrot_backend.core.config import CostConfig
@@ -63,9 +64,13 @@ class _Trial:
 
 
 class _Step(NamedTuple):
-    """A member on an engine: what it costs, and what the engine is then."""
+    """A member on an engine: what it costs, and what the engine is then.
+
+    ``beside``: the part of ``total`` that it takes from others.
+    """
 
     total: float
+    beside: float
     end_s: float
     wait_s: float
     step_s: float
@@ -92,9 +97,18 @@ def place_jointly(
     # The longest first: what is short fills what is left.
     mates.sort(key=lambda mate: (-mate.prompt_tokens, mate.order))
     keys = {boundary.hash for boundary in first.sharing}
+    # Made one by one, since it may end with the first.
+    members: Iterator[_Member] = (_member(each, keys, view, config) for each in (first, *mates))
+    looks_twice = first.objective.group is not None and _differ(among.values())
+    if looks_twice:
+        members, again = tee(members)
     plan = _Plan(view, config, among, requests)
-    ordered = (first, *mates)
-    chosen = plan.place(_member(each, keys, view, config) for each in ordered)
+    chosen = plan.place(members)
+    if looks_twice:
+        other = _Plan(view, config, among, requests, evens_out=False)
+        instead = other.place(islice(again, len(chosen)))
+        if len(instead) == len(chosen) and other.total < plan.total:
+            chosen = instead
     num_engines = len({trial.engine.id for _, trial in chosen})
     reason = f"least added cost of {len(chosen)} {what} on {num_engines} engines, those here done"
     return [
@@ -114,8 +128,19 @@ def _member(request: Request, keys: Set[bytes], view: ClusterView, config: CostC
     )
 
 
+def _differ(engines: Iterable[EngineState]) -> bool:
+    """Tell whether it matters to others on which engines a task group is."""
+    return len({engine.outlook.weight for engine in engines}) > 1
+
+
 class _Plan:
-    """Engines in the order in which they come into question, and what is on them so far."""
+    """Engines in the order in which they come into question, and what is on them so far.
+
+    Of a task group there are two ways to look at the end of a member. Where it ends earliest, each
+    for itself: that opens another engine in time, but takes from others on all engines alike. Or by
+    how much later the whole group ends: that stays away from others as long as the group gains
+    nothing there, but never computes a prefix once more for the sake of those who are to come.
+    """
 
     def __init__(
         self,
@@ -123,11 +148,17 @@ class _Plan:
         config: CostConfig,
         among: Mapping[EngineId, EngineState],
         requests: Sequence[Request],
+        *,
+        evens_out: bool = True,
     ) -> None:
+        self._evens_out = evens_out
+        self._weight = self._beside = 0.0
         self._view = view
         self._config = config
         self._requests = requests
         self._is_group = requests[0].objective.group is not None
+        #: When the last of those that are placed has ended, wherever it is.
+        self._end_s = 0.0
         self._price = compute_price(view, config, len(requests))
         now_s = view.now_s
         self._trials = {
@@ -135,11 +166,16 @@ class _Plan:
             for e in among.values()
         }
 
-    def place(self, members: Iterator[_Member]) -> list[tuple[Request, _Trial]]:
+    @property
+    def total(self) -> float:
+        """What a task group costs in all, of the weight that one of it has."""
+        return self._weight * self._end_s + self._beside
+
+    def place(self, members: Iterable[_Member]) -> list[tuple[Request, _Trial]]:
         """Return where the members go; it ends with the first one that has room nowhere.
 
         Args:
-            members: The requests in order; made one by one, since it may end with the first.
+            members: The requests in order.
         """
         unused = list[_Trial]()
         used = dict[EngineId, _Trial]()
@@ -158,6 +194,7 @@ class _Plan:
                 break
             trial, step = best
             self._put(member, trial, step)
+            self._weight = member.work.weight
             if trial.engine.id not in used:
                 used[trial.engine.id] = trial
                 unused.remove(trial)
@@ -201,19 +238,28 @@ class _Plan:
         tokens = engine.added_tokens(request, resident)
         tokens = min(tokens, max(0, request.need_tokens - mates_tokens))
         cached = max(resident, mates_tokens)
-        cost = cost_of(work, trial.outlook, trial.wait_s, cached, self._price, self._config.miss_s)
+        read = engine.read_tokens(request, work.context_tokens, mates_tokens)
+        price, miss_s = self._price, self._config.miss_s
+        cost = cost_of(work, trial.outlook, trial.wait_s, cached, read, price, miss_s)
         later_s = cost.prefill_s + work.output_tokens * cost.longer_s
         end_s = max(cost.own_s, trial.end_s + later_s if added.requests else 0.0)
-        mates_s = end_s - cost.own_s if self._is_group else added.requests * later_s
+        beside = cost.total - work.weight * cost.own_s
+        if not self._is_group:
+            counted_s = cost.own_s + added.requests * later_s
+        elif self._evens_out:
+            counted_s = end_s
+        else:
+            counted_s = max(0.0, end_s - self._end_s)
         return _Step(
-            cost.total + work.weight * mates_s,
+            beside + work.weight * counted_s,
+            beside,
             end_s,
             trial.wait_s + cost.prefill_s,
             trial.outlook.step_s + cost.longer_s,
             Added(
                 added.requests + 1,
                 added.tokens + tokens,
-                added.context_tokens + work.context_tokens,
+                added.context_tokens + read,
             ),
         )
 
@@ -229,6 +275,8 @@ class _Plan:
         )
 
     def _put(self, member: _Member, trial: _Trial, step: _Step) -> None:
+        self._end_s = max(self._end_s, step.end_s)
+        self._beside += step.beside
         trial.added, trial.end_s, trial.wait_s = step.added, step.end_s, step.wait_s
         trial.outlook = trial.outlook._replace(step_s=step.step_s)
         trial.common_tokens = max(trial.common_tokens, member.common_tokens)

@@ -69,7 +69,7 @@ class Kept:
 
     def leaves_any(self, model: str | None, index: EngineIndex, *, is_bounded: bool) -> bool:
         """Tell whether any engine with a slot is left for requests of a model."""
-        if self.is_empty:
+        if not (self._rules or self._from_all or self._from_bounded):
             return len(index) > 0
         rule = self._rules.get(model)
         if rule is not None and is_bounded:

@@ -61,8 +61,14 @@ class WaitingQueue:
         self._groups: dict[TaskGroupId, dict[NodeId, None]] = {}
         self._prefixes: dict[bytes, dict[NodeId, None]] = {}
 
+    def renew(self) -> bool:
+        """Begin anew, if this is empty; tell whether it is as if it had just been made."""
+        self._tenant = None
+        left = self._requests or self._young or self._groups or self._prefixes
+        return not left and not self.has_shares
+
     def __len__(self) -> int:
-        return len(self._lineup)
+        return len(self._requests)
 
     def __getitem__(self, position: int) -> Request:
         return self._requests[self._lineup[position][1]]

@@ -32,6 +32,8 @@ class Scheduler:
         self._min_prefix_tokens = prefix_config.min_tokens
         self._policy, self._memory = make_policy(config)
         self._queues: dict[str | None, WaitingQueue] = {}
+        # One that is empty again: with little load each call would make another.
+        self._spare: WaitingQueue | None = None
         self.prefixes = PrefixIndex(prefix_config)
         self.engines: dict[EngineId, EngineState] = {}
         # Those that can keep prefixes.
@@ -90,16 +92,21 @@ class Scheduler:
         """Take in a ready request."""
         queue = self._queues.get(request.model)
         if queue is None:
-            config = self._config
-            weights = config.tenant_weights if config.fair else None
-            queue = WaitingQueue(
-                ordering_of(config), config.max_wait_s, self._min_prefix_tokens, weights
-            )
-            self._queues[request.model] = queue
+            queue = self._queues[request.model] = self._empty_queue()
         queue.add(request)
         reach = self._reach.get(request.model)
         if reach is None or not queue.comes_behind(request, reach):
             self._is_settled = False
+
+    def _empty_queue(self) -> WaitingQueue:
+        if self._spare is not None:
+            queue, self._spare = self._spare, None
+            return queue
+        config = self._config
+        weights = config.tenant_weights if config.fair else None
+        return WaitingQueue(
+            ordering_of(config), config.max_wait_s, self._min_prefix_tokens, weights
+        )
 
     def withdraw(self, request: Request) -> bool:
         """Take a request out of its queue again; return whether it was there."""
@@ -282,3 +289,5 @@ class Scheduler:
         queue.remove(request)
         if not queue:
             del self._queues[request.model]
+            if queue.renew():
+                self._spare = queue

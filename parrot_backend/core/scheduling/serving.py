@@ -41,7 +41,7 @@ class Cursor:
     @property
     def is_at_end(self) -> bool:
         """Nothing is left that may be placed in this pass."""
-        return self._is_tired or self._passed >= len(self.queue)
+        return self._passed >= len(self.queue) or self._is_tired
 
     @property
     def request(self) -> Request:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from heapq import nsmallest
 from itertools import islice
 
 from parrot_backend.core.config import CostConfig
@@ -18,7 +17,7 @@ from parrot_backend.core.criteria import ObjectiveClass
 from parrot_backend.core.engine_state import EngineState
 from parrot_backend.core.ids import EngineId
 from parrot_backend.core.nodes import Request
-from parrot_backend.core.scheduling.admission import Added, admits, is_bounded
+from parrot_backend.core.scheduling.admission import Door, is_bounded
 from parrot_backend.core.scheduling.cost_terms import Work
 from parrot_backend.core.scheduling.engine_index import Measure, by_room
 from parrot_backend.core.scheduling.holders import Holders
@@ -46,7 +45,7 @@ def by_bulk_share(engine: EngineState) -> int:
     load = engine.load
     if not load.num_latency:
         return _LEAST
-    return _share(engine, load.decodes, load.context_tokens, keeps_s=load.config.latency_tpot_s)
+    return _share(engine, load.decodes, load.read_tokens, keeps_s=load.config.latency_tpot_s)
 
 
 def by_bounded_share(engine: EngineState) -> int:
@@ -55,7 +54,7 @@ def by_bounded_share(engine: EngineState) -> int:
     if not load.bounded_decodes:
         return _LEAST
     keeps_s = load.config.latency_tpot_s if load.config.bounds_latency else None
-    return _share(engine, load.bounded_decodes, load.bounded_context_tokens, keeps_s=keeps_s)
+    return _share(engine, load.bounded_decodes, load.bounded_read_tokens, keeps_s=keeps_s)
 
 
 def _share(engine: EngineState, decodes: int, context: int, *, keeps_s: float | None) -> int:
@@ -91,10 +90,11 @@ class Shortlist:
         self._now_s = view.now_s
         self._config = config
         self._need_tokens, self._chain = request.need_tokens, request.sharing
-        self._class = request.objective.objective_class
-        is_bulk = self._class is ObjectiveClass.THROUGHPUT
+        objective_class = request.objective.objective_class
+        is_bulk = objective_class is ObjectiveClass.THROUGHPUT
         self._share: Measure = by_bulk_share if is_bulk else by_bounded_share
-        self._is_bounded = is_bounded(request, view)
+        bounded = is_bounded(request, view)
+        self._door = Door(work, objective_class, config, is_bounded=bounded)
         self._avoided = view.avoided([request])
 
     def taking(self) -> Collection[EngineState]:
@@ -112,11 +112,11 @@ class Shortlist:
 
     def has_several(self) -> bool:
         """Tell whether more than one engine has a slot."""
-        return len(list(islice(self._free.walk(by_delay), 2))) > 1
+        return len(self._free.leading(by_delay, 2)) > 1
 
     def any(self, number: int) -> dict[EngineId, EngineState]:
         """Return engines whether or not they take the request: all, if they are few."""
-        near = list(islice(self._free.walk(by_delay), 2 * number + 1))
+        near = self._free.leading(by_delay, 2 * number + 1)
         if len(near) > 2 * number:
             near = [*self._least_loaded(near, number), *self._holding(2 * number)]
         near.sort(key=lambda engine: engine.order)
@@ -135,21 +135,28 @@ class Shortlist:
         if len(engines) <= number:
             return engines
         output_tokens, now_s = self._work.output_tokens, self._now_s
-
-        def load(engine: EngineState) -> tuple[float, int]:
-            outlook = engine.outlook
-            wait_s = max(now_s, engine.load.prefill_until_s)
-            return wait_s + (output_tokens + outlook.weight) * outlook.step_s, engine.order
-
-        return nsmallest(number, engines, key=load)
+        loads: list[tuple[float, int, EngineState]] = []
+        for engine in engines:
+            outlook, until_s = engine.outlook, engine.load.prefill_until_s
+            wait_s = now_s if now_s >= until_s else until_s
+            delay_s = wait_s + (output_tokens + outlook.weight) * outlook.step_s
+            loads.append((delay_s, engine.order, engine))
+        loads.sort()  # the order of joining tells all apart
+        return [engine for _, _, engine in loads[:number]]
 
     def _holding(self, most: int) -> list[EngineState]:
-        free = (self._free.get(engine_id) for engine_id in self._holders.first(4 * most))
-        return list(islice((engine for engine in free if engine is not None), most))
+        found: list[EngineState] = []
+        for engine_id in self._holders.first(4 * most):
+            engine = self._free.get(engine_id)
+            if engine is not None:
+                found.append(engine)
+                if len(found) == most:
+                    break
+        return found
 
     def _some_taking(self) -> list[EngineState]:
         """Return nothing if it is blocked; else one engine that takes it, or more."""
-        engines = list(islice(self._free.walk(by_delay), _FEW + 1))
+        engines = self._free.leading(by_delay, _FEW + 1)
         if len(engines) <= _FEW:
             return [engine for engine in engines if self._takes(engine)]
         few = self._free.up_to(by_room, -self._need_tokens, 2 * _FEW)
@@ -157,23 +164,25 @@ class Shortlist:
             few += self._holding(2 * _FEW)  # they may need less
             return [engine for engine in few if self._takes(engine)]
         # There is room, so the first ones that have some are the last ones to refuse it.
-        roomy = (e for e in self._free.walk(self._share) if e.fits(self._need_tokens))
-        taking = (engine for engine in islice(roomy, _PROBES) if self._takes(engine))
-        return list(islice(taking, 1))
+        num_roomy = 0
+        for engine in self._free.walk(self._share):
+            if engine.fits(self._need_tokens):
+                if self._takes(engine):
+                    return [engine]
+                num_roomy += 1
+                if num_roomy == _PROBES:
+                    break
+        return []
 
     def _takes(self, engine: EngineState) -> bool:
-        if engine.id in self._avoided:
+        if self._avoided and engine.id in self._avoided:
             return False
-        tokens, work = self._need_tokens, self._work
+        tokens = self._need_tokens
         if self._chain:
             # What it holds needs no look where room is counted by what is in use.
             held = 0 if engine.working_set is not None else self._holders.tokens(engine.id)
-            tokens = engine.added_tokens(self._request, held)
-        return admits(
-            engine,
-            Added(1, tokens, work.context_tokens),
-            work,
-            self._class,
-            self._config,
-            is_bounded=self._is_bounded,
-        )
+            tokens = engine.added_tokens(self._request, held, tokens)
+        reads_tokens: int | None = None
+        if engine.info.repeated_read < 1.0:
+            reads_tokens = engine.read_tokens(self._request, self._work.context_tokens)
+        return self._door.admits(engine, tokens, context_tokens=reads_tokens)

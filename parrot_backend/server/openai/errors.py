@@ -68,6 +68,7 @@ _TOLD = {
     "engine_rejected": _Told(400),
     "empty_prompt": _Told(400, field="prompt"),
     "body_too_large": _Told(413),
+    "invalid_api_key": _Told(401),
     "saturated": _Told(429, "rate_limit_exceeded"),
     "no_engine": _Told(503),
     "shutting_down": _Told(503),

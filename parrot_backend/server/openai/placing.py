@@ -58,7 +58,13 @@ class CallPlacer:
         self._conversations = ConversationBook()
 
     def submit(
-        self, calls: Sequence[wire.CallNode], hints: Hints, inbox: Inbox, *, stream: bool
+        self,
+        calls: Sequence[wire.CallNode],
+        hints: Hints,
+        inbox: Inbox,
+        *,
+        stream: bool,
+        tenant: str = DEFAULT_TENANT,
     ) -> Placed:
         """Submit calls; their messages go into the inbox.
 
@@ -67,17 +73,18 @@ class CallPlacer:
             hints: What is known of them.
             inbox: Where messages go.
             stream: Whether their text is wanted while it is generated.
+            tenant: Whose they are.
 
         Raises:
             ParrotError: They were rejected; nothing has changed.
         """
-        owner = f"{len(DEFAULT_TENANT)}:{DEFAULT_TENANT}/{hints.app}"
+        owner = f"{len(tenant)}:{tenant}/{hints.app}"
         key = _key_of(owner, hints)
         # Who names one call names all.
         is_unnamed = self._discovers and key is None
         conversation = conversation_of(calls[0]) if is_unnamed else None
         stand = conversation and self._conversations.find(owner, conversation.turns)
-        into = self._session_for(key, hints, stand, len(calls))
+        into = self._session_for(key, hints, stand, len(calls), tenant)
         named = self._named(into, calls)
         # Nothing can come after a call that nothing leads to.
         is_alone = key is None and conversation is None
@@ -87,6 +94,7 @@ class CallPlacer:
             inbox,
             discovers=self._discovers,
             is_run=hints.is_run,
+            tenant=tenant,
             ttl_s=self._open.config.ttl_s,
         )
         chars = sum(map(num_chars, calls))
@@ -106,18 +114,23 @@ class CallPlacer:
         self._conversations.end(placed.owner, turns, replies, placed.session)
 
     def _session_for(
-        self, key: Hashable, hints: Hints, stand: Stand | None, num_calls: int
+        self, key: Hashable, hints: Hints, stand: Stand | None, num_calls: int, tenant: str
     ) -> SessionId | None:
         """Return the session that calls go into; None for a new one."""
         found: SessionId | None = None
         if key is not None:
             found = self._open.named(key)
             if found is None and hints.session is not None:
-                found = SessionId(hints.session)  # perhaps one that a reply has told
+                found = self._told(SessionId(hints.session), tenant)
         elif stand is not None and stand.session is not None:
             # Who named it since has it for himself.
             found = None if self._open.is_named(stand.session) else stand.session
         return found if found is not None and self._open.takes(found, num_calls) else None
+
+    def _told(self, session: SessionId, tenant: str) -> SessionId | None:
+        """Return a session whose id a reply may have told, if it is the tenant's."""
+        live = self._service.coordinator.sessions.get(session)
+        return None if live is None or live.tenant != tenant else session
 
     def _named(
         self, session: SessionId | None, calls: Sequence[wire.CallNode]

@@ -17,6 +17,7 @@ from parrot_backend import protocol as wire
 from parrot_backend.core.commands import AnswerWaiter
 from parrot_backend.core.ids import SessionId, variable_id
 from parrot_backend.errors import RequestError
+from parrot_backend.server.authentication import tenant_of
 from parrot_backend.server.http_io import json_reply, watch_client
 from parrot_backend.server.openai.base import parse_request
 from parrot_backend.server.openai.chat import ChatRequest, chat_to_calls
@@ -144,7 +145,9 @@ async def _answer(
     placer: CallPlacer = request.app.state.placer
     fields = Fields(prompt_field, body.form_field)
     try:
-        placed = placer.submit(calls, hints, inbox, stream=bool(body.stream))
+        placed = placer.submit(
+            calls, hints, inbox, stream=bool(body.stream), tenant=tenant_of(request)
+        )
     except RequestError as exc:
         fields.name_form(exc)
         raise

@@ -80,6 +80,7 @@ def mixed_jobs(
     map_reduce_after_s: float = 0.0,
     run: str = "",
     lengths: ChatLengths = "sharegpt",
+    criteria: Criteria = LATENCY,
 ) -> Iterator[Arrival]:
     """Return the load of figure 19: chats at even gaps, and nine map-reduce jobs in three bursts.
 
@@ -93,9 +94,10 @@ def mixed_jobs(
         map_reduce_after_s: When the first map-reduce job begins, after the first chat.
         run: Sets the texts of one run apart from another's.
         lengths: Whose lengths the chats have.
+        criteria: What each user of a chat asks for.
     """
     times = (number / chats_per_s for number in range(num_chats))
-    chats = chat_jobs(times, rng, short_chats(lengths), run=run)
+    chats = chat_jobs(times, rng, short_chats(lengths), criteria, run)
     document = articles("arxiv-sampled", 1024)[:1]
     jobs = map_reduce_jobs(after_gaps(_MAP_REDUCE_GAPS_S), document, 50, run)
     return merged(chats, delayed(jobs, map_reduce_after_s))

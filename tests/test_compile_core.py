@@ -1,0 +1,55 @@
+"""What is to be compiled on demand is there, and has no class that mypyc cannot make."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from scripts.compile_core import copy_package, modules_in
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: Bases that give a class another metaclass, or parameters.
+_REFUSED = {"ABC", "Generic", "Protocol"}
+
+
+def refused(source: str) -> Iterator[str]:
+    """Yield the dataclasses with slots that cannot be compiled."""
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.ClassDef):
+            continue
+        decorators = " ".join(map(ast.unparse, node.decorator_list))
+        bases = {ast.unparse(base).partition("[")[0] for base in node.bases}
+        if "slots=True" in decorators and bases & _REFUSED:
+            yield node.name
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("@dataclass(slots=True)\nclass A(Generic[T]): pass", ["A"]),
+        ("@dataclass(slots=True)\nclass A(B, ABC): pass", ["A"]),
+        ("@dataclass(slots=True)\nclass A(B): pass\nclass C(Generic[T]): pass", []),
+    ],
+)
+def test_dataclasses_that_cannot_be_compiled_are_found(source: str, found: list[str]) -> None:
+    assert list(refused(source)) == found
+
+
+def test_nothing_is_compiled_that_cannot_be() -> None:
+    modules = modules_in(ROOT)
+    assert len(modules) == len(set(modules)) > 100
+    assert {m: names for m in modules if (names := list(refused((ROOT / m).read_text())))} == {}
+
+
+def test_a_copy_holds_all_sources_and_nothing_stale(tmp_path: Path) -> None:
+    stale = tmp_path / "parrot_backend" / "core" / "coordinator.so"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    copy_package(ROOT, tmp_path)
+    assert not stale.exists()
+    assert modules_in(tmp_path) == modules_in(ROOT)
+    assert all((tmp_path / module).is_file() for module in modules_in(tmp_path))
