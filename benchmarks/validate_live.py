@@ -3,11 +3,11 @@
 A server with real engines runs jobs of several kinds and records what its core takes in. The
 recording is replayed (the same decisions?), made into a trace (``parrot trace convert``), and
 simulated. What is compared is the time from submit to reply, as the client measures it. Simulated
-engines are calibrated in two ways: ``before``, by what the live engine says of itself after a first
-phase, and the jobs after that are compared; and ``run``, by the mean of what engines told during
-the run (``parrot calibrate --recording``), and all jobs are. On a machine that others use, too, the
-first holds for another time than that of its jobs. The round trip is that of a submit without
-calls.
+engines are calibrated in three ways: ``before``, by what the live engine says of itself after a
+first phase, and the jobs after that are compared; ``run``, by the mean of what engines told during
+the run (``parrot calibrate --recording``), and all jobs are; ``as recorded``, as fast at each time
+as they told. On a machine that others use, too, speeds change while jobs run. The round trip is
+that of a submit without calls.
 
     python -m benchmarks.validate_live [--engines 1] [--seconds 80] [--rate 1] [--seed 0]
         [--keep FOLDER] [--save]
@@ -49,8 +49,12 @@ from parrot_backend.sim.traces import read_arrivals
 _TIMEOUT_S = 300.0
 _BARE_SUBMITS = 30
 
-#: How engines were calibrated; also the folders of the files.
-_CALIBRATIONS = ("before", "run")
+#: How engines were calibrated -> folder of the files, and of which jobs; options of the simulator.
+_CALIBRATIONS = {
+    "before": ("before", ()),
+    "run": ("run", ()),
+    "as recorded": ("run", ("--as-recorded",)),
+}
 
 #: Kind of job -> how many of a hundred arrivals.
 MIX: dict[Callable[[object], LiveProgram], int] = {
@@ -128,19 +132,19 @@ def run_live(folder: Path, given: argparse.Namespace) -> None:
         round_trip_s = asyncio.run(bare_round_trip_s(url))
         jobs = arrivals(given.seed, given.seconds, given.rate)
         times_s = asyncio.run(submit_all(url, jobs))
-    _parrot("calibrate", "--recording", str(recording), "--out", str(folder / "run"))
     live = {"round_trip_s": round_trip_s, "before": times_s, "run": {**first_s, **times_s}}
     (folder / "live.json").write_text(json.dumps(live, indent=1))
 
 
 def replayed(folder: Path) -> None:
-    """Replay a run's recording and make a trace of it; say what the commands say.
+    """Replay a run's recording, calibrate by it and make a trace of it; say what commands say.
 
     Raises:
         RuntimeError: The replay decided otherwise.
     """
     recording, trace = str(folder / "run.jsonl"), folder / "trace.jsonl"
     print(_parrot("simulate", "--replay", recording), end="")
+    print(_parrot("calibrate", "--recording", recording, "--out", str(folder / "run")), end="")
     trace.unlink(missing_ok=True)
     print(_parrot("trace", "convert", recording, str(trace)), end="")
 
@@ -148,12 +152,13 @@ def replayed(folder: Path) -> None:
 def simulated(folder: Path, calibrated: str, given: argparse.Namespace) -> dict[str, list[Pair]]:
     """Simulate a run's jobs, and return times of those that are compared, by application."""
     live = json.loads((folder / "live.json").read_text())
-    live_s: dict[str, float] = live[calibrated]
-    calibration = min((folder / calibrated).iterdir())
+    folder_name, options = _CALIBRATIONS[calibrated]
+    live_s: dict[str, float] = live[folder_name]
+    calibration = min((folder / folder_name).iterdir())
     _parrot(
         *("simulate", "--trace", str(folder / "trace.jsonl"), "--calibration", str(calibration)),
         *("--engines", str(given.engines), "--round-trip-ms", str(live["round_trip_s"] * 1e3)),
-        *("--out", str(folder / "sim"), *given.simulate),
+        *("--out", str(folder / "sim"), *options, *given.simulate),
     )
     report = ReadReport()
     users = [job.user for job in read_arrivals(folder / "trace.jsonl", report)]

@@ -6,7 +6,7 @@ JSON, one engine a file::
      "max_requests": ..., "capacity_tokens": ..., "latency_capacity_tokens": ...,
      "block_tokens": ..., "max_step_tokens": ..., "call_overhead_s": ...,
      "server_call_s": ...,
-     "step_time": {"base_s": ..., "per_prefill_token_s": ..., ...}}
+     "step_time": {"base_s": ..., "per_prefill_token_s": ..., ...}, "speeds": [[0.0, 1.1], ...]}
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ class Calibration:
         call_overhead_s: What a call takes beside the engine's own time.
         server_call_s: The part of it that keeps the server busy.
         step_time: How long its steps take.
+        speeds: Of a recorded run: seconds from its first call on, and how many times as long as in
+            the mean steps took from then on.
     """
 
     model: str
@@ -63,6 +65,7 @@ class Calibration:
     call_overhead_s: float
     server_call_s: float
     step_time: StepTimeModel
+    speeds: tuple[tuple[float, float], ...] = ()
 
     def spec(self, *, rules: EngineRules = "parrot") -> EngineSpec:
         """Return the simulated engine that is like this one, with these rules of its own."""
@@ -90,7 +93,10 @@ def calibration_of_view(engine: EngineView) -> Calibration | None:
 
 
 def calibration_of_info(
-    engine: EngineInfo | EngineView, overhead: CallOverhead, step_time: StepTimeModel
+    engine: EngineInfo | EngineView,
+    overhead: CallOverhead,
+    step_time: StepTimeModel,
+    speeds: tuple[tuple[float, float], ...] = (),
 ) -> Calibration:
     """Return what is known of an engine.
 
@@ -98,6 +104,7 @@ def calibration_of_info(
         engine: What it says of itself.
         overhead: What calls take beside its time.
         step_time: How long its steps take.
+        speeds: How that changed during a recorded run.
     """
     return Calibration(
         engine.models[0] if engine.models else "model",
@@ -110,6 +117,7 @@ def calibration_of_info(
         overhead.lone_s,
         overhead.server_s,
         step_time,
+        speeds,
     )
 
 
@@ -164,7 +172,22 @@ def from_json(text: str) -> Calibration:
         _amount(raw, "call_overhead_s"),
         _amount(raw, "server_call_s"),
         _step_time(step_time),
+        _speeds(raw.get("speeds")),
     )
+
+
+def _speeds(raw: object) -> tuple[tuple[float, float], ...]:
+    if not isinstance(raw, list):
+        raise CalibrationError("'speeds' must be a list")
+    found = list[tuple[float, float]]()
+    for item in raw:
+        is_pair = isinstance(item, list) and len(item) == 2
+        pair = dict(zip(("time", "speed"), item, strict=True)) if is_pair else {}
+        time_s, factor = _amount(pair, "time"), _amount(pair, "speed")
+        if not factor or (found and time_s <= found[-1][0]):
+            raise CalibrationError(f"'speeds' must rise in time, and be above 0: {item!r}")
+        found.append((time_s, factor))
+    return tuple(found)
 
 
 def _step_time(raw: Mapping[str, Any]) -> StepTimeModel:

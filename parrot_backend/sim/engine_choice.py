@@ -26,12 +26,14 @@ class EngineChoice:
         spec: What is simulated.
         is_measured: Its step times were measured; else they are expected.
         source: Where they come from.
+        speeds: How fast it was in the run that it was measured in (:class:`.Calibration`).
     """
 
     name: str
     spec: EngineSpec
     is_measured: bool
     source: str
+    speeds: tuple[tuple[float, float], ...] = ()
 
 
 def published(name: str) -> EngineChoice:
@@ -59,7 +61,7 @@ def calibrated(path: Path) -> EngineChoice:
         f"{path}: measured while it served {calibration.model}, {step_time.num_samples} steps, "
         f"recent error of a step {step_time.error:.1%}"
     )
-    return EngineChoice(path.stem, calibration.spec(), True, source)
+    return EngineChoice(path.stem, calibration.spec(), True, source, calibration.speeds)
 
 
 def all_published() -> list[EngineChoice]:

@@ -22,8 +22,13 @@ from parrot_backend.core.events import (
 )
 from parrot_backend.core.ids import AttemptId, EngineId
 from parrot_backend.core.recording import RecordedStep
-from parrot_backend.core.step_time import StepTimeModel
+from parrot_backend.core.step_time import StepTimeModel, StepWork
 from parrot_backend.sim.calibration import Calibration, calibration_of_info
+
+#: What an engine's speed is told of: a step of decoding, as most are, and spans of time that have
+#: some reports of an engine with work.
+_TYPICAL_STEP = StepWork(decodes=2, context_tokens=1000)
+_SPAN_S = 6.0
 
 
 def calibrations_of(steps: Iterable[RecordedStep]) -> dict[EngineId, Calibration | None]:
@@ -47,7 +52,8 @@ class _Seen:
 
     def __init__(self) -> None:
         self.infos: dict[EngineId, EngineInfo] = {}
-        self._told: dict[EngineId, list[StepTimeModel]] = {}
+        self._told: dict[EngineId, list[tuple[float, StepTimeModel]]] = {}
+        self._first_s: float | None = None
         self._overheads = CallOverheads(ageing=0.0)
         self._started: dict[AttemptId, tuple[EngineId, float]] = {}
 
@@ -59,7 +65,8 @@ class _Seen:
             case EngineJoined(info):
                 self.infos[info.engine] = info
             case EngineReported(engine, step_time=StepTimeModel() as model):
-                self._told.setdefault(engine, []).append(model.in_the_mean())
+                told = self._told.setdefault(engine, [])
+                told.append((step.now_s, model.in_the_mean()))
             case RequestFinished(attempt, usage=usage):
                 started = self._started.pop(attempt, None)
                 if started is not None:
@@ -68,6 +75,8 @@ class _Seen:
             case _:
                 pass
         self._overheads.decided()
+        if step.starts and self._first_s is None:
+            self._first_s = step.now_s
         for attempt, engine in step.starts:
             self._started[attempt] = engine, step.now_s
             self._overheads.started(attempt)
@@ -78,7 +87,26 @@ class _Seen:
         if not told:
             return None
         overhead = self._overheads.of(engine) or CallOverhead(0.0, 0.0)
-        return calibration_of_info(self.infos[engine], overhead, _mean(told))
+        mean = _mean([model for _, model in told])
+        first_s = told[0][0] if self._first_s is None else self._first_s
+        speeds = _speeds([(at_s - first_s, model) for at_s, model in told], mean)
+        return calibration_of_info(self.infos[engine], overhead, mean, speeds)
+
+
+def _speeds(
+    told: list[tuple[float, StepTimeModel]], mean: StepTimeModel
+) -> tuple[tuple[float, float], ...]:
+    """Return how long steps took in each span of time in which anything was told, to the mean."""
+    spans: dict[int, list[float]] = {}
+    for at_s, model in told:
+        # It was learnt before it was told.
+        span = max(0, int((at_s - _SPAN_S / 2) // _SPAN_S))
+        spans.setdefault(span, []).append(model.predict_s(_TYPICAL_STEP))
+    mean_s = mean.predict_s(_TYPICAL_STEP)
+    return tuple(
+        (span * _SPAN_S, math.fsum(times_s) / len(times_s) / mean_s)
+        for span, times_s in sorted(spans.items())
+    )
 
 
 def _mean(models: list[StepTimeModel]) -> StepTimeModel:

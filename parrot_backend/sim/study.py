@@ -45,6 +45,8 @@ class Study:
         seed: Of what is random in clients.
         target: What users are to get.
         faults: What happens to engines.
+        as_recorded: Engines are as fast at each time as the engine was in the run that it was
+            measured in, not as in its mean.
     """
 
     source: Source
@@ -54,6 +56,7 @@ class Study:
     seed: int
     target: Target
     faults: tuple[Fault, ...] = ()
+    as_recorded: bool = False
 
     @property
     def roomiest(self) -> EngineChoice:
@@ -142,11 +145,21 @@ class Study:
             self.source.arrivals(point.rate_per_s),
             self.seed,
             _Tee(sinks, progress),
-            self.faults,
+            (*self.faults, *self._changes_of_speed(point.num_engines)),
             create_engine=ContinuousBatchingEngine,
         ).run()
         result = summary.result(ending)
         return Row(point, result, ending.reason, bound_s, self.target.misses(result))
+
+    def _changes_of_speed(self, num_engines: int) -> list[Fault]:
+        if not self.as_recorded:
+            return []
+        choices = self.engines * num_engines if len(self.engines) == 1 else self.engines
+        return [
+            Fault(time_s, position, "slow", factor)
+            for position, choice in enumerate(choices)
+            for time_s, factor in choice.speeds
+        ]
 
 
 def core_config(

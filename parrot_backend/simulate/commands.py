@@ -98,6 +98,14 @@ Client = Annotated[
 RoundTripMs = Annotated[
     float, _option("Network delay of a request and its reply.", _POLICY, default=True)
 ]
+AsRecorded = Annotated[
+    bool,
+    typer.Option(
+        "--as-recorded",
+        help="Engines are as fast at each time as in the recorded run of --calibration.",
+        rich_help_panel=_ENGINES,
+    ),
+]
 TpotMs = Annotated[
     float | None, _option("99 % of calls take no longer per token after the first.", _TARGET)
 ]
@@ -189,6 +197,7 @@ def simulate(
     ordering: Ordering = None,
     client: Client = "graph",
     round_trip_ms: RoundTripMs = 250,
+    as_recorded: AsRecorded = False,
     tpot_ms: TpotMs = None,
     job_p99_s: JobP99S = None,
     out: Out = None,

@@ -43,6 +43,7 @@ class SimulateOptions:
     ordering: str | None = None
     client: str = "graph"
     round_trip_ms: float = 250.0
+    as_recorded: bool = False
     jobs: int | None = None
     duration_s: float | None = None
     seed: int = 0
@@ -69,17 +70,30 @@ def study_of(options: SimulateOptions) -> Study:
     ordering: OrderingName | None = None
     if options.ordering is not None:
         ordering = _name("--ordering", options.ordering, get_args(OrderingName))
-    fleet = _fleet(options)
+    choices = _fleet(options) or (_engine(options),)
+    _check_as_recorded(options, choices)
     faults = faults_of(options.fail, options.straggler, min(grid_of(options).engines))
     return Study(
         _source(options),
-        fleet or (_engine(options),),
+        choices,
         ClientSpec(kind, Delay(round_trip_s, round_trip_s)),
         core_config(placement, ordering),
         options.seed,
         target_of(options),
         faults,
+        options.as_recorded,
     )
+
+
+def _check_as_recorded(options: SimulateOptions, choices: Sequence[EngineChoice]) -> None:
+    if not options.as_recorded:
+        return
+    if not all(choice.speeds for choice in choices):
+        raise UsageError("--as-recorded needs a file of parrot calibrate --recording")
+    if options.rate is not None:
+        raise UsageError("--as-recorded has the times of the run, and no other --rate")
+    if options.straggler:
+        raise UsageError("--as-recorded has the speeds of the run, and no --straggler")
 
 
 def target_of(options: SimulateOptions) -> Target:

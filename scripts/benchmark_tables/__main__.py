@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from scripts.benchmark_tables import agents, plugin, programs, server, structure
+from scripts.benchmark_tables import agents, live, plugin, programs, server, structure
 from scripts.benchmark_tables.markdown import ROOT, Row, newest, replace, results, source
 
 
@@ -52,6 +52,8 @@ PLACES = (
     Place("server", _PAGE, server.server_table),
     Place("langchain_call", _PAGE, server.langchain_table),
     Place("langchain_plan", _PAGE, programs.planning_table),
+    Place("placement", _PAGE, live.placement_table),
+    Place("live_validation", "docs/simulator.md", live.validation_table),
     Place("openai", "docs/openai.md", agents.openai_table),
     Place("metagpt", "docs/agents.md", agents.metagpt_table),
     *(

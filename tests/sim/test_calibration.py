@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,11 @@ def test_a_file_gives_back_what_an_engine_learnt(tmp_path: Path) -> None:
     assert read_calibration(path) == calibration
 
 
+def test_a_file_gives_back_how_fast_an_engine_was(tmp_path: Path) -> None:
+    calibration = replace(make_calibration(), speeds=((0.0, 0.9), (6.0, 1.2)))
+    assert from_json(to_json(calibration)) == calibration
+
+
 def test_the_simulated_engine_is_like_it() -> None:
     spec = make_calibration().spec()
     assert (spec.num_blocks, spec.block_tokens) == (2048, 32)
@@ -82,6 +88,10 @@ def test_an_engine_that_has_learnt_nothing_has_no_calibration() -> None:
         ({"max_step_tokens": None}, "'max_step_tokens'"),
         ({"call_overhead_s": -1.0}, "'call_overhead_s'"),
         ({"server_call_s": "0"}, "'server_call_s'"),
+        ({"speeds": None}, "'speeds'"),
+        ({"speeds": [[0.0]]}, "'time'"),
+        ({"speeds": [[0.0, 0.0]]}, "'speeds'"),
+        ({"speeds": [[6.0, 1.0], [6.0, 1.1]]}, "'speeds'"),
         ({"max_model_len": 1.5}, "'max_model_len'"),
         ({"step_time": None}, "'step_time'"),
         ({"step_time": {"base_s": -1.0}}, "'base_s'"),

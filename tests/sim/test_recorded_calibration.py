@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from parrot_backend.core.events import (
     EngineInfo,
     EngineJoined,
@@ -50,6 +54,17 @@ def test_steps_that_were_held_up_are_in_the_mean() -> None:
     (found,) = calibrations_of([joined(E0), told(E0, 0.010, 100, slowdown=1.5)]).values()
     assert found is not None
     assert round(found.step_time.base_s, 9) == 0.015
+
+
+def test_an_engine_is_told_to_be_slower_when_it_was() -> None:
+    steps = [joined(E0), told(E0, 0.010, 100), step(EngineReported(E0), 50.0, ("a", E0))]
+    steps += [replace(told(E0, 0.010, 200), now_s=55.0), replace(told(E0, 0.030, 300), now_s=80.0)]
+    (found,) = calibrations_of(steps).values()
+    assert found is not None
+    (first_s, first), (later_s, later) = found.speeds
+    assert (first_s, later_s) == (0.0, 24.0)
+    assert later / first == pytest.approx(3.0, rel=0.01)
+    assert found.step_time.base_s == pytest.approx(0.05 / 3)
 
 
 def test_what_calls_take_beside_their_engine_is_told_by_their_times() -> None:

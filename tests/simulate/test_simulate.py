@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,26 @@ def test_lines_of_a_trace_that_cannot_be_read_are_told(tmp_path: Path):
     result = parrot("simulate", "--trace", str(trace))
     assert result.exit_code == 2
     assert "own.jsonl has no jobs; 1 lines: 0 read, 1 bad" in result.stderr
+
+
+def test_engines_are_as_fast_as_they_were_recorded(tmp_path: Path):
+    step_time = StepTimeModel(0.01, 1e-5, 1e-4, 1e-8, 0.0, 64, 0.02)
+    own = Calibration("tiny", 8192, 16, 100_000, 6144, 16, 8192, 0.0, 0.0, step_time)
+    path = tmp_path / "engine.json"
+    trace = tmp_path / "own.jsonl"
+    trace.write_text(_LENGTHS % (0, 50) + _LENGTHS % (60_000, 50))
+    given = ("--trace", str(trace), "--calibration", str(path), "--round-trip-ms", "0")
+    path.write_text(to_json(replace(own, speeds=((0.0, 1.0), (30.0, 3.0)))))
+    result = parrot("simulate", *given, "--as-recorded", "--out", str(tmp_path))
+    assert result.exit_code == 0, result.stderr
+    with (tmp_path / "jobs.csv").open(newline="") as file:
+        times = [float(job["finished_s"]) - float(job["arrived_s"]) for job in csv.DictReader(file)]
+    assert times[1] / times[0] == pytest.approx(3.0)
+    result = parrot("simulate", *given, "--as-recorded", "--rate", "2")
+    assert (result.exit_code, "no other --rate" in result.stderr) == (2, True)
+    path.write_text(to_json(own))
+    result = parrot("simulate", *given, "--as-recorded")
+    assert (result.exit_code, "parrot calibrate --recording" in result.stderr) == (2, True)
 
 
 def test_a_calibration_is_simulated_or_says_what_is_wrong(tmp_path: Path):
