@@ -4,7 +4,7 @@
 
 A copy of the package is made and compiled in a folder of its own, so that what is installed stays
 plain Python, and no stale module can hide a changed source. Whoever puts the folder first on the
-path runs what is compiled (docs/decisions/0029). It needs a C compiler, and takes minutes.
+path runs what is compiled (docs/decisions/0031). It needs a C compiler, and takes minutes.
 """
 
 from __future__ import annotations
