@@ -27,6 +27,24 @@ class StepTimeView(WireModel):
     error: float
 
 
+class SharedAttentionView(WireModel):
+    """How the engine's attention shares reads of KV. Counters run since it began.
+
+    Attributes:
+        state: ``on``, ``off``, or why requests never share reads there.
+        steps: Steps that computed attention.
+        shared_steps: Those of them in which requests shared reads.
+        kv_tokens: Tokens of KV that each layer would have read without sharing.
+        kv_tokens_read: Those that it read.
+    """
+
+    state: str
+    steps: int
+    shared_steps: int
+    kv_tokens: int
+    kv_tokens_read: int
+
+
 class EngineView(WireModel):
     """One live engine.
 
@@ -39,6 +57,7 @@ class EngineView(WireModel):
         latency_capacity_tokens: The same while latency-sensitive work runs.
         running: Requests that run there.
         step_time: None as long as it has not made enough steps, or does not tell.
+        shared_attention: None if it does not tell.
     """
 
     id: str
@@ -49,6 +68,7 @@ class EngineView(WireModel):
     latency_capacity_tokens: int
     running: int
     step_time: StepTimeView | None = None
+    shared_attention: SharedAttentionView | None = None
 
 
 class EngineList(WireModel):

@@ -51,7 +51,8 @@ async def ready(service: ServiceDependency) -> dict[str, str]:
 @_operations.get("/v1/engines", response_model=wire.EngineList)
 async def engines(service: ServiceDependency) -> Response:
     """Return the live engines, with what they have learnt of themselves."""
-    return json_reply(engines_to_views(service.coordinator.engines.values()))
+    states = service.coordinator.engines.values()
+    return json_reply(engines_to_views(states, service.supervisor.loads()))
 
 
 @_operations.get("/metrics", response_class=Response)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -13,12 +13,13 @@ from parrot_backend.core.control import ControlNode
 from parrot_backend.core.discovery.found import Found
 from parrot_backend.core.engine_state import EngineState
 from parrot_backend.core.events import EngineInfo, RequestUsage
-from parrot_backend.core.ids import name_of
+from parrot_backend.core.ids import EngineId, name_of
 from parrot_backend.core.nodes import Node, Request
 from parrot_backend.core.output_forecast import OutputForecast
 from parrot_backend.core.pruning import PRUNED
 from parrot_backend.core.session import Session
 from parrot_backend.core.variable import Variable
+from parrot_backend.engines.base import EngineLoad
 from parrot_backend.errors import Failure, ParrotError
 
 
@@ -140,8 +141,10 @@ def engines_to_models(engines: Iterable[EngineInfo], created_s: int) -> wire.Mod
     )
 
 
-def engines_to_views(engines: Iterable[EngineState]) -> wire.EngineList:
-    """Return the live engines, with what they have learnt of themselves."""
+def engines_to_views(
+    engines: Iterable[EngineState], loads: Mapping[EngineId, EngineLoad]
+) -> wire.EngineList:
+    """Return the live engines, with what they have learnt and counted of themselves."""
     return wire.EngineList(
         engines=tuple(
             wire.EngineView(
@@ -157,10 +160,17 @@ def engines_to_views(engines: Iterable[EngineState]) -> wire.EngineList:
                     if state.step_time is None
                     else wire.StepTimeView(**asdict(state.step_time))
                 ),
+                shared_attention=_attention(loads.get(state.id)),
             )
             for state in engines
         )
     )
+
+
+def _attention(load: EngineLoad | None) -> wire.SharedAttentionView | None:
+    if load is None or load.attention is None:
+        return None
+    return wire.SharedAttentionView(**asdict(load.attention))
 
 
 def error_to_reply(error: ParrotError) -> wire.ErrorReply:

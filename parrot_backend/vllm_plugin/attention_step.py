@@ -1,0 +1,94 @@
+"""Who shares reads of KV in a step: decided once for all layers, from the block table alone.
+
+Requests that compute a part of their prompt are left to vLLM's own kernel. They have hundreds of
+query tokens, so that arithmetic bounds them and not reads, and nothing is gained by sharing these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from parrot_backend.kernels import PlanCosts, Planner, WorkPlan
+from parrot_backend.vllm_compat.attention import StepBatch
+
+IntArray = npt.NDArray[np.int64]
+
+#: A request with more query tokens computes its prompt. Drafts of speculative decoding have fewer.
+MAX_QUERY_TOKENS = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SharedStep:
+    """How a step is computed.
+
+    Attributes:
+        work: The plan, over ``batch``.
+        batch: The requests that it covers.
+        tokens: Their query tokens in the whole batch; None for all.
+        rest: The other requests; None if there are none.
+        rest_tokens: Their query tokens.
+        kv_tokens_read: Tokens of KV that a layer reads.
+    """
+
+    work: WorkPlan
+    batch: StepBatch
+    tokens: IntArray | None
+    rest: IntArray | None
+    rest_tokens: IntArray | None
+    kv_tokens_read: int
+
+
+class StepSharing:
+    """Plans steps, one after the other.
+
+    Args:
+        page_tokens: Tokens of a KV page.
+        num_workers: Threads or other units that run a plan side by side.
+        costs: What parts of the work cost on this device.
+    """
+
+    def __init__(self, page_tokens: int, num_workers: int, costs: PlanCosts) -> None:
+        self._page_tokens = page_tokens
+        self._min_saving = costs.min_saving
+        self._planner = Planner(page_tokens, num_workers, costs)
+
+    def plan(self, batch: StepBatch) -> SharedStep | None:
+        """Plan a step; None if vLLM's own kernel is to compute all of it."""
+        if len(batch.seq_lens) < 2:
+            return None
+        lengths = np.diff(batch.query_start)
+        members = self._members(batch, lengths)
+        if members.sum() < 2:
+            return None
+        if members.all():
+            return self._planned(batch, None, None, None, 0)
+        chosen, rest = np.flatnonzero(members), np.flatnonzero(~members)
+        inside = np.repeat(members, lengths)
+        starts = np.concatenate(([0], np.cumsum(lengths[chosen]))).astype(np.int32)
+        part = StepBatch(batch.block_table[chosen], starts, batch.seq_lens[chosen])
+        read = int(batch.seq_lens[rest].sum())
+        return self._planned(part, np.flatnonzero(inside), rest, np.flatnonzero(~inside), read)
+
+    def _members(self, batch: StepBatch, lengths: IntArray) -> npt.NDArray[np.bool_]:
+        """Tell for each request whether it decodes, and its first page is one of another, too."""
+        decodes = (lengths > 0) & (lengths <= MAX_QUERY_TOKENS)
+        decodes &= batch.seq_lens - lengths >= self._page_tokens
+        first = batch.block_table[:, 0]
+        ranked = np.sort(first[decodes])
+        return decodes & np.isin(first, ranked[1:][ranked[1:] == ranked[:-1]])
+
+    def _planned(
+        self,
+        batch: StepBatch,
+        tokens: IntArray | None,
+        rest: IntArray | None,
+        rest_tokens: IntArray | None,
+        rest_read: int,
+    ) -> SharedStep | None:
+        work = self._planner.plan(batch.block_table, batch.query_start, batch.seq_lens)
+        if work.plain_tokens - work.shared_tokens < max(1, self._min_saving):
+            return None
+        return SharedStep(work, batch, tokens, rest, rest_tokens, work.shared_tokens + rest_read)
