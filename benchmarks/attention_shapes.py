@@ -1,4 +1,4 @@
-"""Models and batches for benchmarks of attention: what has which prefix, and how much KV that is."""
+"""Models and batches for benchmarks of attention: who shares which prefix, and how much KV it is."""
 
 from __future__ import annotations
 
@@ -59,9 +59,7 @@ class Model:
 
 
 #: Heads as in Llama 3 8B, and as many KV heads as heads.
-MODELS = {
-    model.name: model for model in (Model("gqa", 32, 8, 128), Model("mha", 16, 16, 64))
-}
+MODELS = {model.name: model for model in (Model("gqa", 32, 8, 128), Model("mha", 16, 16, 64))}
 
 
 @dataclass(frozen=True, slots=True)

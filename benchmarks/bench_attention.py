@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import statistics
 import tempfile
@@ -96,7 +97,7 @@ class Lab:
             start = len(ticks[-1].times_s) - 1
             await ticks[-1].wait_for(steps)
             times_s = ticks[-1].times_s[start : start + steps + 1]
-            found[mode] += [after - at for at, after in zip(times_s, times_s[1:], strict=False)]
+            found[mode] += [after - at for at, after in itertools.pairwise(times_s)]
         counted = await self._attention()
         for task in running:
             task.cancel()
@@ -195,9 +196,7 @@ async def run(arguments: argparse.Namespace) -> list[dict[str, Cell]]:
         for shape in shapes:
             await engine.client.reset_prefix_cache()
             found, counted = await engine.measure(shape, arguments.repeat, arguments.steps)
-            rows.append(
-                _row(model, shape, arguments.threads, bytes_per_s, found, counted)
-            )
+            rows.append(_row(model, shape, arguments.threads, bytes_per_s, found, counted))
             show(rows[-1:])
     return rows
 

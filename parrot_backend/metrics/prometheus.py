@@ -35,7 +35,8 @@ class EngineGauges:
     Attributes:
         step_s: What the engine's model of step times says of one decoding request with a context
             of 1,000 tokens; None if there is no model yet.
-        attention_steps: Steps that computed attention; None, as the next three, if it does not tell.
+        attention_steps: Steps that computed attention; None, as the next three, if it does not
+            tell.
         attention_shared_steps: Those of them in which requests shared reads of KV.
         attention_kv_tokens: Tokens of KV that each layer would have read without sharing.
         attention_kv_tokens_read: Those that it read.

@@ -149,6 +149,7 @@ __all__ = [
     "Scalar",
     "SessionView",
     "SetVariableRequest",
+    "SharedAttentionView",
     "SplitLinesTransform",
     "SplitListTransform",
     "SplitTransform",

@@ -12,7 +12,7 @@ import mmap
 import os
 import tempfile
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 _NUM_WORDS = 8
@@ -111,7 +111,7 @@ class AttentionBoard:
         )
 
 
-@lru_cache(maxsize=None)
+@cache
 def board_of(engine: str) -> AttentionBoard:
     """Return the board of an engine, the same for each of its processes.
 
