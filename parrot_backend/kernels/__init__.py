@@ -23,10 +23,21 @@ from parrot_backend.kernels.merge import merge_partials
 from parrot_backend.kernels.planner import Planner
 from parrot_backend.kernels.prefixes import PrefixTree, find_prefixes
 from parrot_backend.kernels.reference import planned_attention, reference_attention
+from parrot_backend.kernels.support import (
+    KernelAbilities,
+    LayerAttention,
+    PlainReason,
+    saving,
+    why_no_gain,
+    why_plain,
+)
 from parrot_backend.kernels.work import WorkPlan, plan_work
 
 __all__ = [
     "AttentionError",
+    "KernelAbilities",
+    "LayerAttention",
+    "PlainReason",
     "PlanCosts",
     "Planner",
     "PrefixTree",
@@ -40,4 +51,7 @@ __all__ = [
     "plan_work",
     "planned_attention",
     "reference_attention",
+    "saving",
+    "why_no_gain",
+    "why_plain",
 ]
