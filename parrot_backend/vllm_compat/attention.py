@@ -1,91 +1,57 @@
-"""What attention backends need of vLLM, whatever the device: batches, layers and registration.
-
-Imports vLLM inside functions only: the plug-in's entry point uses it in each of vLLM's processes.
-"""
+"""What attention backends need of vLLM, whatever the device: batches and layers. Imports vLLM."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from vllm.config import get_layers_from_vllm_config
+from vllm.model_executor.layers.attention import Attention
+from vllm.utils.torch_utils import STR_DTYPE_TO_TORCH_DTYPE
+from vllm.v1.attention.backend import AttentionType
+from vllm.v1.kv_cache_interface import FullAttentionSpec
 
-Ints = npt.NDArray[np.int32]
-
-_CPU_BACKEND = "parrot_backend.vllm_plugin.attention_cpu.SharedCpuBackend"
-_CUDA_BACKEND = "parrot_backend.vllm_plugin.attention_cuda.SharedCudaBackend"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StepBatch:
-    """The batch of one step, as a backend sees it.
-
-    Attributes:
-        block_table: [B, P] physical ids of pages; beyond a request's length they mean nothing.
-        query_start: [B + 1] where each request's query tokens begin; they are the last of it.
-        seq_lens: [B] tokens with KV, those of this step included.
-    """
-
-    block_table: Ints
-    query_start: Ints
-    seq_lens: Ints
+from parrot_backend.kernels.support import LayerAttention
+from parrot_backend.vllm_compat.step_batch import Ints, StepBatch
 
 
-@dataclass(frozen=True, slots=True)
-class LayerTraits:
-    """What a layer asks of attention.
-
-    Attributes:
-        kind: vLLM's kind of attention; ``decoder`` is the causal one over a KV cache.
-        kv_dtype: vLLM's name of the number format of its KV; ``auto`` is that of the activations.
-        window: Tokens that a query sees back; None for all.
-        softcap: Bound of scores; 0 for none.
-    """
-
-    num_heads: int
-    num_kv_heads: int
-    head_size: int
-    kind: str
-    kv_dtype: str
-    window: int | None
-    softcap: float
-    has_alibi: bool
-    has_sinks: bool
+def layers_of(
+    vllm_config: Any, names: Iterable[str], page_tokens: int
+) -> tuple[LayerAttention, ...]:
+    """Return what the layers of a KV cache group ask for, each kind once."""
+    layers = get_layers_from_vllm_config(vllm_config, Attention, list(names))
+    dtype = vllm_config.model_config.dtype
+    found = (_layer_of(layer.impl, dtype, page_tokens) for layer in layers.values())
+    return tuple(dict.fromkeys(found))
 
 
-def traits_of(impl: Any) -> LayerTraits:
+def _layer_of(impl: Any, dtype: torch.dtype, page_tokens: int) -> LayerAttention:
     """Return what an implementation of vLLM's CPU or Triton backend was made for."""
     window = impl.sliding_window
     # The Triton backend keeps a pair (back, ahead), counted without the query itself.
     tokens = window[0] + 1 if isinstance(window, tuple) else window
-    return LayerTraits(
-        num_heads=impl.num_heads,
-        num_kv_heads=impl.num_kv_heads,
+    is_auto = impl.kv_cache_dtype == "auto"
+    return LayerAttention(
+        dtype=dtype,
+        kv_dtype=dtype if is_auto else STR_DTYPE_TO_TORCH_DTYPE[impl.kv_cache_dtype],
         head_size=impl.head_size,
-        kind=str(getattr(impl.attn_type, "value", impl.attn_type)),
-        kv_dtype=impl.kv_cache_dtype,
-        window=tokens if tokens > 0 else None,
+        num_query_heads=impl.num_heads,
+        num_kv_heads=impl.num_kv_heads,
+        page_size=page_tokens,
         softcap=float(impl.logits_soft_cap or 0),
-        has_alibi=impl.alibi_slopes is not None,
+        window=tokens if tokens > 0 else None,
         has_sinks=impl.sinks is not None,
+        has_alibi=impl.alibi_slopes is not None,
+        is_causal=impl.attn_type == AttentionType.DECODER,
     )
-
-
-def layers_of(vllm_config: Any, names: Iterable[str]) -> tuple[LayerTraits, ...]:
-    """Return what the layers of a KV cache group ask for, each kind once."""
-    from vllm.config import get_layers_from_vllm_config
-    from vllm.model_executor.layers.attention import Attention
-
-    layers = get_layers_from_vllm_config(vllm_config, Attention, list(names))
-    return tuple(dict.fromkeys(traits_of(layer.impl) for layer in layers.values()))
 
 
 def is_plain_cache(spec: Any) -> bool:
     """Tell whether a KV cache group keeps all tokens of all its layers, in pages."""
-    from vllm.v1.kv_cache_interface import FullAttentionSpec
-
     return (
         type(spec) is FullAttentionSpec
         and spec.attention_chunk_size is None
@@ -115,28 +81,26 @@ def kv_tokens_of(common: Any) -> int:
     return int(lengths[: common.num_reqs].sum())
 
 
-def subset_of(common: Any, batch: StepBatch, requests: Ints) -> Any:
+def subset_of(common: Any, requests: npt.NDArray[np.int64]) -> Any:
     """Return ``CommonAttentionMetadata`` of some requests alone, for a query of their tokens only.
 
     Only what vLLM's CPU backend reads of it is right.
     """
-    from dataclasses import replace
-
-    import torch
-
-    lengths = np.diff(batch.query_start)[requests]
-    starts = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
-    seq_lens = torch.from_numpy(batch.seq_lens[requests])
+    chosen = torch.from_numpy(requests)
+    lengths = common.query_start_loc.diff()[chosen]
+    starts = torch.zeros(len(requests) + 1, dtype=torch.int32)
+    torch.cumsum(lengths, 0, out=starts[1:])
+    seq_lens = common.seq_lens[chosen]
     return replace(
         common,
         num_reqs=len(requests),
-        num_actual_tokens=int(lengths.sum()),
+        num_actual_tokens=int(starts[-1]),
         max_query_len=int(lengths.max()),
-        max_seq_len=int(batch.seq_lens[requests].max()),
+        max_seq_len=int(seq_lens.max()),
         query_start_loc=starts,
         query_start_loc_cpu=starts,
         seq_lens=seq_lens,
-        block_table_tensor=torch.from_numpy(batch.block_table[requests]),
+        block_table_tensor=common.block_table_tensor[chosen],
     )
 
 
@@ -156,20 +120,6 @@ def engine_key(vllm_config: Any) -> str:
 def counts_steps(vllm_config: Any) -> bool:
     """Tell whether this process counts for the engine: all of its workers do the same work."""
     return bool(vllm_config.parallel_config.rank == 0)
-
-
-def register_backends() -> None:
-    """Let vLLM find our attention backends. Idempotent; imports neither of them.
-
-    On CPUs vLLM knows one backend, and ours stands in for it; on GPUs it is ``CUSTOM``.
-    """
-    from vllm.platforms import current_platform
-    from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
-
-    if current_platform.is_cpu():
-        register_backend(AttentionBackendEnum.CPU_ATTN, _CPU_BACKEND)
-    else:
-        register_backend(AttentionBackendEnum.CUSTOM, _CUDA_BACKEND)
 
 
 def _numpy(tensor: Any) -> Ints:

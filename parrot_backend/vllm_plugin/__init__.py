@@ -25,7 +25,7 @@ def register() -> None:
     uses the scheduler of an unsupported vLLM is refused then.
     """
     from parrot_backend.errors import EngineError
-    from parrot_backend.vllm_compat.attention import register_backends
+    from parrot_backend.vllm_compat.backends import register_backends
     from parrot_backend.vllm_compat.version import check_version
 
     try:

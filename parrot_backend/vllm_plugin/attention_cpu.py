@@ -6,13 +6,17 @@ kernel does not have, and everything where no compiler is. Imports vLLM.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from parrot_backend.kernels import cpu
+from parrot_backend.kernels.cpu import CpuStep
+from parrot_backend.kernels.support import LayerAttention, why_plain
 from parrot_backend.vllm_compat import attention as compat
-from parrot_backend.vllm_compat.attention import LayerTraits
 from parrot_backend.vllm_compat.attention_cpu import (
     CPUAttentionBackend,
     CPUAttentionBackendImpl,
@@ -39,6 +43,23 @@ class SharedCpuBackend(CPUAttentionBackend):
         return SharedCpuBuilder
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Share:
+    """The part of a step that our kernel computes.
+
+    Attributes:
+        step: What it is.
+        kernel: Computes a layer of it.
+        tokens: Its query tokens in the whole batch; None for all.
+        rest_tokens: The other query tokens; None if there are none.
+    """
+
+    step: SharedStep
+    kernel: CpuStep
+    tokens: torch.Tensor | None
+    rest_tokens: torch.Tensor | None
+
+
 class SharedCpuBuilder(CPUAttentionMetadataBuilder):
     """Prepares each step for all layers of a KV cache group."""
 
@@ -54,21 +75,27 @@ class SharedCpuBuilder(CPUAttentionMetadataBuilder):
         self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False
     ) -> CPUAttentionMetadata:
         """Return a step's metadata, with a plan if requests share reads in it."""
-        shared = self._switch.step(common_attn_metadata)
-        if shared is None:
+        step = self._switch.step(common_attn_metadata)
+        if step is None:
             return super().build(common_prefix_len, common_attn_metadata, fast_build)
+        share = _Share(
+            step,
+            CpuStep(step.work, step.batch.block_table, self.block_size),
+            _index(step.tokens),
+            _index(step.rest_tokens),
+        )
         rest = None
-        if shared.rest is not None:
-            batch = compat.batch_of(common_attn_metadata)
-            assert batch is not None, "it was planned"
-            rest = super().build(0, compat.subset_of(common_attn_metadata, batch, shared.rest))
-        return extended_metadata(common_attn_metadata, shared, rest)
+        if step.rest is not None:
+            rest = super().build(0, compat.subset_of(common_attn_metadata, step.rest))
+        return extended_metadata(common_attn_metadata, share, rest)
 
     def _sharing(self) -> StepSharing:
-        return StepSharing(self.block_size, torch.get_num_threads(), cpu.plan_costs())
+        return StepSharing(self.block_size, torch.get_num_threads(), COSTS)
 
-    def _why_plain(self, layer: LayerTraits) -> str | None:
-        return cpu.why_plain(self, layer)
+    def _why_plain(self, layer: LayerAttention) -> str | None:
+        if self.isa not in cpu.LAYOUT_OF_VLLM_ISA:
+            return f"no kernel reads vLLM's cache for {self.isa}"
+        return why_plain(layer, cpu.ABILITIES) or cpu.why_unavailable()
 
 
 class SharedCpuImpl(CPUAttentionBackendImpl):
@@ -87,36 +114,46 @@ class SharedCpuImpl(CPUAttentionBackendImpl):
         output_block_scale: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Write the attention of all query tokens into ``output``; see vLLM's own."""
+        stock = super().forward
         if not isinstance(attn_metadata, ExtendedMetadata):
-            return super().forward(
-                layer,
-                query,
-                key,
-                value,
-                kv_cache,
-                attn_metadata,
-                output,
-                output_scale,
-                output_block_scale,
-            )
-        shared: SharedStep = attn_metadata.shared
+            scales = (output_scale, output_block_scale)
+            return stock(layer, query, key, value, kv_cache, attn_metadata, output, *scales)
+        share: _Share = attn_metadata.shared
         num_tokens = attn_metadata.num_actual_tokens
         shape = (num_tokens, self.num_heads, self.head_size)
         rows, found = query[:num_tokens].view(shape), output[:num_tokens].view(shape)
-        if shared.tokens is None:
-            self._run(rows, kv_cache, shared, found)
+        if share.tokens is None:
+            self._attend(share, layer, rows, kv_cache, found)
             return output
-        tokens = torch.from_numpy(shared.tokens)
-        part = torch.empty((len(tokens), *shape[1:]), dtype=output.dtype)
-        self._run(rows[tokens], kv_cache, shared, part)
-        found[tokens] = part
-        rest = torch.from_numpy(shared.rest_tokens)
-        part = torch.empty((len(rest), *shape[1:]), dtype=output.dtype)
-        super().forward(layer, rows[rest], key, value, kv_cache, attn_metadata.rest, part)
-        found[rest] = part
+        part = torch.empty((len(share.tokens), *shape[1:]), dtype=output.dtype)
+        self._attend(share, layer, rows[share.tokens], kv_cache, part)
+        found[share.tokens] = part
+        if attn_metadata.rest is not None:
+            part = torch.empty((len(share.rest_tokens), *shape[1:]), dtype=output.dtype)
+            other = rows[share.rest_tokens]
+            stock(layer, other, key, value, kv_cache, attn_metadata.rest, part)
+            found[share.rest_tokens] = part
         return output
 
-    def _run(
-        self, query: torch.Tensor, kv_cache: torch.Tensor, shared: SharedStep, output: torch.Tensor
+    def _attend(
+        self,
+        share: _Share,
+        layer: Any,
+        query: torch.Tensor,
+        kv_cache: torch.Tensor,
+        output: torch.Tensor,
     ) -> None:
-        cpu.cpu_attention(query, kv_cache, shared.batch.block_table, shared.work, output, scale=self.scale)
+        share.kernel.attend(
+            query,
+            kv_cache,
+            scale=self.scale,
+            output=output,
+            softcap=self.logits_soft_cap,
+            window=self.sliding_window if self.sliding_window > 0 else None,
+            sinks=self.sinks,
+            layout=cpu.LAYOUT_OF_VLLM_ISA[layer.isa],
+        )
+
+
+def _index(tokens: npt.NDArray[np.int64] | None) -> torch.Tensor | None:
+    return None if tokens is None else torch.from_numpy(tokens)

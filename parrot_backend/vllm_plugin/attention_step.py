@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from parrot_backend.kernels import PlanCosts, Planner, WorkPlan
-from parrot_backend.vllm_compat.attention import StepBatch
+from parrot_backend.kernels.support import why_no_gain
+from parrot_backend.vllm_compat.step_batch import StepBatch
 
 IntArray = npt.NDArray[np.int64]
 
@@ -52,7 +53,7 @@ class StepSharing:
 
     def __init__(self, page_tokens: int, num_workers: int, costs: PlanCosts) -> None:
         self._page_tokens = page_tokens
-        self._min_saving = costs.min_saving
+        self._costs = costs
         self._planner = Planner(page_tokens, num_workers, costs)
 
     def plan(self, batch: StepBatch) -> SharedStep | None:
@@ -89,6 +90,6 @@ class StepSharing:
         rest_read: int,
     ) -> SharedStep | None:
         work = self._planner.plan(batch.block_table, batch.query_start, batch.seq_lens)
-        if work.plain_tokens - work.shared_tokens < max(1, self._min_saving):
+        if why_no_gain(work, self._costs) is not None:
             return None
         return SharedStep(work, batch, tokens, rest, rest_tokens, work.shared_tokens + rest_read)

@@ -6,15 +6,15 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from parrot_backend.kernels.support import LayerAttention
 from parrot_backend.vllm_compat import attention as compat
-from parrot_backend.vllm_compat.attention import LayerTraits
 from parrot_backend.vllm_plugin.attention_board import AttentionBoard, board_of
 from parrot_backend.vllm_plugin.attention_step import SharedStep, StepSharing
 
 logger = logging.getLogger(__name__)
 
 #: Says why a layer cannot share reads; None if it can.
-WhyPlain = Callable[[LayerTraits], str | None]
+WhyPlain = Callable[[LayerAttention], str | None]
 
 
 def open_board(vllm_config: Any) -> AttentionBoard | None:
@@ -53,7 +53,9 @@ class AttentionSwitch:
         if self._board is None:
             return
         self._board.attach()
-        reason = _reason(spec, compat.layers_of(vllm_config, layer_names), why_plain)
+        reason = _reason(
+            spec, compat.layers_of(vllm_config, layer_names, spec.block_size), why_plain
+        )
         if reason is None:
             self._sharing = create()
         else:
@@ -80,7 +82,7 @@ class AttentionSwitch:
         return shared
 
 
-def _reason(spec: Any, layers: Iterable[LayerTraits], why_plain: WhyPlain) -> str | None:
+def _reason(spec: Any, layers: Iterable[LayerAttention], why_plain: WhyPlain) -> str | None:
     if not compat.is_plain_cache(spec):
         return f"a KV cache of kind {type(spec).__name__}"
     return next(filter(None, map(why_plain, layers)), None)

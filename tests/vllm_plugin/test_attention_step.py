@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from parrot_backend.kernels import PlanCosts
 from parrot_backend.kernels.work import KV_END, KV_START, NUM_ROWS, ROW_START
-from parrot_backend.vllm_compat.attention import StepBatch
+from parrot_backend.vllm_compat.step_batch import StepBatch
 from parrot_backend.vllm_plugin.attention_step import MAX_QUERY_TOKENS, SharedStep, StepSharing
 
 PAGE = 16
