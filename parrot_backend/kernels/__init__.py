@@ -14,6 +14,7 @@ from __future__ import annotations
 from parrot_backend.kernels.costs import PlanCosts
 from parrot_backend.kernels.errors import (
     AttentionError,
+    CompilerUnavailable,
     TableTooNarrow,
     TreeMismatch,
     UnsupportedAttention,
@@ -35,6 +36,7 @@ from parrot_backend.kernels.work import WorkPlan, plan_work
 
 __all__ = [
     "AttentionError",
+    "CompilerUnavailable",
     "KernelAbilities",
     "LayerAttention",
     "PlainReason",

@@ -67,6 +67,12 @@ class Batch:
         num_full_pages = np.where(query_lens > 0, before // page_size, 0)
         return cls(query_start, query_lens, seq_lens, page_size, num_full_pages)
 
+    @property
+    def num_pages(self) -> IntArray:
+        """[B] Pages of each request; 0 for padding."""
+        pages: IntArray = np.where(self.query_lens > 0, -(-self.seq_lens // self.page_size), 0)
+        return pages
+
     def positions(self) -> Int32Array:
         """Return [T]: the KV position of each query token; -1 of padded requests."""
         lens = np.diff(self.query_start)

@@ -6,6 +6,7 @@
 | `attention_table_too_narrow` | the block table has fewer columns than a sequence has pages |
 | `attention_tree_mismatch` | a tree that does not belong to the batch it is used with |
 | `attention_unsupported` | a feature that no shared path has; use plain attention |
+| `attention_no_compiler` | the C++ parts cannot be built on this machine |
 
 The package stands alone, so these are not errors of `parrot_backend.errors`.
 """
@@ -44,3 +45,9 @@ class UnsupportedAttention(AttentionError):  # noqa: N818 - reads as what is wro
     """
 
     code = "attention_unsupported"
+
+
+class CompilerUnavailable(RuntimeError):  # noqa: N818 - reads as what is wrong
+    """The C++ parts of the package cannot be built here; the message says why."""
+
+    code: ClassVar[str] = "attention_no_compiler"

@@ -18,6 +18,8 @@ from parrot_backend.kernels.errors import AttentionError, TableTooNarrow
 Int32Array = npt.NDArray[np.int32]
 IntArray = npt.NDArray[np.signedinteger[Any]]
 
+_NO_PAGE = np.iinfo(np.int32).min
+
 
 @dataclass(frozen=True, slots=True)
 class PrefixTree:
@@ -137,7 +139,9 @@ def sort_batch(block_table: IntArray, num_full_pages: IntArray) -> SortedBatch:
     keys = [0]
     while True:
         columns = [_column(block_table, num_full_pages, key) for key in keys]
-        order = np.lexsort(columns[::-1]) if len(keys) > 1 else np.argsort(columns[0])
+        order = (
+            np.lexsort(columns[::-1]) if len(keys) > 1 else np.argsort(columns[0], kind="stable")
+        )
         full = num_full_pages[order]
         rows = block_table[:, :num_columns].take(order, axis=0)
         differs = rows[1:] != rows[:-1]
@@ -152,8 +156,8 @@ def sort_batch(block_table: IntArray, num_full_pages: IntArray) -> SortedBatch:
 
 
 def _column(block_table: IntArray, num_full_pages: IntArray, column: int) -> IntArray:
-    """Return a column of the table, -1 where a request has no full page in it."""
-    ids: IntArray = np.where(num_full_pages > column, block_table[:, column], -1)
+    """Return a column of the table, with no page's id where a request has no full page in it."""
+    ids: IntArray = np.where(num_full_pages > column, block_table[:, column], _NO_PAGE)
     return ids
 
 
@@ -164,8 +168,8 @@ def _out_of_order(rows: IntArray, full: IntArray, common: IntArray) -> npt.NDArr
     """
     pairs = np.arange(len(common))
     column = np.minimum(common, rows.shape[1] - 1)
-    above = np.where(full[:-1] > common, rows[pairs, column], -1)
-    below = np.where(full[1:] > common, rows[pairs + 1, column], -1)
+    above = np.where(full[:-1] > common, rows[pairs, column], _NO_PAGE)
+    below = np.where(full[1:] > common, rows[pairs + 1, column], _NO_PAGE)
     wrong: npt.NDArray[np.bool_] = above > below
     return wrong
 

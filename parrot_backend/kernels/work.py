@@ -238,9 +238,9 @@ def _cuts(
     least = -(-costs.min_chunk_tokens // page)
     grid = np.where(share >= per_page[tile] * (least + 1), 1, least)
     pages = (np.rint(into / grid) * grid).astype(np.int64)
-    pages[pages < least] = 0
     whole = num_pages[tile]
-    pages = np.where(pages > whole - least, whole, pages)
+    too_short = (pages < least) | (whole - pages < least)
+    pages = np.where(too_short, np.where(2 * into < whole, 0, whole), pages)
     cuts: IntArray = page_ptr[tile] + pages
     return cuts
 
