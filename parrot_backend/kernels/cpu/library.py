@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("source")
 #: Never `-ffast-math`: masks are infinities.
-FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
+FLAGS = ("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
 
 _COUNTS = (
     "num_items num_rows num_tokens num_requests num_slots "

@@ -84,12 +84,14 @@ void work_in_team(void *team) { static_cast<Team *>(team)->work(); }
 }  // namespace
 }  // namespace parrot
 
+#define PARROT_EXPORT __attribute__((visibility("default")))
+
 extern "C" {
 
-int64_t parrot_call_bytes() { return sizeof(parrot::Call); }
+PARROT_EXPORT int64_t parrot_call_bytes() { return sizeof(parrot::Call); }
 
 // Returns the fault, and where it is in `index`. Reads the plan and the block table only.
-int64_t parrot_check(const parrot::Call *call, int64_t *index) {
+PARROT_EXPORT int64_t parrot_check(const parrot::Call *call, int64_t *index) {
   parrot::Checked checked = parrot::check_items(*call);
   if (checked.fault == parrot::kFine) checked = parrot::check_tokens(*call);
   *index = checked.index;
@@ -97,7 +99,7 @@ int64_t parrot_check(const parrot::Call *call, int64_t *index) {
 }
 
 // Runs a checked call.
-void parrot_attend(const parrot::Call *call) {
+PARROT_EXPORT void parrot_attend(const parrot::Call *call) {
   using Parallel = void (*)(void (*)(void *), void *, unsigned, unsigned);
   parrot::Team team{*call, parrot::kernel_for(*call)};
   if (call->num_threads > 1 && call->parallel)
