@@ -84,11 +84,11 @@ def kv_tokens_of(common: Any) -> int:
 def subset_of(common: Any, requests: npt.NDArray[np.int64]) -> Any:
     """Return ``CommonAttentionMetadata`` of some requests alone, for a query of their tokens only.
 
-    Only what vLLM's CPU backend reads of it is right.
+    Only what vLLM's CPU and Triton backends read of it is right.
     """
     chosen = torch.from_numpy(requests)
-    lengths = common.query_start_loc.diff()[chosen]
-    starts = torch.zeros(len(requests) + 1, dtype=torch.int32)
+    lengths = common.query_start_loc[: common.num_reqs + 1].diff()[chosen]
+    starts = torch.zeros(len(requests) + 1, dtype=torch.int32, device=lengths.device)
     torch.cumsum(lengths, 0, out=starts[1:])
     seq_lens = common.seq_lens[chosen]
     return replace(
@@ -98,7 +98,7 @@ def subset_of(common: Any, requests: npt.NDArray[np.int64]) -> Any:
         max_query_len=int(lengths.max()),
         max_seq_len=int(seq_lens.max()),
         query_start_loc=starts,
-        query_start_loc_cpu=starts,
+        query_start_loc_cpu=starts.cpu(),
         seq_lens=seq_lens,
         block_table_tensor=common.block_table_tensor[chosen],
     )

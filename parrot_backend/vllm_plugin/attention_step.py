@@ -28,6 +28,7 @@ class SharedStep:
     Attributes:
         work: The plan, over ``batch``.
         batch: The requests that it covers.
+        requests: Which of the whole batch these are; None for all.
         tokens: Their query tokens in the whole batch; None for all.
         rest: The other requests; None if there are none.
         rest_tokens: Their query tokens.
@@ -36,6 +37,7 @@ class SharedStep:
 
     work: WorkPlan
     batch: StepBatch
+    requests: IntArray | None
     tokens: IntArray | None
     rest: IntArray | None
     rest_tokens: IntArray | None
@@ -65,13 +67,22 @@ class StepSharing:
         if members.sum() < 2:
             return None
         if members.all():
-            return self._planned(batch, None, None, None, 0)
+            work = self._planned(batch)
+            return work and SharedStep(work, batch, None, None, None, None, work.shared_tokens)
         chosen, rest = np.flatnonzero(members), np.flatnonzero(~members)
         inside = np.repeat(members, lengths)
         starts = np.concatenate(([0], np.cumsum(lengths[chosen]))).astype(np.int32)
         part = StepBatch(batch.block_table[chosen], starts, batch.seq_lens[chosen])
-        read = int(batch.seq_lens[rest].sum())
-        return self._planned(part, np.flatnonzero(inside), rest, np.flatnonzero(~inside), read)
+        work = self._planned(part)
+        return work and SharedStep(
+            work,
+            part,
+            requests=chosen,
+            tokens=np.flatnonzero(inside),
+            rest=rest,
+            rest_tokens=np.flatnonzero(~inside),
+            kv_tokens_read=work.shared_tokens + int(batch.seq_lens[rest].sum()),
+        )
 
     def _members(self, batch: StepBatch, lengths: IntArray) -> npt.NDArray[np.bool_]:
         """Tell for each request whether it decodes, and its first page is one of another, too."""
@@ -81,15 +92,6 @@ class StepSharing:
         ranked = np.sort(first[decodes])
         return decodes & np.isin(first, ranked[1:][ranked[1:] == ranked[:-1]])
 
-    def _planned(
-        self,
-        batch: StepBatch,
-        tokens: IntArray | None,
-        rest: IntArray | None,
-        rest_tokens: IntArray | None,
-        rest_read: int,
-    ) -> SharedStep | None:
+    def _planned(self, batch: StepBatch) -> WorkPlan | None:
         work = self._planner.plan(batch.block_table, batch.query_start, batch.seq_lens)
-        if why_no_gain(work, self._costs) is not None:
-            return None
-        return SharedStep(work, batch, tokens, rest, rest_tokens, work.shared_tokens + rest_read)
+        return None if why_no_gain(work, self._costs) is not None else work

@@ -170,11 +170,144 @@ async def test_in_float32_the_outputs_are_the_same(full: EngineDriver) -> None:
 async def test_in_bf16_it_is_no_further_off_than_vllm(
     half: EngineDriver, full: EngineDriver
 ) -> None:
-    prompts = family("h")
-    shared, stock = await both_ways(half, prompts, 150)
-    truth = await generate_all(full, prompts, 150)
+    # Tokens soon differ, at near ties: many outputs tell more than long ones.
+    prompts = [prompt for seed in "hijk" for prompt in family(seed)]
+    shared, stock = await both_ways(half, prompts, 48)
+    truth = await generate_all(full, prompts, 48)
     ours, theirs = errors(shared, truth), errors(stock, truth)
-    print(len(ours), len(theirs), ours.mean(), theirs.mean(), ours.max(), theirs.max())
-    assert min(len(ours), len(theirs)) > 200
-    assert ours.mean() <= 1.5 * theirs.mean()
-    assert ours.max() <= 2 * theirs.max()
+    assert min(len(ours), len(theirs)) > 300
+    assert ours.mean() <= 1.25 * theirs.mean()
+    assert ours.max() <= 1.5 * theirs.max()
+
+
+@needs_kernel
+async def test_each_shared_page_is_read_once(full: EngineDriver) -> None:
+    prefix = tokens("once", 10 * BLOCK_SIZE)
+    await switch(full, on=True)
+    await generate(full, prefix, 1)
+    before = await attention(full)
+    await generate_all(full, [prefix + tokens(("once", i), 5) for i in range(6)], 20)
+    after = await attention(full)
+    saved = (after.kv_tokens - before.kv_tokens) - (after.kv_tokens_read - before.kv_tokens_read)
+    shared_steps = after.shared_steps - before.shared_steps
+    assert shared_steps >= 18
+    assert saved == shared_steps * 5 * len(prefix)
+
+
+@needs_kernel
+async def test_preempted_requests_go_on_as_before(full: EngineDriver) -> None:
+    prefix = tokens("pre", 512)
+    prompts = [prefix + tokens(("pre", i), 30) for i in range(8)]
+    capacity = full.info.capacity_tokens
+    assert len(prefix) + 8 * (30 + 520) > capacity > len(prefix) + 4 * (30 + 520)
+    await switch(full, on=True)
+    found = await generate_all(full, prompts, 520)
+    alone = [await generate(full, prompt, 520) for prompt in prompts[:2]]
+    assert [each.ids for each in found[:2]] == [each.ids for each in alone]
+    assert errors(found[:2], alone).max() < 1e-3
+    assert (await attention(full)).shared_steps > 500
+
+
+@needs_kernel
+async def test_prompts_are_computed_beside_shared_steps(full: EngineDriver) -> None:
+    prefix = tokens("mix", 320)
+    late = [prefix + tokens("late", 5 * STEP_TOKENS), tokens("other", 4 * STEP_TOKENS)]
+    await switch(full, on=True)
+    await generate(full, prefix, 1)
+    begun = asyncio.Event()
+    async with asyncio.timeout(PATIENCE_S):
+        early = [
+            asyncio.create_task(generate(full, prefix + tokens(("mix", i), 9), 120, begun))
+            for i in range(4)
+        ]
+        await begun.wait()
+        before = await attention(full)
+        found = await asyncio.gather(*(generate(full, prompt, 8) for prompt in late))
+        after = await attention(full)
+        found += await asyncio.gather(*early)
+    # Four decodes share in each step; those with a part of a prompt are no exception.
+    assert after.shared_steps - before.shared_steps >= after.steps - before.steps - 1 >= 9
+    await switch(full, on=False)
+    prompts = [*late, *(prefix + tokens(("mix", i), 9) for i in range(4))]
+    lengths = [8, 8, 120, 120, 120, 120]
+    stock = [await generate(full, *each) for each in zip(prompts, lengths, strict=True)]
+    assert [each.ids for each in found] == [each.ids for each in stock]
+    assert errors(found, stock).max() < 1e-3
+
+
+@needs_kernel
+async def test_who_is_aborted_leaves_the_others_as_they_were(full: EngineDriver) -> None:
+    prefix = tokens("abort", 320)
+    prompts = [prefix + tokens(("abort", i), 12) for i in range(6)]
+    await switch(full, on=True)
+    begun = [asyncio.Event() for _ in prompts]
+    async with asyncio.timeout(PATIENCE_S):
+        running = [
+            asyncio.create_task(generate(full, prompt, 150, event))
+            for prompt, event in zip(prompts, begun, strict=True)
+        ]
+        await asyncio.gather(*(event.wait() for event in begun))
+        for task in running[::2]:
+            task.cancel()
+        found = await asyncio.gather(*running[1::2])
+    await switch(full, on=False)
+    stock = await generate_all(full, prompts[1::2], 150)
+    assert [each.ids for each in found] == [each.ids for each in stock]
+    assert errors(found, stock).max() < 1e-3
+
+
+async def test_the_load_of_an_engine_tells(half: EngineDriver) -> None:
+    engine = engine_of(half)
+    await switch(half, on=False)
+    await generate(half, tokens("load", 10), 1)
+    async with asyncio.timeout(PATIENCE_S):
+        while (load := engine.load().attention) is None or not load.steps:
+            await generate(half, tokens("load", 10), 1)
+            await asyncio.sleep(0.1)
+    expected = "off" if cpu.is_available() else cpu.why_unavailable()
+    assert (await attention(half)).state == expected
+    assert load.kv_tokens >= load.kv_tokens_read > 0
+
+
+_WITHOUT_COMPILER = """
+import os
+from parrot_backend.models import tiny_model_path
+from vllm import LLM, SamplingParams
+
+llm = LLM(
+    str(tiny_model_path()), enforce_eager=True, max_model_len=256, block_size=32,
+    kv_cache_memory_bytes=4 << 20, scheduler_cls="parrot_backend.vllm_plugin.ParrotScheduler",
+    additional_config={"parrot": {}}, disable_log_stats=True,
+)
+prompts = [{"prompt_token_ids": [*range(10, 150), number]} for number in range(4)]
+llm.generate(prompts[:1], SamplingParams(max_tokens=1), use_tqdm=False)
+outputs = llm.generate(prompts, SamplingParams(max_tokens=5), use_tqdm=False)
+state = llm.llm_engine.engine_core.engine_core.scheduler.hooks.state()["attention"]
+print("FOUND", len(outputs), state["shared_steps"], state["steps"] > 5, state["state"])
+"""
+
+
+async def test_without_a_compiler_vllm_computes_all_of_it(tmp_path: Path) -> None:
+    own = {
+        "CXX": str(tmp_path / "no-compiler"),
+        "PARROT_CACHE_DIR": str(tmp_path),
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_NO_USAGE_STATS": "1",
+        "TORCHDYNAMO_DISABLE": "1",
+        "PYTHONPATH": str(ROOT),
+    }
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", _WITHOUT_COMPILER],
+        env={**os.environ, **own},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    found = [line for line in done.stdout.splitlines() if line.startswith("FOUND")]
+    assert found, done.stderr[-4000:]
+    assert found[0].startswith("FOUND 4 0 True ")
+    assert "no-compiler" in found[0]
+    warnings = [line for line in done.stderr.splitlines() if "does not share reads" in line]
+    assert len(warnings) == 1
