@@ -6,6 +6,7 @@ attention must do.
 
 from __future__ import annotations
 
+from parrot_backend.kernels.cpu.abilities import ABILITIES, plan_costs
 from parrot_backend.kernels.cpu.attention import CpuStep, cpu_attention
 from parrot_backend.kernels.cpu.isa import available_sets, instruction_set
 from parrot_backend.kernels.cpu.layout import LAYOUT_OF_VLLM_ISA, KvLayout, pack_pages
@@ -17,6 +18,7 @@ from parrot_backend.kernels.cpu.library import (
 )
 
 __all__ = [
+    "ABILITIES",
     "LAYOUT_OF_VLLM_ISA",
     "CpuStep",
     "KernelLibrary",
@@ -27,5 +29,6 @@ __all__ = [
     "is_available",
     "load_library",
     "pack_pages",
+    "plan_costs",
     "why_unavailable",
 ]

@@ -25,19 +25,26 @@ template <int R, int C, bool kAdd, class B>
 inline void product(const float *a, int64_t lda, const B *b, int64_t ldb, int depth, float *c, int64_t ldc,
                     const float *factors) {
   Vec sums[R][C];
+  PARROT_UNROLL
   for (int r = 0; r < R; ++r)
+    PARROT_UNROLL
     for (int j = 0; j < C; ++j)
       sums[r][j] = kAdd ? load(c + r * ldc + j * kWidth) * splat(factors[r]) : Vec{};
   for (int k = 0; k < depth; ++k) {
     Vec row[C];
+    PARROT_UNROLL
     for (int j = 0; j < C; ++j) row[j] = load(b + j * kWidth);
+    PARROT_UNROLL
     for (int r = 0; r < R; ++r) {
       Vec x = splat(a[r * lda + k]);
+      PARROT_UNROLL
       for (int j = 0; j < C; ++j) sums[r][j] += x * row[j];
     }
     b += ldb;
   }
+  PARROT_UNROLL
   for (int r = 0; r < R; ++r)
+    PARROT_UNROLL
     for (int j = 0; j < C; ++j) store(c + r * ldc + j * kWidth, sums[r][j]);
 }
 

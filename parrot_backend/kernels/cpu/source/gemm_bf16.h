@@ -17,19 +17,26 @@ template <int R, int C, bool kAdd>
 inline void panel_product(const Bf16 *a, int64_t lda, const Bf16 *b, int64_t panel, int pairs, float *c,
                           int64_t ldc, const float *factors) {
   __m512 sums[R][C];
+  PARROT_UNROLL
   for (int r = 0; r < R; ++r)
+    PARROT_UNROLL
     for (int j = 0; j < C; ++j)
       sums[r][j] = kAdd ? _mm512_mul_ps(_mm512_loadu_ps(c + r * ldc + j * 16), _mm512_set1_ps(factors[r]))
                         : _mm512_setzero_ps();
   for (int k = 0; k < pairs; ++k) {
     __m512i row[C];
+    PARROT_UNROLL
     for (int j = 0; j < C; ++j) row[j] = _mm512_loadu_si512(b + j * panel + k * 32);
+    PARROT_UNROLL
     for (int r = 0; r < R; ++r) {
       __m512i x = pair_at(a + r * lda + 2 * k);
+      PARROT_UNROLL
       for (int j = 0; j < C; ++j) sums[r][j] = _mm512_dpbf16_ps(sums[r][j], (__m512bh)x, (__m512bh)row[j]);
     }
   }
+  PARROT_UNROLL
   for (int r = 0; r < R; ++r)
+    PARROT_UNROLL
     for (int j = 0; j < C; ++j) _mm512_storeu_ps(c + r * ldc + j * 16, sums[r][j]);
 }
 
@@ -80,24 +87,31 @@ inline void row_product(const Bf16 *a, int64_t lda, const Bf16 *b, int64_t ldb, 
                         __mmask32 mask, const float *factors) {
   const __mmask16 halves[2] = {__mmask16(mask), __mmask16(mask >> 16)};
   __m512 sums[R][2 * C];
+  PARROT_UNROLL
   for (int r = 0; r < R; ++r)
+    PARROT_UNROLL
     for (int j = 0; j < 2 * C; ++j)
       sums[r][j] = kAdd ? _mm512_mul_ps(_mm512_maskz_loadu_ps(halves[j & 1], c + r * ldc + j * 16),
                                         _mm512_set1_ps(factors[r]))
                         : _mm512_setzero_ps();
   for (int k = 0; k < depth; k += 2, b += 2 * ldb) {
     Interleaved rows[C];
+    PARROT_UNROLL
     for (int j = 0; j < C; ++j)
       rows[j] = interleave(b + j * 32, k + 1 < depth ? b + ldb + j * 32 : nullptr, mask);
+    PARROT_UNROLL
     for (int r = 0; r < R; ++r) {
       __m512i x = pair_at(a + r * lda + k);
+      PARROT_UNROLL
       for (int j = 0; j < C; ++j) {
         sums[r][2 * j] = _mm512_dpbf16_ps(sums[r][2 * j], (__m512bh)x, (__m512bh)rows[j].first);
         sums[r][2 * j + 1] = _mm512_dpbf16_ps(sums[r][2 * j + 1], (__m512bh)x, (__m512bh)rows[j].second);
       }
     }
   }
+  PARROT_UNROLL
   for (int r = 0; r < R; ++r)
+    PARROT_UNROLL
     for (int j = 0; j < 2 * C; ++j) _mm512_mask_storeu_ps(c + r * ldc + j * 16, halves[j & 1], sums[r][j]);
 }
 

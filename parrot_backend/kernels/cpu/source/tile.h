@@ -47,9 +47,35 @@ struct Tile {
   }
 };
 
+// Fetches a tile into the second-level cache bit by bit, while another one is worked on: left to itself, the
+// processor would wait for memory at the beginning of each tile, and have memory idle in the rest.
 template <class T>
-void prefetch(const T *p, int64_t bytes) {
-  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(reinterpret_cast<const char *>(p) + i, 0, 2);
-}
+class Ahead {
+  const Tile<T> &tile;
+  const int num_strips, key_stride;
+  int span = 0, strip = 0;
+
+ public:
+  Ahead(const Call &call, const Tile<T> &next)
+      : tile(next), num_strips(int(call.head_dim)), key_stride(call.layout == kRows ? int(call.page_size) : 0) {}
+
+  // A strip is as many bytes as there are positions, of the keys or of the values.
+  void fetch(int strips) {
+    for (; strips > 0 && span < tile.num_spans; --strips) {
+      const Span<T> &at = tile.spans[span];
+      lines(at.keys + int64_t(strip) * (key_stride ? key_stride : at.count), at.count);
+      lines(at.values + int64_t(strip) * at.count, at.count);
+      if (++strip == num_strips) strip = 0, ++span;
+    }
+  }
+
+  // Of how many calls of `fetch` each is to fetch how much.
+  int share(int calls) const { return (num_strips * tile.num_spans + calls - 1) / calls; }
+
+ private:
+  static void lines(const T *p, int count) {
+    for (int i = 0; i < count; i += 64 / int(sizeof(T))) __builtin_prefetch(p + i, 0, 2);
+  }
+};
 
 }  // namespace parrot

@@ -64,12 +64,16 @@ class RowBlock {
       load_row(r);
       begin = std::min(begin, from[r]), end = std::max(end, to[r]);
     }
-    for (int at = std::max(begin / 16 * 16, int(item[kKvStart])); at < end;) {
-      Tile<T> tile;
-      tile.gather(call, item[kTableRow], head, at, path.most, end);
-      at += tile.count;
+    const int start = std::max(begin / 16 * 16, int(item[kKvStart])), blocks = (num_rows + kMaxBlock - 1) / kMaxBlock;
+    Tile<T> tiles[2];
+    tiles[0].gather(call, item[kTableRow], head, start, path.most, end);
+    for (int i = 0; tiles[i].count; i ^= 1) {
+      const Tile<T> &tile = tiles[i];
+      tiles[i ^ 1].gather(call, item[kTableRow], head, tile.start + tile.count, path.most, end);
+      Ahead<T> ahead(call, tiles[i ^ 1]);
+      const int share = ahead.share(2 * blocks);
       if (path.packed) path.pack(tile);
-      for (int r = 0; r < num_rows; r += kMaxBlock) add_tile(tile, r);
+      for (int r = 0; r < num_rows; r += kMaxBlock) add_tile(tile, r, ahead, share);
     }
     for (int r = 0; r < num_rows; ++r) finish_row(r);
   }
@@ -88,12 +92,14 @@ class RowBlock {
     if (call.window > 0) from[r] = int32_t(std::max<int64_t>(from[r], position - call.window + 1));
   }
 
-  void add_tile(const Tile<T> &tile, int start) {
+  void add_tile(const Tile<T> &tile, int start, Ahead<T> &ahead, int share) {
     const int count = std::min(kMaxBlock, num_rows - start), rows = block_rows(count);
     bool seen = false;
     for (int r = start; r < start + count; ++r) seen |= from[r] < tile.start + tile.count && to[r] > tile.start;
     if (!seen) return;
+    ahead.fetch(share);
     path.scores(tile, rows, query + int64_t(start) * dim, scores);
+    ahead.fetch(share);
     float factors[kMaxBlock] = {};
     const Scores how{float(call.scale), float(call.softcap)};
     for (int i = 0; i < count; ++i) {

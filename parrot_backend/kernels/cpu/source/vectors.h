@@ -14,6 +14,9 @@
 #define PARROT_BF16_DOT 1
 #endif
 
+// Sums must be in registers: loops over them are unrolled before the compiler decides where they live.
+#define PARROT_UNROLL _Pragma("GCC unroll 16")
+
 namespace parrot {
 
 #if defined(PARROT_AVX512)
