@@ -1,4 +1,4 @@
-"""Models and batches for benchmarks of attention: who shares which prefix, and how much KV it is."""
+"""Models and batches for benchmarks of attention: who shares what, and how much KV that is."""
 
 from __future__ import annotations
 

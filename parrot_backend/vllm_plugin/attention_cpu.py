@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from parrot_backend.kernels import PlanCosts, cpu
+from parrot_backend.kernels import cpu
 from parrot_backend.kernels.cpu import CpuStep
 from parrot_backend.kernels.support import LayerAttention, why_plain
 from parrot_backend.vllm_compat import attention as compat
@@ -41,9 +41,6 @@ class SharedCpuBackend(CPUAttentionBackend):
     def get_builder_cls() -> type[SharedCpuBuilder]:
         """Return what prepares a step."""
         return SharedCpuBuilder
-
-
-COSTS = PlanCosts(row=1 / 8, item=8.0, partial=4.0, max_rows=256, min_saving=512.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +90,8 @@ class SharedCpuBuilder(CPUAttentionMetadataBuilder):
         return extended_metadata(common_attn_metadata, share, rest)
 
     def _sharing(self) -> StepSharing:
-        return StepSharing(self.block_size, torch.get_num_threads(), COSTS)
+        costs = cpu.plan_costs(self.num_heads // self.num_kv_heads)
+        return StepSharing(self.block_size, torch.get_num_threads(), costs)
 
     def _why_plain(self, layer: LayerAttention) -> str | None:
         if self.isa not in cpu.LAYOUT_OF_VLLM_ISA:
