@@ -20,7 +20,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -185,20 +185,20 @@ def copy_bytes_per_s(threads: int) -> float:
     return 2 * source.numel() / statistics.median(times_s)
 
 
-async def run(arguments: argparse.Namespace) -> list[dict[str, Cell]]:
-    """Measure all shapes on one model."""
+async def run(arguments: argparse.Namespace) -> None:
+    """Measure all shapes on one model; print each, and save it when asked."""
     model = MODELS[arguments.model]
     shapes = [SHAPES[name] for name in arguments.shapes or SHAPES]
     bytes_per_s = copy_bytes_per_s(arguments.threads)
     kv_tokens = max(shape.num_kv_tokens(arguments.steps * arguments.repeat * 4) for shape in shapes)
-    rows: list[dict[str, Cell]] = []
     async with lab(model, model.kv_bytes(kv_tokens), arguments.threads) as engine:
         for shape in shapes:
             await engine.client.reset_prefix_cache()
             found, counted = await engine.measure(shape, arguments.repeat, arguments.steps)
-            rows.append(_row(model, shape, arguments.threads, bytes_per_s, found, counted))
-            show(rows[-1:])
-    return rows
+            row = _row(model, shape, arguments.threads, bytes_per_s, found, counted)
+            show(row)
+            if arguments.save:
+                append_rows("attention", [row])
 
 
 def _row(
@@ -226,23 +226,21 @@ def _row(
     }
 
 
-def show(rows: Sequence[dict[str, Cell]]) -> None:
+def show(row: dict[str, Cell]) -> None:
     """Print medians, spreads, and how many times less than stock attention it is."""
-    for row in rows:
-        stock, shared = (
-            f"{row[f'{name}_ms_median']:.4g} [{row[f'{name}_ms_p20']:.4g}, "
-            f"{row[f'{name}_ms_p80']:.4g}]"
-            for name in ("stock", "shared")
-        )
-        print(
-            f"{row['model']:>4} {row['shape']:<14} stock {stock:<24} shared {shared:<24}"
-            f" {row['ratio']:.2f}x  bound {row['bound_ms']:.3g} ms  steps {row['steps']}",
-            flush=True,
-        )
+    stock, shared = (
+        f"{row[f'{name}_ms_median']:.4g} [{row[f'{name}_ms_p20']:.4g}, {row[f'{name}_ms_p80']:.4g}]"
+        for name in ("stock", "shared")
+    )
+    print(
+        f"{row['model']:>4} {row['shape']:<14} stock {stock:<24} shared {shared:<24}"
+        f" {row['ratio']:.2f}x  bound {row['bound_ms']:.3g} ms  steps {row['steps']}",
+        flush=True,
+    )
 
 
 def main() -> None:
-    """Print a table; save it when asked."""
+    """Read the command line and run."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -252,10 +250,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="steps of a turn that are counted")
     parser.add_argument("--repeat", type=int, default=6, help="turns of each way")
     parser.add_argument("--save", action="store_true", help="append the rows to results/")
-    arguments = parser.parse_args()
-    rows = asyncio.run(run(arguments))
-    if arguments.save:
-        print(f"rows appended to {append_rows('attention', rows)}")
+    asyncio.run(run(parser.parse_args()))
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ class SharedCpuImpl(CPUAttentionBackendImpl):
         part = torch.empty((len(share.tokens), *shape[1:]), dtype=output.dtype)
         self._attend(share, layer, rows[share.tokens], kv_cache, part)
         found[share.tokens] = part
-        if attn_metadata.rest is not None:
+        if attn_metadata.rest is not None and share.rest_tokens is not None:
             part = torch.empty((len(share.rest_tokens), *shape[1:]), dtype=output.dtype)
             other = rows[share.rest_tokens]
             stock(layer, other, key, value, kv_cache, attn_metadata.rest, part)

@@ -68,13 +68,17 @@ class StepSharing:
             return None
         if members.all():
             work = self._planned(batch)
-            return work and SharedStep(work, batch, None, None, None, None, work.shared_tokens)
+            if work is None:
+                return None
+            return SharedStep(work, batch, None, None, None, None, work.shared_tokens)
         chosen, rest = np.flatnonzero(members), np.flatnonzero(~members)
         inside = np.repeat(members, lengths)
         starts = np.concatenate(([0], np.cumsum(lengths[chosen]))).astype(np.int32)
         part = StepBatch(batch.block_table[chosen], starts, batch.seq_lens[chosen])
         work = self._planned(part)
-        return work and SharedStep(
+        if work is None:
+            return None
+        return SharedStep(
             work,
             part,
             requests=chosen,

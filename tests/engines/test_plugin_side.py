@@ -313,7 +313,12 @@ class TestReports:
     async def test_the_load_has_the_latest_figures(self):
         load = EngineLoad(1, 2, 0.5, 3, 4, 5)
         assert FakePlugin().side.add_figures(load) == load
-        figures = {"pinned_tokens": 6, "pinned_hit_tokens": 7, "lost_pins": 8, "preempted": 9}
+        figures: dict[str, Any] = {
+            "pinned_tokens": 6,
+            "pinned_hit_tokens": 7,
+            "lost_pins": 8,
+            "preempted": 9,
+        }
         plugin = await self.read(report(1), report(2, **figures), {})
         assert plugin.side.add_figures(load) == replace(load, **figures)
 
