@@ -131,7 +131,7 @@ class VllmConfig:
 
     def _shares_attention(self, is_cpu: bool) -> bool:
         wanted = is_cpu if self.shared_attention is None else self.shared_attention
-        return wanted and self.is_extended
+        return wanted and self.is_extended and self.plugin.share_attention
 
     def _plugin(self, is_cpu: bool) -> dict[str, Any]:
         plugin = asdict(self.plugin)
