@@ -98,11 +98,13 @@ def gpu_attention(
         *(block_table.stride(0), *output.stride()[:2], variant),
         num_warps=variant.num_warps,
         num_stages=variant.num_stages,
+        enable_fp_fusion=True,
     )
     merge_kernel[(len(query), variant.num_query_heads)](
         *(buffers.plan, output, target, buffers.partial_output, buffers.partial_lse),
         *(sinks, *output.stride()[:2], variant),
         num_warps=1,
+        enable_fp_fusion=True,
     )
     return output
 

@@ -17,9 +17,6 @@ from parrot_backend.kernels.gpu import (
     gpu_attention,
 )
 
-#: Shares whatever is common: the tests are about results, not about gain.
-EAGER = {"item": 0.0, "partial": 0.0, "min_chunk_tokens": 16}
-
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -99,12 +96,19 @@ def lay_out(case: Case, variant: Variant) -> Batch:
     seq_lens = torch.tensor(lens + [0] * case.padding_requests, dtype=torch.int32)
     shape = (int(query_start[-1]), case.num_kv_heads * case.group_size, case.head_dim)
     query = (torch.randn(shape, generator=generator) * case.magnitude).to(case.dtype)
-    costs = PlanCosts(**EAGER, max_rows=variant.max_rows)
+    # Shares whatever is common: the tests are about results, not about gain.
+    costs = PlanCosts(item=0, partial=0, min_chunk_tokens=16, max_rows=variant.max_rows)
     planner = Planner(page, case.num_workers, costs)
     plan = planner.plan(table.numpy(), query_start.numpy(), seq_lens.numpy())
     return Batch(
-        *(query, cache[..., : case.head_dim], cache[..., case.head_dim :]),
-        *(table, query_start, seq_lens, plan, case.head_dim**-0.5),
+        query=query,
+        key_pages=cache[..., : case.head_dim],
+        value_pages=cache[..., case.head_dim :],
+        block_table=table,
+        query_start=query_start,
+        seq_lens=seq_lens,
+        plan=plan,
+        scale=case.head_dim**-0.5,
     )
 
 

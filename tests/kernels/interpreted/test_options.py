@@ -92,7 +92,7 @@ def test_wrong_arguments_are_named() -> None:
         ({"query": batch.query[:, :2]}, "query"),
         ({"scale": 0.0}, "scale"),
     ):
-        wrong = replace(batch, **change)  # type: ignore[arg-type]
+        wrong = replace(batch, **change)
         with pytest.raises(AttentionError, match=message):
             run(CASE, wrong, variant)
     with pytest.raises(AttentionError, match="both"):

@@ -30,7 +30,9 @@ def agree(case: Case, *, tile_tokens: int = 32, has_descriptors: bool = False) -
     output, lse = run(case, batch, variant)
     want, want_lse = expected(batch)
     num = batch.plan.num_tokens
-    assert (output[:num].double() - want).abs().max() <= TOLERANCE[case.dtype]
+    # Values grow with the magnitude, and errors of scores with its square.
+    tolerance = TOLERANCE[case.dtype] * case.magnitude**3
+    assert (output[:num].double() - want).abs().max() <= tolerance
     assert (lse[:num].double() - want_lse).abs().max() <= 1e-3
     assert not output[num:].any()
     assert torch.isneginf(lse[num:]).all()
