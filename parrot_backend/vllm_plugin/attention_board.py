@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 _NUM_WORDS = 8
-_IS_OFF, _NUM_USERS, _STEPS, _SHARED_STEPS, _KV_TOKENS, _KV_TOKENS_READ = range(6)
+_IS_OFF, _NUM_PLAIN, _NUM_SHARING, _STEPS, _SHARED_STEPS, _KV_TOKENS, _KV_TOKENS_READ = range(7)
 #: The state until a backend of ours has come.
 _NOT_OURS = "another attention backend runs here"
 _WORD_BYTES = 8
@@ -30,7 +30,7 @@ class AttentionFigures:
     """What attention did since the engine began; one KV cache group of a step counts once.
 
     Attributes:
-        state: ``on``, ``off``, or why requests never share reads on this engine.
+        state: ``on``, ``off``, or why requests share reads in no layer of this engine.
         steps: Steps that computed attention.
         shared_steps: Those of them in which requests shared reads.
         kv_tokens: Tokens of KV that each layer would have read without sharing.
@@ -80,14 +80,18 @@ class AttentionBoard:
     def is_on(self, value: bool) -> None:
         self._words[_IS_OFF] = not value
 
-    def attach(self) -> None:
-        """Note that a backend of ours runs on this engine."""
-        self._words[_NUM_USERS] += 1
+    def attach(self, why_plain: str | None = None) -> None:
+        """Note that a backend of ours computes a part of the layers.
 
-    def explain(self, reason: str) -> None:
-        """Note why requests never share reads on this engine."""
-        text = reason.encode()[: _MAX_STATE_BYTES - 1]
+        Args:
+            why_plain: Why requests never share reads there; None if they may.
+        """
+        if why_plain is None:
+            self._words[_NUM_SHARING] += 1
+            return
+        text = why_plain.encode()[: _MAX_STATE_BYTES - 1]
         self._memory[_STATE_START : _STATE_START + len(text) + 1] = text + b"\0"
+        self._words[_NUM_PLAIN] += 1
 
     def count(self, kv_tokens: int, kv_tokens_read: int, *, is_shared: bool) -> None:
         """Count a step."""
@@ -100,10 +104,14 @@ class AttentionBoard:
     def figures(self) -> AttentionFigures:
         """Return what is counted; a step that is just being counted may be there in part."""
         words = self._words
-        text = self._memory[_STATE_START:].partition(b"\0")[0].decode(errors="ignore")
-        reason = text if words[_NUM_USERS] else _NOT_OURS
+        if words[_NUM_SHARING]:
+            state = "on" if self.is_on else "off"
+        elif words[_NUM_PLAIN]:
+            state = self._memory[_STATE_START:].partition(b"\0")[0].decode(errors="ignore")
+        else:
+            state = _NOT_OURS
         return AttentionFigures(
-            state=reason or ("on" if self.is_on else "off"),
+            state=state,
             steps=words[_STEPS],
             shared_steps=words[_SHARED_STEPS],
             kv_tokens=words[_KV_TOKENS],

@@ -52,14 +52,13 @@ class AttentionSwitch:
         self._counts = compat.counts_steps(vllm_config)
         if self._board is None:
             return
-        self._board.attach()
         reason = _reason(
             spec, compat.layers_of(vllm_config, layer_names, spec.block_size), why_plain
         )
+        self._board.attach(reason)
         if reason is None:
             self._sharing = create()
         else:
-            self._board.explain(reason)
             logger.warning("attention does not share reads: %s", reason)
 
     def step(self, common: Any) -> SharedStep | None:

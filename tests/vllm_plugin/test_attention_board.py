@@ -65,14 +65,25 @@ def test_it_lives_on_without_its_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["no compiler", "ä" * 1000, "x" * 447, "x" * 448])
 def test_a_reason_is_kept_as_far_as_there_is_room(tmp_path: Path, text: str) -> None:
-    board = opened(tmp_path / "b")
+    board = AttentionBoard(tmp_path / "b")
     board.count(3, 3, is_shared=False)
-    board.explain("something longer that was said before")
-    board.explain(text)
+    board.attach("something longer that was said before")
+    board.attach(text)
     state = board.figures().state
     assert text.startswith(state)
     assert len(state.encode()) >= min(len(text.encode()), 440)
     assert board.figures().steps == 1
+
+
+def test_the_state_is_on_where_some_layers_share(tmp_path: Path) -> None:
+    board = AttentionBoard(tmp_path / "b")
+    board.attach("window")
+    assert board.figures().state == "window"
+    board.attach()
+    board.attach("window")
+    assert board.figures().state == "on"
+    board.is_on = False
+    assert board.figures().state == "off"
 
 
 def test_links_and_files_of_others_are_refused(
