@@ -110,7 +110,9 @@ async def generate(
         last = output.outputs[0]
         if begun is not None:
             begun.set()
-    found = [entry[token].logprob for entry, token in zip(last.logprobs, last.token_ids, strict=True)]
+    found = [
+        entry[token].logprob for entry, token in zip(last.logprobs, last.token_ids, strict=True)
+    ]
     return Decoded(tuple(last.token_ids), tuple(found))
 
 
