@@ -261,10 +261,9 @@ async def test_who_is_aborted_leaves_the_others_as_they_were(full: EngineDriver)
 async def test_the_load_of_an_engine_tells(half: EngineDriver) -> None:
     engine = engine_of(half)
     await switch(half, on=False)
-    await generate(half, tokens("load", 10), 1)
     async with asyncio.timeout(PATIENCE_S):
         while (load := engine.load().attention) is None or not load.steps:
-            await generate(half, tokens("load", 10), 1)
+            await half.run("one more")  # it has hints: reports follow
             await asyncio.sleep(0.1)
     expected = "off" if cpu.is_available() else cpu.why_unavailable()
     assert (await attention(half)).state == expected
