@@ -10,7 +10,12 @@ import numpy as np
 import torch
 
 from parrot_backend.kernels.cpu.layout import KvLayout, check_layout
-from parrot_backend.kernels.cpu.library import CallFields, KernelLibrary, find_parallel, load_library
+from parrot_backend.kernels.cpu.library import (
+    CallFields,
+    KernelLibrary,
+    find_parallel,
+    load_library,
+)
 from parrot_backend.kernels.errors import AttentionError, UnsupportedAttention
 from parrot_backend.kernels.prefixes import Int32Array
 from parrot_backend.kernels.work import KV_END, KV_START, NUM_ROWS, WorkPlan

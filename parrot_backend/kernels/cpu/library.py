@@ -134,7 +134,9 @@ def find_parallel() -> int:
     except OSError:
         maps = ""
     paths = {line.split()[-1] for line in maps.splitlines() if "omp" in line and "/" in line}
-    candidates += sorted(p for p in paths if Path(p).name.startswith(("libgomp", "libiomp", "libomp")))
+    candidates += sorted(
+        p for p in paths if Path(p).name.startswith(("libgomp", "libiomp", "libomp"))
+    )
     for path in candidates:
         try:
             function = ctypes.CDLL(path).GOMP_parallel
