@@ -1,12 +1,13 @@
 """Shared-prefix attention on the CPU against vLLM's own operator: the kernel alone, no engine.
 
 Each case is a step of a batch: groups of requests with a common prefix, a suffix of each request,
-and one query token each but where several are told. The step is run by vLLM's operator (``stock``) and by Parrot's kernel over a plan
-(``shared``), by turns over the layers of a model whose caches do not fit into the processor's
-caches together, so pages come from where they would in an engine. ``ratio`` is stock over shared,
-of each pair of runs of the same layer. GB/s counts the KV bytes that the plan reads, GFLOP/s the
-arithmetic of attention, which sharing does not change; ``copy`` is what copying a large array
-reaches (bytes read and written). Times of making the plan are not in: see ``bench_attention_plan``.
+and one query token each but where several are told. The step is run by vLLM's operator (``stock``)
+and by Parrot's kernel over a plan (``shared``), by turns over the layers of a model whose caches do
+not fit into the processor's caches together, so pages come from where they would in an engine.
+``ratio`` is stock over shared, of pairs of runs of the same layer. GB/s counts the KV bytes that
+the plan reads, GFLOP/s the arithmetic of attention, which sharing does not change; ``copy`` is what
+copying a large array reaches (bytes read and written). With one thread, times are of the thread.
+Making the plan is not in them: a step has one, its layers share it.
 
     python -m benchmarks.bench_attention_cpu [--threads 1] [--repeats 30] [--case NAME] [--save]
 """
@@ -63,7 +64,7 @@ _BATCHES: dict[str, tuple[tuple[tuple[int, int], ...], int, int]] = {
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A decode step: block table [B, P], starts of queries, lengths, and how many pages there are."""
+    """A step: block table [B, P], starts of queries, lengths, and how many pages there are."""
 
     table: torch.Tensor
     query_start: torch.Tensor
@@ -87,8 +88,8 @@ def make_batch(
             used += pages
     shuffled = rng.permutation(used).astype(np.int32)
     table = np.zeros((len(rows), max(map(len, rows))), np.int32)
-    for row, pages in zip(table, rows, strict=True):
-        row[: len(pages)] = shuffled[pages]
+    for row, its_pages in zip(table, rows, strict=True):
+        row[: len(its_pages)] = shuffled[its_pages]
     starts = torch.arange(len(rows) + 1, dtype=torch.int32) * queries
     return Batch(torch.from_numpy(table), starts, torch.tensor(lens, dtype=torch.int32), used)
 
@@ -189,7 +190,7 @@ def measure(heads: Heads, name: str, dtype: torch.dtype, repeats: int) -> dict[s
 
 
 def flops(heads: Heads, batch: Batch) -> int:
-    """Return the arithmetic of a step: two multiplications and additions per element and position."""
+    """Return the arithmetic of a step: 4 operations per query element and position seen."""
     queries = batch.query_start.diff().long()
     seen = queries * batch.seq_lens - queries * (queries - 1) // 2
     return 4 * heads.dim * heads.num_kv * heads.group * int(seen.sum())
