@@ -73,5 +73,6 @@ def add_sinks(output: torch.Tensor, lse: torch.Tensor, sinks: torch.Tensor) -> N
     if sinks.shape != lse.shape[1:]:
         raise AttentionError(f"sinks must be [{lse.shape[1]}], not {[*sinks.shape]}")
     total = torch.logaddexp(lse, sinks.to(lse.dtype))
-    output *= torch.exp(lse - total)[..., None].to(output.dtype)
+    left = torch.exp(lse - torch.where(total == -math.inf, 0.0, total))
+    output *= left[..., None].to(output.dtype)
     lse.copy_(total)
