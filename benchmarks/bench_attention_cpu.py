@@ -1,12 +1,13 @@
 """Shared-prefix attention on the CPU against vLLM's own operator: the kernel alone, no engine.
 
-Each case is a decode step of a batch: groups of requests with a common prefix, and a suffix of each
-request. The step is run by vLLM's operator (``stock``) and by Parrot's kernel over a plan
-(``shared``), by turns over the layers of a model whose caches do not fit into the processor's
-caches together, so pages come from where they would in an engine. ``ratio`` is stock over shared,
-of each pair of runs of the same layer. GB/s counts the KV bytes that the plan reads, GFLOP/s the
-arithmetic of attention, which sharing does not change; ``copy`` is what copying a large array
-reaches (bytes read and written). Times of making the plan are not in: see ``bench_attention_plan``.
+Each case is a step of a batch: groups of requests with a common prefix, a suffix of each request,
+and one query token each but where several are told. The step is run by vLLM's operator (``stock``)
+and by Parrot's kernel over a plan (``shared``), by turns over the layers of a model whose caches do
+not fit into the processor's caches together, so pages come from where they would in an engine.
+``ratio`` is stock over shared, of pairs of runs of the same layer. GB/s counts the KV bytes that
+the plan reads, GFLOP/s the arithmetic of attention, which sharing does not change; ``copy`` is what
+copying a large array reaches (bytes read and written). With one thread, times are of the thread.
+Making the plan is not in them: a step has one, its layers share it.
 
     python -m benchmarks.bench_attention_cpu [--threads 1] [--repeats 30] [--case NAME] [--save]
 """
@@ -46,22 +47,24 @@ _HEADS = (
     Heads("mha 16 x 64", 16, 1, 64),
     Heads("gqa 32/8 x 128", 8, 4, 128),
 )
-#: Groups as (requests, prefix tokens), and tokens of each suffix.
-_BATCHES: dict[str, tuple[tuple[tuple[int, int], ...], int]] = {
-    "32 @ 6k": (((32, 6144),), 128),
-    "32 @ 2k": (((32, 2048),), 128),
-    "4 x 8 @ 4k": (((8, 4096),) * 4, 128),
-    "16 x 2 @ 2k": (((2, 2048),) * 16, 128),
-    "8 @ 4k": (((8, 4096),), 128),
-    "32 @ 4k, suffix 512": (((32, 4096),), 512),
-    "32 alone @ 1k": (((1, 1024),) * 32, 128),
-    "32 alone @ 128": (((1, 0),) * 32, 100),
+#: Groups as (requests, prefix tokens), tokens of each suffix, and how many of them are queries.
+_BATCHES: dict[str, tuple[tuple[tuple[int, int], ...], int, int]] = {
+    "32 @ 6k": (((32, 6144),), 128, 1),
+    "32 @ 2k": (((32, 2048),), 128, 1),
+    "4 x 8 @ 4k": (((8, 4096),) * 4, 128, 1),
+    "16 x 2 @ 2k": (((2, 2048),) * 16, 128, 1),
+    "8 @ 4k": (((8, 4096),), 128, 1),
+    "32 @ 4k, suffix 512": (((32, 4096),), 512, 1),
+    "32 alone @ 1k": (((1, 1024),) * 32, 128, 1),
+    "32 alone @ 128": (((1, 0),) * 32, 100, 1),
+    "append 64, 8 @ 4k": (((8, 4096),), 128, 64),
+    "prompt 512": (((1, 0),), 512, 512),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A decode step: block table [B, P], starts of queries, lengths, and how many pages there are."""
+    """A step: block table [B, P], starts of queries, lengths, and how many pages there are."""
 
     table: torch.Tensor
     query_start: torch.Tensor
@@ -69,7 +72,9 @@ class Batch:
     num_pages: int
 
 
-def make_batch(groups: Sequence[tuple[int, int]], suffix: int, rng: np.random.Generator) -> Batch:
+def make_batch(
+    groups: Sequence[tuple[int, int]], suffix: int, queries: int, rng: np.random.Generator
+) -> Batch:
     """Return a batch whose pages lie in the cache in no order."""
     rows, lens, used = [], [], 0
     for requests, prefix in groups:
@@ -83,13 +88,15 @@ def make_batch(groups: Sequence[tuple[int, int]], suffix: int, rng: np.random.Ge
             used += pages
     shuffled = rng.permutation(used).astype(np.int32)
     table = np.zeros((len(rows), max(map(len, rows))), np.int32)
-    for row, pages in zip(table, rows, strict=True):
-        row[: len(pages)] = shuffled[pages]
-    starts = torch.arange(len(rows) + 1, dtype=torch.int32)
+    for row, its_pages in zip(table, rows, strict=True):
+        row[: len(its_pages)] = shuffled[its_pages]
+    starts = torch.arange(len(rows) + 1, dtype=torch.int32) * queries
     return Batch(torch.from_numpy(table), starts, torch.tensor(lens, dtype=torch.int32), used)
 
 
-def make_stock(heads: Heads, batch: Batch, query: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+def make_stock(
+    heads: Heads, batch: Batch, query: torch.Tensor
+) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return vLLM's attention of a layer's cache."""
     metadata = ops.cpu_attn_get_scheduler_metadata(
         num_reqs=len(batch.seq_lens),
@@ -131,16 +138,16 @@ def make_stock(heads: Heads, batch: Batch, query: torch.Tensor) -> Callable[[tor
 
 def measure(heads: Heads, name: str, dtype: torch.dtype, repeats: int) -> dict[str, Cell]:
     """Run a case and return its row."""
-    groups, suffix = _BATCHES[name]
+    groups, suffix, queries = _BATCHES[name]
     rng = np.random.default_rng(1)
-    batch = make_batch(groups, suffix, rng)
+    batch = make_batch(groups, suffix, queries, rng)
     shape = (batch.num_pages, heads.num_kv, _PAGE, 2 * heads.dim)
     size = int(np.prod(shape)) * dtype.itemsize
     first = torch.from_numpy(rng.standard_normal(shape, np.float32)).to(dtype)
     layers = [first] + [first.clone() for _ in range(min(64, _CACHE_BYTES // size))]
     num_heads = heads.num_kv * heads.group
     query = torch.from_numpy(
-        rng.standard_normal((len(batch.seq_lens), num_heads, heads.dim), np.float32)
+        rng.standard_normal((int(batch.query_start[-1]), num_heads, heads.dim), np.float32)
     ).to(dtype)
     planner = Planner(_PAGE, torch.get_num_threads(), plan_costs(heads.group))
     plan = planner.plan(batch.table.numpy(), batch.query_start.numpy(), batch.seq_lens.numpy())
@@ -177,9 +184,16 @@ def measure(heads: Heads, name: str, dtype: torch.dtype, repeats: int) -> dict[s
         **cells("shared_us", spread(times["shared"]), 1),
         **cells("ratio", spread(ratios), 3),
         "gb_per_s": round(plan.shared_tokens * token_bytes / median_s / 1e9, 2),
-        "gflop_per_s": round(4 * heads.dim * num_heads * plan.plain_tokens / median_s / 1e9, 1),
+        "gflop_per_s": round(flops(heads, batch) / median_s / 1e9, 1),
         "max_difference": round(error, 5),
     }
+
+
+def flops(heads: Heads, batch: Batch) -> int:
+    """Return the arithmetic of a step: 4 operations per query element and position seen."""
+    queries = batch.query_start.diff().long()
+    seen = queries * batch.seq_lens - queries * (queries - 1) // 2
+    return 4 * heads.dim * heads.num_kv * heads.group * int(seen.sum())
 
 
 def copy_gb_per_s() -> float:

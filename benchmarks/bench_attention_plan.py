@@ -1,8 +1,8 @@
 """How long the attention of a step takes to plan, in native code and in numpy.
 
 Batches of requests in decode, in groups with a common prefix of so many pages and pages of their
-own. ``decode``: the same requests, one token longer at each step. ``joins``: besides, one request in
-sixteen is replaced at each step by a new one of some group. ``new``: at each step a whole other
+own. ``decode``: the same requests, one token longer at each step. ``joins``: besides, one request
+in sixteen is replaced at each step by a new one of some group. ``new``: at each step a whole other
 batch, whose block table the processor's caches have lost. Both planners take turns at the same
 steps, so each finds the caches as the other left them. Times are of the thread, so that others on
 the machine count less; ``wall`` is what the clock said.

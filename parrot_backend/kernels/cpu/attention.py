@@ -10,7 +10,12 @@ import numpy as np
 import torch
 
 from parrot_backend.kernels.cpu.layout import KvLayout, check_layout
-from parrot_backend.kernels.cpu.library import CallFields, KernelLibrary, find_parallel, load_library
+from parrot_backend.kernels.cpu.library import (
+    CallFields,
+    KernelLibrary,
+    find_parallel,
+    load_library,
+)
 from parrot_backend.kernels.errors import AttentionError, UnsupportedAttention
 from parrot_backend.kernels.prefixes import Int32Array
 from parrot_backend.kernels.work import KV_END, KV_START, NUM_ROWS, WorkPlan
@@ -224,7 +229,7 @@ def cpu_attention(
         Output [T, Hq, D] and natural log-sum-exp [T, Hq] float32.
 
     Raises:
-        AttentionError: As :class:`CpuStep` and :meth:`CpuStep.attend`, where the arguments are told.
+        AttentionError: As :class:`CpuStep` and :meth:`CpuStep.attend`, which tell the arguments.
     """
     if kv_cache.ndim != 4:
         raise AttentionError(f"kv_cache must be [num_pages, Hkv, page, 2 D], not {kv_cache.ndim}-d")

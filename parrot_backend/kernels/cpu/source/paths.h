@@ -84,7 +84,7 @@ struct DotPath {
   Bf16 *keys = nullptr, *values = nullptr;
 
   DotPath(const Call &call, int rows)
-      : head_dim(int(call.head_dim)), page_size(int(call.page_size)), packed(!kPanels && rows > kMaxBlock),
+      : head_dim(int(call.head_dim)), page_size(int(call.page_size)), packed(!kPanels && rows > 3 * kMaxBlock),
         most(packed ? packed_tile(head_dim, 2) : kMaxTile), key_panel(head_dim * 16),
         value_panel((kPanels ? page_size : most) * 16) {}
   // Panels of the cache hold whatever was there before after an odd last position, so that pair is copied.
