@@ -57,6 +57,20 @@ def planner_for(layer: LayerAttention, device: torch.device) -> Planner:
 
         costs = cpu.plan_costs(layer.num_query_heads // layer.num_kv_heads)
         return Planner(layer.page_size, torch.get_num_threads(), costs)
+    multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count
+    return gpu_planner(layer, torch.cuda.get_device_capability(device), multiprocessors)
+
+
+def gpu_planner(
+    layer: LayerAttention, capability: tuple[int, int], num_multiprocessors: int
+) -> Planner:
+    """Return a planner for a GPU that need not be there.
+
+    Args:
+        layer: What the layers ask for.
+        capability: Compute capability of the chip.
+        num_multiprocessors: How many it has.
+    """
     from parrot_backend.kernels import gpu
 
     variant = gpu.choose_variant(
@@ -64,10 +78,9 @@ def planner_for(layer: LayerAttention, device: torch.device) -> Planner:
         num_kv_heads=layer.num_kv_heads,
         head_dim=layer.head_size,
         page_size=layer.page_size,
-        capability=torch.cuda.get_device_capability(device),
+        capability=capability,
     )
-    multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count
-    num_workers = gpu.count_workers(variant, multiprocessors)
+    num_workers = gpu.count_workers(variant, num_multiprocessors)
     return Planner(layer.page_size, num_workers, PlanCosts(max_rows=variant.max_rows))
 
 
@@ -135,10 +148,12 @@ def shared_prefix_attention(
     from parrot_backend.kernels import gpu
 
     options = gpu.ScoreOptions(softcap=softcap, window=window, sinks=sinks)
-    return _on_gpu(query, key_pages, value_pages, block_table, plan, scale, options)
+    capability = torch.cuda.get_device_capability(query.device)
+    tensors = (query, key_pages, value_pages, block_table)
+    return run_on_gpu(*tensors, plan, scale, options, capability)
 
 
-def _on_gpu(
+def run_on_gpu(
     query: torch.Tensor,
     key_pages: torch.Tensor,
     value_pages: torch.Tensor,
@@ -146,8 +161,9 @@ def _on_gpu(
     plan: WorkPlan,
     scale: float,
     options: gpu.ScoreOptions,
+    capability: tuple[int, int],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Run a plan with buffers just large enough for it."""
+    """Run a plan by the GPU kernel, with buffers just large enough for it."""
     from parrot_backend.kernels import gpu
 
     num_tokens, heads, dim = query.shape
@@ -156,7 +172,7 @@ def _on_gpu(
         num_kv_heads=key_pages.shape[1],
         head_dim=dim,
         page_size=key_pages.shape[2],
-        capability=torch.cuda.get_device_capability(query.device),
+        capability=capability,
     )
     limits = gpu.PlanLimits(
         num_workers=plan.num_workers,
