@@ -120,7 +120,7 @@ def reference_attention(
     tree: PrefixTree | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute causal attention of a batch over a paged cache.
+    """Compute causal attention of a batch over a paged cache, on the CPU.
 
     Args:
         query: [T, Hq, D].
