@@ -76,8 +76,8 @@ class AttentionSwitch:
             batch = compat.batch_of(common)
             shared = None if batch is None else self._sharing.plan(batch)
         if self._counts:
-            read = kv_tokens if shared is None else shared.kv_tokens_read
-            board.count(kv_tokens, read, is_shared=shared is not None)
+            saved = 0 if shared is None else shared.kv_tokens_saved
+            board.count(kv_tokens, kv_tokens - saved, is_shared=saved > 0)
         return shared
 
 

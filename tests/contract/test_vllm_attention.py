@@ -188,11 +188,19 @@ async def test_each_shared_page_is_read_once(full: EngineDriver) -> None:
     await switch(full, on=True)
     await generate(full, prefix, 1)
     before = await attention(full)
-    await generate_all(full, [prefix + tokens(("once", i), 5) for i in range(6)], 20)
+    client = engine_of(full).client
+    await client.pause_generation(mode="keep")  # so that all six begin together
+    prompts = [prefix + tokens(("once", i), 5) for i in range(6)]
+    running = asyncio.create_task(generate_all(full, prompts, 20))
+    async with asyncio.timeout(PATIENCE_S):
+        while client.get_num_unfinished_requests() < 6:
+            await asyncio.sleep(0.005)
+    await client.resume_generation()
+    await running
     after = await attention(full)
     saved = (after.kv_tokens - before.kv_tokens) - (after.kv_tokens_read - before.kv_tokens_read)
     shared_steps = after.shared_steps - before.shared_steps
-    assert shared_steps >= 18
+    assert shared_steps == 20
     assert saved == shared_steps * 5 * len(prefix)
 
 

@@ -62,7 +62,7 @@ def test_a_batch_of_members_is_computed_whole() -> None:
     step = planned(batch(decode(SHARED, 10), decode(SHARED, 20), decode(SHARED, 30)))
     assert step is not None
     assert step.tokens is step.rest is step.rest_tokens is None
-    assert step.kv_tokens_read == 48 + 3 * 22
+    assert step.kv_tokens_saved == 2 * 48
     assert step.work.plain_tokens == 3 * 70
 
 
@@ -88,13 +88,26 @@ def test_who_prefills_and_who_is_alone_is_left_to_vllm() -> None:
     assert step.rest.tolist() == [0, 2, 4]
     assert step.rest_tokens.tolist() == [0, *range(2, after)]
     assert step.batch.seq_lens.tolist() == [70, 70]
-    assert step.kv_tokens_read == 48 + 2 * 22 + 70 + 110
+    assert step.kv_tokens_saved == 48
 
 
 def test_what_would_save_too_little_is_not_shared() -> None:
     step = batch(decode(SHARED, 10), decode(SHARED, 20))
     assert planned(step, PlanCosts(row=0.0, item=0.0, partial=0.0, min_saving=48.0)) is not None
     assert planned(step, PlanCosts(row=0.0, item=0.0, partial=0.0, min_saving=49.0)) is None
+
+
+def test_where_our_kernel_is_faster_anyway_it_takes_all() -> None:
+    prefill = ([*SHARED, 40, 41, 42, 43], 110, 62)
+    sharing = StepSharing(PAGE, 2, FREE, takes_all=True)
+    step = sharing.plan(batch(decode([8, 9], 50), decode(SHARED, 10), prefill, ([], 0, 0)))
+    assert step is not None
+    assert step.tokens is step.requests is step.rest is step.rest_tokens is None
+    assert step.work.num_tokens == 64
+    assert step.kv_tokens_saved == 48
+    alone = sharing.plan(batch(decode([8, 9], 50)))
+    assert alone is not None
+    assert alone.kv_tokens_saved == 0
 
 
 @st.composite
@@ -127,4 +140,4 @@ def test_each_query_token_is_computed_once(step: StepBatch) -> None:
         rows = found.work.tokens[item[ROW_START] : item[ROW_START] + item[NUM_ROWS]]
         seen[rows] += item[KV_END] - item[KV_START]
     assert (seen > found.work.positions).all()
-    assert found.kv_tokens_read < int(step.seq_lens.sum())
+    assert 0 < found.kv_tokens_saved < int(step.seq_lens.sum())
