@@ -119,6 +119,7 @@ def test_each_token_gets_the_output_of_its_own_part(
     builder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both kernels are replaced by the reference; how tokens are handed over is not."""
+    from parrot_backend.vllm_compat.attention_cuda import TritonAttentionImpl
     from parrot_backend.vllm_plugin import attention_cuda
 
     step = mixed()
@@ -143,7 +144,7 @@ def test_each_token_gets_the_output_of_its_own_part(
         out.copy_(reference(rows, md.block_table, md.query_start_loc, md.seq_lens))
 
     monkeypatch.setattr(attention_cuda, "gpu_attention", ours)
-    monkeypatch.setattr(attention_cuda.TritonAttentionImpl, "forward", stock)
+    monkeypatch.setattr(TritonAttentionImpl, "forward", stock)
     impl = attention_cuda.SharedCudaImpl.__new__(attention_cuda.SharedCudaImpl)
     impl.num_heads, impl.head_size, impl.scale = HEADS, DIM, 0.125
     impl.sliding_window, impl.logits_soft_cap, impl.sinks = (-1, -1), 0, None
