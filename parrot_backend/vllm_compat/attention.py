@@ -25,11 +25,11 @@ def layers_of(
     """Return what the layers of a KV cache group ask for, each kind once."""
     layers = get_layers_from_vllm_config(vllm_config, Attention, list(names))
     dtype = vllm_config.model_config.dtype
-    found = (_layer_of(layer.impl, dtype, page_tokens) for layer in layers.values())
+    found = (layer_of(layer.impl, dtype, page_tokens) for layer in layers.values())
     return tuple(dict.fromkeys(found))
 
 
-def _layer_of(impl: Any, dtype: torch.dtype, page_tokens: int) -> LayerAttention:
+def layer_of(impl: Any, dtype: torch.dtype, page_tokens: int) -> LayerAttention:
     """Return what an implementation of vLLM's CPU or Triton backend was made for."""
     window = impl.sliding_window
     # The Triton backend keeps a pair (back, ahead), counted without the query itself.

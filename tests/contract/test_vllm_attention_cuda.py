@@ -81,6 +81,43 @@ def mixed() -> Any:
     return common(tables, [970, 300, 975, 40], [1, 200, 2, 1])
 
 
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({}, None),
+        ({"sliding_window": (-1, -1)}, None),
+        ({"sliding_window": 128}, "window"),
+        ({"sliding_window": (127, 0)}, "window"),
+        ({"logits_soft_cap": 30.0}, "softcap"),
+        ({"alibi_slopes": torch.ones(HEADS)}, "alibi"),
+        ({"sinks": torch.ones(HEADS)}, "sinks"),
+        ({"attn_type": "encoder_only"}, "not_causal"),
+        ({"kv_cache_dtype": "fp8_e4m3"}, "kv_dtype"),
+        ({"kv_cache_dtype": "bfloat16"}, "kv_dtype"),
+        ({"num_kv_heads": 3}, "head_group"),
+        ({"head_size": 80}, "head_size"),
+    ],
+)
+def test_what_a_layer_asks_for_is_seen(given: dict[str, Any], reason: str | None) -> None:
+    from parrot_backend.kernels.support import KernelAbilities, why_plain
+    from parrot_backend.vllm_compat.attention import layer_of
+
+    plain: dict[str, Any] = {
+        "num_heads": HEADS,
+        "num_kv_heads": KV_HEADS,
+        "head_size": DIM,
+        "sliding_window": -1,
+        "kv_cache_dtype": "auto",
+        "logits_soft_cap": None,
+        "alibi_slopes": None,
+        "sinks": None,
+        "attn_type": "decoder",
+    }
+    layer = layer_of(SimpleNamespace(**{**plain, **given}), torch.float16, PAGE)
+    least = KernelAbilities(frozenset({torch.float16}), frozenset({DIM}))
+    assert why_plain(layer, least) == reason
+
+
 def test_where_nothing_is_shared_the_metadata_are_vllms(builder: Any) -> None:
     from parrot_backend.vllm_compat.attention_cuda import TritonAttentionMetadata
 
