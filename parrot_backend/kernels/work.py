@@ -113,7 +113,8 @@ def plan_work(
 
     Returns:
         The plan. Chunks begin at multiples of ``page_size``. By these costs no worker has more than
-        an equal share, two shortest chunks of the largest tile, and three starts of an item.
+        an equal share, two shortest chunks of the largest tile, and what three items cost to start
+        and to merge.
 
     Raises:
         AttentionError: An argument is out of its range.
