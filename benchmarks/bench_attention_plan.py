@@ -25,8 +25,9 @@ from parrot_backend.kernels.prefixes import Int32Array
 
 _PAGE_SIZE = 16
 _NEW_BATCHES = 16
-#: 132 multiprocessors of an H200 with two programs each, and the threads of a small CPU.
-_GPU_WORKERS, _CPU_WORKERS = 264, 8
+#: An H200 with 8 KV heads and with one: workers times KV heads fill 132 multiprocessors twice. And
+#: the threads of a small CPU.
+_GPU_WORKERS, _ONE_HEAD_WORKERS, _CPU_WORKERS = 33, 264, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ SHAPES = (
     Shape(32, 1, 384, 32, _CPU_WORKERS),
     Shape(64, 4, 64, 16, _GPU_WORKERS),
     Shape(256, 16, 384, 32, _GPU_WORKERS),
+    Shape(256, 16, 384, 32, _ONE_HEAD_WORKERS),
     Shape(256, 16, 384, 32, _CPU_WORKERS),
     Shape(256, 256, 384, 32, _GPU_WORKERS),
     Shape(256, 16, 4096, 32, _GPU_WORKERS),

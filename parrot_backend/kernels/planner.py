@@ -84,20 +84,19 @@ class Planner:
                 these are compared all the same. None: all may.
 
         Returns:
-            The plan. Arrays that are int32 and C-contiguous already are not copied.
+            The plan. Arrays that are int32, with adjacent elements, are not copied.
 
         Raises:
             AttentionError: An argument is out of its range, or shapes do not fit.
             TableTooNarrow: The block table has fewer columns than a request has pages.
         """
         _check_shapes(block_table, query_start, seq_lens, hint)
+        block_table = _as_int32("block_table", block_table)
+        query_start = _as_int32("query_start", query_start)
+        seq_lens = _as_int32("seq_lens", seq_lens)
         if self._native is not None:
-            plan = self._native.plan(
-                _as_int32(block_table),
-                np.ascontiguousarray(query_start, np.int32),
-                np.ascontiguousarray(seq_lens, np.int32),
-                None if hint is None else np.ascontiguousarray(hint),
-            )
+            may_share = None if hint is None else np.ascontiguousarray(hint)
+            plan = self._native.plan(block_table, query_start, seq_lens, may_share)
             if plan is not None:
                 return plan
         batch = Batch.checked(query_start, seq_lens, self.page_size)
@@ -109,11 +108,18 @@ class Planner:
         return cut_tiles(tiles, batch, self.num_workers, self.costs)
 
 
-def _as_int32(block_table: IntArray) -> Int32Array:
-    """Return the table as int32 with rows of contiguous elements; the same one if it is that."""
-    if block_table.dtype == np.int32 and block_table.strides[1] == 4:
-        return block_table
-    return np.ascontiguousarray(block_table, np.int32)
+def _as_int32(name: str, array: IntArray) -> Int32Array:
+    """Return an array as int32 with adjacent elements in its last axis; the same if it is that.
+
+    Raises:
+        AttentionError: A number does not fit.
+    """
+    if array.dtype == np.int32:
+        return array if array.strides[-1] == 4 else np.ascontiguousarray(array)
+    limits = np.iinfo(np.int32)
+    if array.size and (array.max() > limits.max or array.min() < limits.min):
+        raise AttentionError(f"{name} has numbers that do not fit 32 bits")
+    return np.ascontiguousarray(array, np.int32)
 
 
 def _check_shapes(

@@ -261,6 +261,8 @@ _TABLE, _QUERY_START, _SEQ_LENS = (
         (_TABLE, _QUERY_START, np.array([-1, 20]), AttentionError),
         (_TABLE, _QUERY_START.astype(float), _SEQ_LENS, AttentionError),
         (_TABLE.astype(float), _QUERY_START, _SEQ_LENS, AttentionError),
+        (_TABLE.astype(np.int64) + 2**32, _QUERY_START, _SEQ_LENS, AttentionError),
+        (_TABLE, _QUERY_START, _SEQ_LENS + 2**32, AttentionError),
     ],
 )
 def test_bad_batches_are_refused(

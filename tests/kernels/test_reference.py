@@ -20,68 +20,7 @@ from parrot_backend.kernels import (
     reference_attention,
 )
 from tests.kernels.batches import Case, case_of, cases
-
-Data = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
-
-_HEADS, _KV_HEADS, _HEAD_SIZE = 4, 2, 8
-
-
-def data_of(
-    case: Case, seed: int, *, factor: float = 1.0, dtype: torch.dtype = torch.float32
-) -> Data:
-    """Return query, keys, values and block table; NaN wherever nothing may be read."""
-    generator = torch.Generator().manual_seed(seed)
-    ids = np.unique(case.block_table)
-    # Pages are numbered anew, at random places among others.
-    place = torch.randperm(len(ids) + 3, generator=generator)[: len(ids)].to(torch.int32)
-    table = place[torch.from_numpy(np.searchsorted(ids, case.block_table))]
-    used = torch.zeros(len(ids) + 3, case.page_size, dtype=torch.bool)
-    for row, seq_len in zip(table, case.seq_lens.tolist(), strict=True):
-        for position in range(seq_len):
-            used[row[position // case.page_size], position % case.page_size] = True
-    shape = (len(ids) + 3, _KV_HEADS, case.page_size, _HEAD_SIZE)
-    keys, values = (torch.randn(shape, generator=generator) for _ in range(2))
-    for pages in (keys, values):
-        pages.masked_fill_(~used[:, None, :, None], math.nan)
-    query = torch.randn(int(case.query_start[-1]), _HEADS, _HEAD_SIZE, generator=generator)
-    return (query * factor).to(dtype), keys.to(dtype), values.to(dtype), table
-
-
-def dense(
-    case: Case,
-    data: Data,
-    scale: float,
-    *,
-    softcap: float = 0.0,
-    window: int | None = None,
-    sinks: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute attention one query token and one head at a time, in float64, from copied tokens."""
-    query, keys, values = (each.double().numpy() for each in data[:3])
-    output = np.zeros((len(query), _HEADS, _HEAD_SIZE))
-    lse = np.full((len(query), _HEADS), -np.inf)
-    for request, seq_len in enumerate(case.seq_lens.tolist()):
-        start, stop = case.query_start[request : request + 2].tolist()
-        positions = np.arange(seq_len)
-        ids, at = data[3][request].numpy()[positions // case.page_size], positions % case.page_size
-        for token in range(start, stop if seq_len else start):
-            end = seq_len - (stop - 1 - token)
-            seen = slice(0 if window is None else max(0, end - window), end)
-            for head in range(_HEADS):
-                kv = head // (_HEADS // _KV_HEADS)
-                scores = keys[ids[seen], kv, at[seen]] @ query[token, head] * scale
-                if softcap:
-                    scores = softcap * np.tanh(scores / softcap)
-                if sinks is not None:
-                    scores = np.append(scores, float(sinks[head]))
-                top = scores.max()
-                weights = np.exp(scores - top)
-                lse[token, head] = top + np.log(weights.sum())
-                weights = weights / weights.sum()
-                output[token, head] = (
-                    weights[: seen.stop - seen.start] @ values[ids[seen], kv, at[seen]]
-                )
-    return torch.from_numpy(output), torch.from_numpy(lse)
+from tests.kernels.dense import Data, data_of, dense
 
 
 def computed(
