@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from parrot_backend.kernels.gpu.variants import Variant, choose_variant
 from scripts.gpu_kernels.compiling import SHARED_LIMIT_BYTES, Compiled
@@ -64,8 +64,7 @@ def row(
     )
     if features:
         words = features.split("+")
-        variant = replace(
-            variant,
+        variant = variant._replace(
             has_softcap="softcap" in words,
             has_window="window" in words,
             has_sinks="sinks" in words,

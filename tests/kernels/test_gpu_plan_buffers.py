@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -148,6 +149,12 @@ def test_workers_fill_the_chip(num_kv_heads: int) -> None:
     rounds = -(-programs // 264)
     assert rounds <= 4
     assert programs / (rounds * 264) > 0.9
+
+
+def test_variants_can_be_told_to_hooks_of_the_compiler() -> None:
+    # vLLM sets one; Triton gives it the constants of each kernel that it compiles, as JSON.
+    variant = Variant(num_kv_heads=2, group_size=7, head_dim=96, page_size=64)
+    assert Variant(*json.loads(json.dumps(variant))) == variant
 
 
 def test_max_rows_leave_room_for_every_head() -> None:

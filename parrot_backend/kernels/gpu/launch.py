@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -119,8 +119,7 @@ def complete(
     variant: Variant, query: torch.Tensor, options: ScoreOptions, *, has_lse: bool
 ) -> Variant:
     """Return the variant with the features of a layer."""
-    return replace(
-        variant,
+    return variant._replace(
         has_softcap=bool(options.softcap),
         has_window=options.window is not None,
         has_sinks=options.sinks is not None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 #: Rows of the narrow path: the fewest that tensor cores multiply.
 NARROW_ROWS = 16
@@ -12,9 +12,10 @@ WIDE_ROWS = 64
 HOPPER = (9, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Variant:
+class Variant(NamedTuple):
     """One compiled form of the attention kernel.
+
+    It is a tuple because Triton's hooks, which vLLM listens to, write constants as JSON.
 
     Attributes:
         num_kv_heads: KV heads of the cache.
