@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from parrot_backend.kernels.gpu.variants import Variant, choose_variant
 from scripts.gpu_kernels.compiling import SHARED_LIMIT_BYTES, Compiled
@@ -64,7 +64,8 @@ def row(
     )
     if features:
         words = features.split("+")
-        variant = variant._replace(
+        variant = replace(
+            variant,
             has_softcap="softcap" in words,
             has_window="window" in words,
             has_sinks="sinks" in words,

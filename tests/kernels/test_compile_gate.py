@@ -26,7 +26,7 @@ def test_attention_kernel(row: Row) -> None:
 
 def test_merge_kernel() -> None:
     row = CORE_ROWS[0]
-    made = compile_merge(row.variant._replace(has_sinks=True, has_lse=True), row.capability)
+    made = compile_merge(replace(row.variant, has_sinks=True, has_lse=True), row.capability)
     assert made.num_spills == 0
     assert made.registers <= 128
 

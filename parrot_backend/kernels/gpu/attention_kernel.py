@@ -3,7 +3,7 @@
 Wide items (many rows) and narrow ones (a request's own tail) take two paths of one launch. A query
 token with a single partial is finished here; of others a partial is kept for ``merge_kernel``.
 The plan is read from device memory, so a captured launch serves every plan that fits its grid.
-``C`` is the ``Variant``.
+``C`` is the ``Variant`` (``Constants``).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from parrot_backend.kernels.errors import AttentionError
 from parrot_backend.kernels.gpu.attention_kernel import attention_kernel
 from parrot_backend.kernels.gpu.merge_kernel import merge_kernel
 from parrot_backend.kernels.gpu.plan_buffers import INT32_MAX, PlanBuffers
-from parrot_backend.kernels.gpu.variants import Variant
+from parrot_backend.kernels.gpu.variants import Constants, Variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,17 +99,18 @@ def _launch(
         for part in (options.sinks, options.key_scale, options.value_scale, lse)
     )
     partials = (buffers.partial_output, buffers.partial_lse)
+    constants = Constants(variant)
     attention_kernel[(buffers.limits.num_workers * variant.num_kv_heads,)](
         *(query, *sources, block_table, buffers.plan, output, target, *partials),
         *(sinks, key_scale, value_scale, scale, options.softcap, options.window or 0),
         *(*query.stride()[:2], *keys.stride()[:3], *values.stride()[:3]),
-        *(block_table.stride(0), *output.stride()[:2], variant),
+        *(block_table.stride(0), *output.stride()[:2], constants),
         num_warps=variant.num_warps,
         num_stages=variant.num_stages,
         enable_fp_fusion=True,
     )
     merge_kernel[(len(query), variant.num_query_heads)](
-        *(buffers.plan, output, target, *partials, sinks, *output.stride()[:2], variant),
+        *(buffers.plan, output, target, *partials, sinks, *output.stride()[:2], constants),
         num_warps=1,
         enable_fp_fusion=True,
     )
@@ -119,7 +120,8 @@ def complete(
     variant: Variant, query: torch.Tensor, options: ScoreOptions, *, has_lse: bool
 ) -> Variant:
     """Return the variant with the features of a layer."""
-    return variant._replace(
+    return replace(
+        variant,
         has_softcap=bool(options.softcap),
         has_window=options.window is not None,
         has_sinks=options.sinks is not None,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Self
 
 #: Rows of the narrow path: the fewest that tensor cores multiply.
 NARROW_ROWS = 16
@@ -12,10 +13,9 @@ WIDE_ROWS = 64
 HOPPER = (9, 0)
 
 
-class Variant(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Variant:
     """One compiled form of the attention kernel.
-
-    It is a tuple because Triton's hooks, which vLLM listens to, write constants as JSON.
 
     Attributes:
         num_kv_heads: KV heads of the cache.
@@ -74,6 +74,27 @@ class Variant(NamedTuple):
     def programs_per_sm(self) -> int:
         """Programs that fit onto a multiprocessor with up to 255 registers a thread."""
         return 8 // self.num_warps
+
+
+class Constants(str):
+    """A variant as the compiler is given it: a text that has the variant's attributes.
+
+    Triton tells hooks what it compiles, as JSON, and vLLM sets such a hook. A dataclass is not fit
+    for that, and a named tuple loses its names inside of a kernel. The text says all of the
+    variant, so equal texts mean equal code.
+    """
+
+    _variant: Variant
+
+    def __new__(cls, variant: Variant) -> Self:
+        """Return the constants of a variant."""
+        made = super().__new__(cls, repr(variant))
+        made._variant = variant
+        return made
+
+    def __getattr__(self, name: str) -> object:
+        """Return what the variant has."""
+        return getattr(self._variant, name)
 
 
 def choose_variant(
