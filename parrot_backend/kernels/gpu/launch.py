@@ -13,7 +13,7 @@ from parrot_backend.kernels.errors import AttentionError
 from parrot_backend.kernels.gpu.attention_kernel import attention_kernel
 from parrot_backend.kernels.gpu.merge_kernel import merge_kernel
 from parrot_backend.kernels.gpu.plan_buffers import INT32_MAX, PlanBuffers
-from parrot_backend.kernels.gpu.variants import Constants, Variant
+from parrot_backend.kernels.gpu.variants import Variant, constants_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def _launch(
         for part in (options.sinks, options.key_scale, options.value_scale, lse)
     )
     partials = (buffers.partial_output, buffers.partial_lse)
-    constants = Constants(variant)
+    constants = constants_of(variant)
     attention_kernel[(buffers.limits.num_workers * variant.num_kv_heads,)](
         *(query, *sources, block_table, buffers.plan, output, target, *partials),
         *(sinks, key_scale, value_scale, scale, options.softcap, options.window or 0),

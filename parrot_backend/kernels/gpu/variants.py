@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
 #: Rows of the narrow path: the fewest that tensor cores multiply.
@@ -95,6 +96,12 @@ class Constants(str):
     def __getattr__(self, name: str) -> object:
         """Return what the variant has."""
         return getattr(self._variant, name)
+
+
+@lru_cache(maxsize=64)
+def constants_of(variant: Variant) -> Constants:
+    """Return the constants of a variant; each launch needs them, and a model has few."""
+    return Constants(variant)
 
 
 def choose_variant(
