@@ -1,14 +1,15 @@
 """Shared-prefix attention on the CPU against vLLM's own operator: the kernel alone, no engine.
 
 Each case is a step of a batch: groups of requests with a common prefix, a suffix of each request,
-and one query token each but where several are told. The step is run by vLLM's operator (``stock``) and by Parrot's kernel over a plan
-(``shared``), by turns over the layers of a model whose caches do not fit into the processor's
-caches together, so pages come from where they would in an engine. ``ratio`` is stock over shared,
-of each pair of runs of the same layer. GB/s counts the KV bytes that the plan reads, GFLOP/s the
-arithmetic of attention, which sharing does not change; ``copy`` is what copying a large array
-reaches (bytes read and written). Times of making the plan are not in: see ``bench_attention_plan``.
+and one query token each but where several are told. The step is run by vLLM's operator (``stock``)
+and by Parrot's kernel over a plan (``shared``), by turns over the layers of a model whose caches do
+not fit into the processor's caches together, so pages come from where they would in an engine.
+``ratio`` is stock over shared, of pairs of runs of the same layer. GB/s counts the KV bytes that
+the plan reads, GFLOP/s the arithmetic of attention, which sharing does not change; ``copy`` is what
+copying a large array reaches (bytes read and written). With one thread, times are of the thread.
+Making the plan is not in them: a step has one, its layers share it.
 
-    python -m benchmarks.bench_attention_cpu [--threads 1] [--repeats 30] [--case NAME] [--save]
+    python -m benchmarks.bench_attention_cpu [--threads 1] [--repeats 30] [--isa avx512] [--save]
 """
 
 from __future__ import annotations
@@ -24,7 +25,13 @@ from vllm import _custom_ops as ops
 
 from benchmarks.common import Cell, append_rows, cells, percentile, spread
 from parrot_backend.kernels import Planner
-from parrot_backend.kernels.cpu import CpuStep, load_library, plan_costs
+from parrot_backend.kernels.cpu import (
+    CpuStep,
+    KernelLibrary,
+    available_sets,
+    load_library,
+    plan_costs,
+)
 
 _PAGE = 128
 #: Caches of all layers together: several times a last-level cache.
@@ -63,7 +70,7 @@ _BATCHES: dict[str, tuple[tuple[tuple[int, int], ...], int, int]] = {
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A decode step: block table [B, P], starts of queries, lengths, and how many pages there are."""
+    """A step: block table [B, P], starts of queries, lengths, and how many pages there are."""
 
     table: torch.Tensor
     query_start: torch.Tensor
@@ -87,8 +94,8 @@ def make_batch(
             used += pages
     shuffled = rng.permutation(used).astype(np.int32)
     table = np.zeros((len(rows), max(map(len, rows))), np.int32)
-    for row, pages in zip(table, rows, strict=True):
-        row[: len(pages)] = shuffled[pages]
+    for row, its_pages in zip(table, rows, strict=True):
+        row[: len(its_pages)] = shuffled[its_pages]
     starts = torch.arange(len(rows) + 1, dtype=torch.int32) * queries
     return Batch(torch.from_numpy(table), starts, torch.tensor(lens, dtype=torch.int32), used)
 
@@ -135,7 +142,9 @@ def make_stock(
     return run
 
 
-def measure(heads: Heads, name: str, dtype: torch.dtype, repeats: int) -> dict[str, Cell]:
+def measure(
+    heads: Heads, name: str, dtype: torch.dtype, repeats: int, library: KernelLibrary
+) -> dict[str, Cell]:
     """Run a case and return its row."""
     groups, suffix, queries = _BATCHES[name]
     rng = np.random.default_rng(1)
@@ -151,7 +160,7 @@ def measure(heads: Heads, name: str, dtype: torch.dtype, repeats: int) -> dict[s
     planner = Planner(_PAGE, torch.get_num_threads(), plan_costs(heads.group))
     plan = planner.plan(batch.table.numpy(), batch.query_start.numpy(), batch.seq_lens.numpy())
     stock = make_stock(heads, batch, query)
-    step = CpuStep(plan, batch.table, _PAGE)
+    step = CpuStep(plan, batch.table, _PAGE, library=library)
     output = torch.empty_like(query)
 
     def shared(cache: torch.Tensor) -> torch.Tensor:
@@ -177,7 +186,7 @@ def measure(heads: Heads, name: str, dtype: torch.dtype, repeats: int) -> dict[s
         "batch": name,
         "dtype": str(dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
-        "isa": load_library().isa.name,
+        "isa": library.isa.name,
         "layers": len(layers),
         **cells("stock_us", spread(times["stock"]), 1),
         **cells("shared_us", spread(times["shared"]), 1),
@@ -189,7 +198,7 @@ def measure(heads: Heads, name: str, dtype: torch.dtype, repeats: int) -> dict[s
 
 
 def flops(heads: Heads, batch: Batch) -> int:
-    """Return the arithmetic of a step: two multiplications and additions per element and position."""
+    """Return the arithmetic of a step: 4 operations per query element and position seen."""
     queries = batch.query_start.diff().long()
     seen = queries * batch.seq_lens - queries * (queries - 1) // 2
     return 4 * heads.dim * heads.num_kv * heads.group * int(seen.sum())
@@ -213,18 +222,20 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
+    parser.add_argument("--isa", choices=[isa.name for isa in available_sets()])
     parser.add_argument("--case", action="append", help="a part of a batch's or heads' name")
     parser.add_argument("--save", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     copied = copy_gb_per_s()
-    print(f"{load_library().isa.name}, {options.threads} threads, copy {copied:.1f} GB/s")
+    library = load_library(options.isa)
+    print(f"{library.isa.name}, {options.threads} threads, copy {copied:.1f} GB/s")
     rows: list[dict[str, Cell]] = []
     for heads in _HEADS:
         for name in _BATCHES:
             if options.case and not any(part in f"{heads.name}: {name}" for part in options.case):
                 continue
-            row = measure(heads, name, getattr(torch, options.dtype), options.repeats)
+            row = measure(heads, name, getattr(torch, options.dtype), options.repeats, library)
             rows.append({**row, "copy_gb_per_s": round(copied, 1)})
             print(
                 f"{heads.name:>16}  {name:<20} stock {row['stock_us_median']:>9} us  "

@@ -229,7 +229,7 @@ def cpu_attention(
         Output [T, Hq, D] and natural log-sum-exp [T, Hq] float32.
 
     Raises:
-        AttentionError: As :class:`CpuStep` and :meth:`CpuStep.attend`, where the arguments are told.
+        AttentionError: As :class:`CpuStep` and :meth:`CpuStep.attend`, which tell the arguments.
     """
     if kv_cache.ndim != 4:
         raise AttentionError(f"kv_cache must be [num_pages, Hkv, page, 2 D], not {kv_cache.ndim}-d")

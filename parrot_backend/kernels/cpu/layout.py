@@ -35,7 +35,7 @@ def check_layout(layout: KvLayout, dtype: torch.dtype, head_dim: int, page_size:
     """Check that pages of this layout can be read.
 
     Raises:
-        UnsupportedAttention: A size is no multiple of what the layout needs, or the type is another.
+        UnsupportedAttention: A size is no multiple of what the layout needs, or the type wrong.
     """
     step = GRANULE if layout is KvLayout.ROWS else 2 * GRANULE
     if head_dim < 1 or page_size < 1 or head_dim % step or page_size % step:

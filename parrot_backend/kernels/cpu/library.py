@@ -13,8 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
-from parrot_backend.kernels.compiling import CompilerUnavailable, Unit, compile_library
+from parrot_backend.kernels.compiling import Unit, compile_library
 from parrot_backend.kernels.cpu.isa import InstructionSet, instruction_set
+from parrot_backend.kernels.errors import CompilerUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -22,16 +23,47 @@ SOURCE = Path(__file__).with_name("source")
 #: Never `-ffast-math`: masks are infinities.
 FLAGS = ("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
 
-_COUNTS = (
-    "num_items num_rows num_tokens num_requests num_slots "
-    "num_heads num_kv_heads head_dim page_size num_pages table_stride table_width "
-    "query_token_stride query_head_stride output_token_stride output_head_stride "
-    "page_stride head_stride dtype layout window num_threads"
-).split()
-_POINTERS = (
-    "items order tokens positions slot_ptr slots block_table "
-    "query pages output lse part_output part_lse sinks parallel"
-).split()
+_COUNTS = [
+    "num_items",
+    "num_rows",
+    "num_tokens",
+    "num_requests",
+    "num_slots",
+    "num_heads",
+    "num_kv_heads",
+    "head_dim",
+    "page_size",
+    "num_pages",
+    "table_stride",
+    "table_width",
+    "query_token_stride",
+    "query_head_stride",
+    "output_token_stride",
+    "output_head_stride",
+    "page_stride",
+    "head_stride",
+    "dtype",
+    "layout",
+    "window",
+    "num_threads",
+]
+_POINTERS = [
+    "items",
+    "order",
+    "tokens",
+    "positions",
+    "slot_ptr",
+    "slots",
+    "block_table",
+    "query",
+    "pages",
+    "output",
+    "lse",
+    "part_output",
+    "part_lse",
+    "sinks",
+    "parallel",
+]
 
 
 class CallFields(ctypes.Structure):
