@@ -9,7 +9,7 @@ the plan reads, GFLOP/s the arithmetic of attention, which sharing does not chan
 copying a large array reaches (bytes read and written). With one thread, times are of the thread.
 Making the plan is not in them: a step has one, its layers share it.
 
-    python -m benchmarks.bench_attention_cpu [--threads 1] [--repeats 30] [--case NAME] [--save]
+    python -m benchmarks.bench_attention_cpu [--threads 1] [--repeats 30] [--isa avx512] [--save]
 """
 
 from __future__ import annotations
@@ -25,7 +25,13 @@ from vllm import _custom_ops as ops
 
 from benchmarks.common import Cell, append_rows, cells, percentile, spread
 from parrot_backend.kernels import Planner
-from parrot_backend.kernels.cpu import CpuStep, load_library, plan_costs
+from parrot_backend.kernels.cpu import (
+    CpuStep,
+    KernelLibrary,
+    available_sets,
+    load_library,
+    plan_costs,
+)
 
 _PAGE = 128
 #: Caches of all layers together: several times a last-level cache.
@@ -136,7 +142,9 @@ def make_stock(
     return run
 
 
-def measure(heads: Heads, name: str, dtype: torch.dtype, repeats: int) -> dict[str, Cell]:
+def measure(
+    heads: Heads, name: str, dtype: torch.dtype, repeats: int, library: KernelLibrary
+) -> dict[str, Cell]:
     """Run a case and return its row."""
     groups, suffix, queries = _BATCHES[name]
     rng = np.random.default_rng(1)
@@ -152,7 +160,7 @@ def measure(heads: Heads, name: str, dtype: torch.dtype, repeats: int) -> dict[s
     planner = Planner(_PAGE, torch.get_num_threads(), plan_costs(heads.group))
     plan = planner.plan(batch.table.numpy(), batch.query_start.numpy(), batch.seq_lens.numpy())
     stock = make_stock(heads, batch, query)
-    step = CpuStep(plan, batch.table, _PAGE)
+    step = CpuStep(plan, batch.table, _PAGE, library=library)
     output = torch.empty_like(query)
 
     def shared(cache: torch.Tensor) -> torch.Tensor:
@@ -178,7 +186,7 @@ def measure(heads: Heads, name: str, dtype: torch.dtype, repeats: int) -> dict[s
         "batch": name,
         "dtype": str(dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
-        "isa": load_library().isa.name,
+        "isa": library.isa.name,
         "layers": len(layers),
         **cells("stock_us", spread(times["stock"]), 1),
         **cells("shared_us", spread(times["shared"]), 1),
@@ -214,18 +222,20 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
+    parser.add_argument("--isa", choices=[isa.name for isa in available_sets()])
     parser.add_argument("--case", action="append", help="a part of a batch's or heads' name")
     parser.add_argument("--save", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     copied = copy_gb_per_s()
-    print(f"{load_library().isa.name}, {options.threads} threads, copy {copied:.1f} GB/s")
+    library = load_library(options.isa)
+    print(f"{library.isa.name}, {options.threads} threads, copy {copied:.1f} GB/s")
     rows: list[dict[str, Cell]] = []
     for heads in _HEADS:
         for name in _BATCHES:
             if options.case and not any(part in f"{heads.name}: {name}" for part in options.case):
                 continue
-            row = measure(heads, name, getattr(torch, options.dtype), options.repeats)
+            row = measure(heads, name, getattr(torch, options.dtype), options.repeats, library)
             rows.append({**row, "copy_gb_per_s": round(copied, 1)})
             print(
                 f"{heads.name:>16}  {name:<20} stock {row['stock_us_median']:>9} us  "

@@ -52,6 +52,8 @@ def _module(name: str) -> Any:
 
 def shared(problem: Problem, *, wide_rows: int = 64) -> Call:
     """Ours, with what is shared found in the block table."""
+    if wide_rows > 64 and problem.shape.head_dim > 128:
+        raise NotHere("128 rows of more than 128 elements do not fit into registers")
     return _ours(problem, wide_rows, may_share=True)
 
 

@@ -98,10 +98,9 @@ def shared_prefix_attention(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Compute causal attention of a batch by a plan, on the device of the query.
 
-    On the CPU the pages that the plan reads are copied into the kernel's order first, and on a GPU
-    the plan is copied there and room for partials is taken: calls in a loop over layers should use
-    the packages :mod:`~parrot_backend.kernels.cpu` and :mod:`~parrot_backend.kernels.gpu` instead.
-    Quantised caches need them too, for their scales.
+    On the CPU the pages that the plan reads are copied into the kernel's order first; on a GPU the
+    plan is copied there and room for partials is taken. Who calls this for many layers should use
+    the packages ``cpu`` and ``gpu`` instead; quantised caches need them too, for their scales.
 
     Args:
         query: [T, Hq, D] float32 (CPU only), bfloat16 or float16.
@@ -137,20 +136,40 @@ def shared_prefix_attention(
     )
     # Scales have no place here, so the cache must be of the query's type.
     _check_layer(layer, replace(abilities_of(query.device), kv_dtypes=frozenset()))
+    tensors = (query, key_pages, value_pages, block_table)
     if query.device.type == "cpu":
-        from parrot_backend.kernels import cpu
-
-        table, ids = _pages_read(block_table.numpy(), plan, layer.page_size)
-        cache = cpu.pack_pages(key_pages[ids], value_pages[ids])
-        return cpu.cpu_attention(
-            query, cache, table, plan, scale=scale, softcap=softcap, window=window, sinks=sinks
-        )
+        return _run_on_cpu(*tensors, plan, scale, layer, sinks)
     from parrot_backend.kernels import gpu
 
     options = gpu.ScoreOptions(softcap=softcap, window=window, sinks=sinks)
     capability = torch.cuda.get_device_capability(query.device)
-    tensors = (query, key_pages, value_pages, block_table)
     return run_on_gpu(*tensors, plan, scale, options, capability)
+
+
+def _run_on_cpu(
+    query: torch.Tensor,
+    key_pages: torch.Tensor,
+    value_pages: torch.Tensor,
+    block_table: torch.Tensor,
+    plan: WorkPlan,
+    scale: float,
+    layer: LayerAttention,
+    sinks: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run a plan by the CPU kernel, over a cache of the pages that it reads."""
+    from parrot_backend.kernels import cpu
+
+    table, ids = _pages_read(block_table.numpy(), plan, layer.page_size)
+    return cpu.cpu_attention(
+        query,
+        cpu.pack_pages(key_pages[ids], value_pages[ids]),
+        table,
+        plan,
+        scale=scale,
+        softcap=layer.softcap,
+        window=layer.window,
+        sinks=sinks,
+    )
 
 
 def run_on_gpu(

@@ -17,7 +17,7 @@ import torch
 from parrot_backend.kernels.batch import Batch
 from parrot_backend.kernels.errors import AttentionError, TableTooNarrow
 from parrot_backend.kernels.merge import add_sinks, merge_partials
-from parrot_backend.kernels.prefixes import PrefixTree
+from parrot_backend.kernels.prefixes import Int32Array, PrefixTree
 from parrot_backend.kernels.work import (
     CAUSAL,
     FLAGS,
@@ -156,14 +156,7 @@ def reference_attention(
         check_tree(tree, batch)
         own_start = tree.own_start_pages()
         _add_nodes(paged, tree, batch, output, lse)
-    positions = torch.from_numpy(batch.positions())
-    for request in range(batch.num_requests):
-        tokens = _tokens_of(batch, [request])
-        if len(tokens):
-            start = int(own_start[request]) * batch.page_size
-            end = int(batch.seq_lens[request])
-            part = paged.attend(tokens, positions[tokens], request, start, end, causal=True)
-            _merge_into(output, lse, tokens, part)
+    _add_own(paged, own_start, batch, output, lse)
     if sinks is not None:
         add_sinks(output, lse, sinks)
     return output, lse
@@ -181,6 +174,20 @@ def _add_nodes(
         bounds = (start * batch.page_size, end * batch.page_size)
         part = paged.attend(tokens, positions[tokens], int(members[0]), *bounds, causal=False)
         _merge_into(output, lse, tokens, part)
+
+
+def _add_own(
+    paged: PagedKV, start_pages: Int32Array, batch: Batch, output: torch.Tensor, lse: torch.Tensor
+) -> None:
+    """Compute the pages of each request from some page on."""
+    positions = torch.from_numpy(batch.positions())
+    for request in range(batch.num_requests):
+        tokens = _tokens_of(batch, [request])
+        if len(tokens):
+            start = int(start_pages[request]) * batch.page_size
+            end = int(batch.seq_lens[request])
+            part = paged.attend(tokens, positions[tokens], request, start, end, causal=True)
+            _merge_into(output, lse, tokens, part)
 
 
 def _tokens_of(batch: Batch, requests: list[int]) -> torch.Tensor:

@@ -112,7 +112,9 @@ def plan_work(
         costs: What parts of the work cost, and limits; the defaults are a GPU's.
 
     Returns:
-        The plan. Chunks begin at multiples of ``page_size``.
+        The plan. Chunks begin at multiples of ``page_size``. By these costs no worker has more than
+        an equal share, two shortest chunks of the largest tile, and what three items cost to start
+        and to merge.
 
     Raises:
         AttentionError: An argument is out of its range.

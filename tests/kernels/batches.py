@@ -65,32 +65,43 @@ def case_of(tables: list[list[int]], query_lens: list[int], seq_lens: list[int],
 
 
 @st.composite
+def trees(draw: st.DrawFn) -> list[list[int]]:
+    """Draw runs of pages, each from the root of a tree up to 5 deep to one of its nodes."""
+    runs: list[list[int]] = [[]]
+    depths = [0]
+    next_page = 0
+    for _ in range(draw(st.integers(0, 7))):
+        parent = draw(st.integers(0, len(runs) - 1))
+        if depths[parent] == 5:
+            parent = 0
+        num_pages = draw(st.integers(1, 3))
+        runs.append(runs[parent] + list(range(next_page, next_page + num_pages)))
+        depths.append(depths[parent] + 1)
+        next_page += num_pages
+    return runs
+
+
+@st.composite
 def cases(draw: st.DrawFn, max_requests: int = 9) -> Case:
     """Draw a batch: trees up to 5 deep, ragged, padded, with pages that are equal again later."""
     page = draw(st.sampled_from([1, 2, 16, 32, 64]))
+    runs = draw(trees())
     tables: list[list[int]] = []
-    next_page = 0
-    for _ in range(draw(st.integers(0, max_requests))):
-        table: list[int] = []
-        if len(tables) > 0 and draw(st.booleans()):
-            other = draw(st.sampled_from(tables))
-            table = other[: draw(st.integers(0, len(other)))]
-        num_new = draw(st.integers(0, 4))
-        table = table + list(range(next_page, next_page + num_new))
-        next_page += num_new
-        if len(tables) > 0 and draw(st.booleans()):
-            # As another request's pages from somewhere on, whatever stands before.
-            other = draw(st.sampled_from(tables))
-            table = table + other[len(table) :]
+    seq_lens, query_lens = [], []
+    few, many = st.integers(0, 3), st.integers(4, max(4, max_requests))
+    for index in range(draw(st.one_of(many, few, many))):
+        table = list(draw(st.sampled_from(runs)))
+        table += [1000 * (index + 1) + i for i in range(draw(st.integers(0, 2)))]
+        if draw(st.integers(0, 4)) == 4:
+            # As the pages of some node from here on, whatever stands before.
+            table += draw(st.sampled_from(runs))[len(table) :]
         tables.append(table)
-    query_lens, seq_lens = [], []
-    for table in tables:
         most = len(table) * page
-        is_padded = most == 0 or draw(st.integers(0, 7)) == 0
+        is_padded = most == 0 or draw(st.integers(0, 9)) == 9
         seq_len = 0 if is_padded else most - draw(st.integers(0, min(page - 1, most - 1)))
         seq_lens.append(seq_len)
-        padded_rows = draw(st.integers(0, 2))
-        query_lens.append(padded_rows if is_padded else draw(st.integers(0, min(8, seq_len))))
+        most_rows = 2 if is_padded else min(8, seq_len)
+        query_lens.append(draw(st.one_of(st.just(min(1, most_rows)), st.integers(0, most_rows))))
     return case_of(tables, query_lens, seq_lens, page)
 
 

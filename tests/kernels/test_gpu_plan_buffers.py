@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -29,6 +30,7 @@ from parrot_backend.kernels.gpu import (
     count_workers,
 )
 from parrot_backend.kernels.gpu.plan_buffers import pack_plan
+from parrot_backend.kernels.gpu.variants import Constants
 
 LIMITS = PlanLimits(num_workers=4, max_items=64, max_tokens=32, max_slots=256, max_rows=16)
 
@@ -148,6 +150,14 @@ def test_workers_fill_the_chip(num_kv_heads: int) -> None:
     rounds = -(-programs // 264)
     assert rounds <= 4
     assert programs / (rounds * 264) > 0.9
+
+
+def test_constants_can_be_told_to_hooks_of_the_compiler() -> None:
+    variant = Variant(num_kv_heads=2, group_size=7, head_dim=96, page_size=64)
+    constants = Constants(variant)
+    assert json.loads(json.dumps(constants)) == repr(variant)
+    assert (constants.head_dim, constants.padded_dim) == (96, 128)
+    assert Constants(replace(variant, has_lse=True)) != constants == Constants(variant)
 
 
 def test_max_rows_leave_room_for_every_head() -> None:

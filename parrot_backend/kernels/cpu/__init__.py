@@ -6,7 +6,7 @@ attention must do.
 
 from __future__ import annotations
 
-from parrot_backend.kernels.cpu.abilities import ABILITIES, plan_costs
+from parrot_backend.kernels.cpu.abilities import ABILITIES, beats_plain, plan_costs
 from parrot_backend.kernels.cpu.attention import CpuStep, cpu_attention
 from parrot_backend.kernels.cpu.isa import available_sets, instruction_set
 from parrot_backend.kernels.cpu.layout import LAYOUT_OF_VLLM_ISA, KvLayout, pack_pages
@@ -24,6 +24,7 @@ __all__ = [
     "KernelLibrary",
     "KvLayout",
     "available_sets",
+    "beats_plain",
     "cpu_attention",
     "instruction_set",
     "is_available",

@@ -1,4 +1,4 @@
-// Two ways to multiply a block of rows with a tile. Both convert or interleave a tile once when many rows
+// Two ways to multiply a block of rows with the first `count` positions of a tile. Both convert or interleave a tile once when many rows
 // use it ("packed"), and else while it is loaded.
 #pragma once
 #include <vector>
@@ -48,23 +48,25 @@ struct FloatPath {
     }
   }
 
-  void scores(const Tile<T> &tile, int rows, const float *query, float *to) const {
-    if (packed) return multiply<false>(rows, query, head_dim, keys, most, head_dim, to, kMaxTile, tile.width, nullptr);
-    for (int i = 0; i < tile.num_spans; ++i) {
+  void scores(const Tile<T> &tile, int count, int rows, const float *query, float *to) const {
+    if (packed)
+      return multiply<false>(rows, query, head_dim, keys, most, head_dim, to, kMaxTile, rounded16(count), nullptr);
+    for (int i = 0; i < tile.num_spans && tile.spans[i].column < count; ++i) {
       const Span<T> &span = tile.spans[i];
       multiply<false>(rows, query, head_dim, span.keys, page_size, head_dim, to + span.column, kMaxTile,
-                      rounded16(span.count), nullptr);
+                      rounded16(span.first(count)), nullptr);
     }
   }
 
-  void add_values(const Tile<T> &tile, int rows, const float *weights, float *to, const float *factors) const {
+  void add_values(const Tile<T> &tile, int count, int rows, const float *weights, float *to,
+                  const float *factors) const {
     static constexpr float kOnes[kMaxBlock] = {1, 1, 1, 1, 1, 1};
     if (packed)
-      return multiply<true>(rows, weights, kMaxTile, values, head_dim, tile.count, to, head_dim, head_dim, factors);
-    for (int i = 0; i < tile.num_spans; ++i) {
+      return multiply<true>(rows, weights, kMaxTile, values, head_dim, count, to, head_dim, head_dim, factors);
+    for (int i = 0; i < tile.num_spans && tile.spans[i].column < count; ++i) {
       const Span<T> &span = tile.spans[i];
-      multiply<true>(rows, weights + span.column, kMaxTile, span.values, head_dim, span.count, to, head_dim, head_dim,
-                     i ? kOnes : factors);
+      multiply<true>(rows, weights + span.column, kMaxTile, span.values, head_dim, span.first(count), to, head_dim,
+                     head_dim, i ? kOnes : factors);
     }
   }
 };
@@ -105,43 +107,44 @@ struct DotPath {
     }
   }
 
-  void scores(const Tile<Bf16> &tile, int rows, const Bf16 *query, float *to) const {
+  void scores(const Tile<Bf16> &tile, int count, int rows, const Bf16 *query, float *to) const {
     if (packed)
-      return multiply_panels<false>(rows, query, head_dim, keys, key_panel, head_dim / 2, to, kMaxTile, tile.width,
-                                    nullptr);
-    for (int i = 0; i < tile.num_spans; ++i) {
+      return multiply_panels<false>(rows, query, head_dim, keys, key_panel, head_dim / 2, to, kMaxTile,
+                                    rounded16(count), nullptr);
+    for (int i = 0; i < tile.num_spans && tile.spans[i].column < count; ++i) {
       const Span<Bf16> &span = tile.spans[i];
+      const int width = rounded16(span.first(count));
       if constexpr (kPanels)
         multiply_panels<false>(rows, query, head_dim, span.keys, key_panel, head_dim / 2, to + span.column, kMaxTile,
-                               rounded16(span.count), nullptr);
+                               width, nullptr);
       else
-        multiply_rows<false>(rows, query, head_dim, span.keys, page_size, head_dim, to + span.column, kMaxTile,
-                             rounded16(span.count), nullptr);
+        multiply_rows<false>(rows, query, head_dim, span.keys, page_size, head_dim, to + span.column, kMaxTile, width,
+                             nullptr);
     }
   }
 
-  void add_values(const Tile<Bf16> &tile, int rows, const Bf16 *weights, float *to, const float *factors) {
+  void add_values(const Tile<Bf16> &tile, int count, int rows, const Bf16 *weights, float *to, const float *factors) {
     static constexpr float kOnes[kMaxBlock] = {1, 1, 1, 1, 1, 1};
     if (packed)
-      return multiply_panels<true>(rows, weights, kMaxTile, values, value_panel, (tile.count + 1) / 2, to, head_dim,
+      return multiply_panels<true>(rows, weights, kMaxTile, values, value_panel, (count + 1) / 2, to, head_dim,
                                    head_dim, factors);
-    for (int i = 0; i < tile.num_spans; ++i) {
+    for (int i = 0; i < tile.num_spans && tile.spans[i].column < count; ++i) {
       const Span<Bf16> &span = tile.spans[i];
       const float *scale = i ? kOnes : factors;
       const Bf16 *weight = weights + span.column;
+      const int depth = span.first(count);
       if constexpr (kPanels) {
-        multiply_panels<true>(rows, weight, kMaxTile, span.values, value_panel, span.count / 2, to, head_dim, head_dim,
+        multiply_panels<true>(rows, weight, kMaxTile, span.values, value_panel, depth / 2, to, head_dim, head_dim,
                               scale);
-        if (span.count % 2) add_odd(span, rows, weight, to);
+        if (depth % 2) add_odd(span, depth / 2, rows, weight, to);
       } else {
-        multiply_rows<true>(rows, weight, kMaxTile, span.values, head_dim, span.count, to, head_dim, head_dim, scale);
+        multiply_rows<true>(rows, weight, kMaxTile, span.values, head_dim, depth, to, head_dim, head_dim, scale);
       }
     }
   }
 
-  void add_odd(const Span<Bf16> &span, int rows, const Bf16 *weight, float *to) {
+  void add_odd(const Span<Bf16> &span, int last, int rows, const Bf16 *weight, float *to) {
     static constexpr float kOnes[kMaxBlock] = {1, 1, 1, 1, 1, 1};
-    const int last = span.count / 2;
     for (int n = 0; n < head_dim; n += 16) {
       const Bf16 *pairs = span.values + n / 16 * value_panel + last * 32;
       for (int i = 0; i < 16; ++i) keys[2 * (n + i)] = pairs[2 * i], keys[2 * (n + i) + 1] = Bf16{0};

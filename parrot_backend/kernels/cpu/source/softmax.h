@@ -31,8 +31,7 @@ inline void cap(float *scores, int width, const Scores &how) {
 }
 
 // Turns raw products into weights 2^(score - top) in `weights`, and zeros outside columns [first, last).
-// Returns by what earlier sums must be multiplied. `width` is a multiple of 16; of the weights, 32 more than
-// a multiple of 32 may be written.
+// Returns by what earlier sums must be multiplied. Scores and weights have room for `width` rounded up to 32.
 template <bool kShort, class Weight>
 float soften(float *scores, Weight *weights, int width, int first, int last, const Scores &how, Running *running) {
   float factor = how.scale * kLog2E;

@@ -18,12 +18,15 @@ template <class T>
 struct Span {
   const T *keys, *values;
   int column, count;
+
+  // How many of them are among the first `most` of the tile.
+  int first(int most) const { return std::min(count, most - column); }
 };
 
 template <class T>
 struct Tile {
   Span<T> spans[kMaxTile / 16];
-  int num_spans, start, count, width;  // width: count rounded up to 16
+  int num_spans, start, count;
 
   // Positions [from, min(from + most, end)) of table row `row`; from is a multiple of 16.
   void gather(const Call &call, int row, int head, int from, int most, int end) {
@@ -43,7 +46,6 @@ struct Tile {
       from += take;
       count += take;
     }
-    width = rounded16(count);
   }
 };
 

@@ -95,19 +95,23 @@ class RowBlock {
   void add_tile(const Tile<T> &tile, int start, Ahead<T> &ahead, int share) {
     const int count = std::min(kMaxBlock, num_rows - start), rows = block_rows(count);
     bool seen = false;
-    for (int r = start; r < start + count; ++r) seen |= from[r] < tile.start + tile.count && to[r] > tile.start;
+    int most = 0;  // positions of the tile that some row of the block sees, and those before them
+    for (int r = start; r < start + count; ++r) {
+      seen |= from[r] < tile.start + tile.count && to[r] > tile.start;
+      most = std::max(most, std::min(to[r] - tile.start, tile.count));
+    }
     if (!seen) return;
     ahead.fetch(share);
-    path.scores(tile, rows, query + int64_t(start) * dim, scores);
+    path.scores(tile, most, rows, query + int64_t(start) * dim, scores);
     ahead.fetch(share);
     float factors[kMaxBlock] = {};
     const Scores how{float(call.scale), float(call.softcap)};
     for (int i = 0; i < count; ++i) {
-      const int first = std::max(from[start + i] - tile.start, 0), last = std::min(to[start + i] - tile.start, tile.count);
-      factors[i] = soften<Path::kShortExp>(scores + i * kMaxTile, weights + i * kMaxTile, tile.width, first, last, how,
+      const int first = std::max(from[start + i] - tile.start, 0), last = std::min(to[start + i] - tile.start, most);
+      factors[i] = soften<Path::kShortExp>(scores + i * kMaxTile, weights + i * kMaxTile, most, first, last, how,
                                            running + start + i);
     }
-    path.add_values(tile, rows, weights, sums + int64_t(start) * dim, factors);
+    path.add_values(tile, most, rows, weights, sums + int64_t(start) * dim, factors);
   }
 
   void finish_row(int r) {
