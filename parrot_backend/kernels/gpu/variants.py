@@ -131,14 +131,13 @@ def choose_variant(
     # gathered by pointers, several to a tile.
     has_descriptors = is_hopper and page_size % 64 == 0
     is_large = head_dim > 128
-    has_wide_tiles = has_descriptors or (is_hopper and not is_large)
     return Variant(
         num_kv_heads=num_kv_heads,
         group_size=num_query_heads // num_kv_heads,
         head_dim=head_dim,
         page_size=page_size,
         wide_rows=wide_rows,
-        tile_tokens=64 if has_wide_tiles else 32,
+        tile_tokens=64 if is_hopper and not is_large else 32,
         num_warps=8 if is_large or wide_rows > WIDE_ROWS else 4,
         has_descriptors=has_descriptors,
     )
