@@ -7,7 +7,7 @@ from scripts.benchmark_tables.markdown import Row, spread, table
 
 def attention_table(rows: list[Row]) -> str:
     """Return the table; of each model and shape the newest row."""
-    header = ["model", "batch", "vLLM, ms", "shared, ms", "faster", "steps shared", "bound, ms"]
+    header = ["model", "batch", "vLLM, ms", "shared, ms", "faster", "bound, ms"]
     newest = {(row["model"], row["shape"]): row for row in rows}
     return table(
         header,
@@ -18,9 +18,8 @@ def attention_table(rows: list[Row]) -> str:
                 spread(row, "stock_ms"),
                 spread(row, "shared_ms"),
                 f"{float(row['ratio']):.2f} x",
-                f"{float(row['steps_shared']):.0%}",
                 f"{float(row['bound_ms']):.3g}",
             ]
-            for row in newest.values()
+            for _, row in sorted(newest.items())
         ],
     )
