@@ -153,6 +153,15 @@ PinPrefixes = Annotated[
         "--pin-prefixes/--no-pin-prefixes",
     ),
 ]
+SharedAttention = Annotated[
+    bool | None,
+    _option(
+        "Read the KV that calls share once per step.",
+        "on, on CPUs",
+        _SCHEDULING,
+        "--shared-attention/--no-shared-attention",
+    ),
+]
 LatencySlowdown = Annotated[
     float | None,
     _option("How much other work may slow latency-sensitive calls.", "2", _SCHEDULING),
@@ -230,6 +239,7 @@ def serve(
     vllm_scheduler: VllmScheduler = None,
     pace_steps: PaceSteps = None,
     pin_prefixes: PinPrefixes = None,
+    shared_attention: SharedAttention = None,
     latency_slowdown: LatencySlowdown = None,
     max_body_bytes: MaxBodyBytes = None,
     max_graph_nodes: MaxGraphNodes = None,

@@ -74,6 +74,25 @@ class EngineRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class AttentionLoad:
+    """How an engine's attention shares reads of KV. Counters run since the start of the engine.
+
+    Attributes:
+        state: ``on``, ``off``, or why requests never share reads there.
+        steps: Steps that computed attention.
+        shared_steps: Those of them in which requests shared reads.
+        kv_tokens: Tokens of KV that each layer would have read without sharing.
+        kv_tokens_read: Those that it read.
+    """
+
+    state: str
+    steps: int
+    shared_steps: int
+    kv_tokens: int
+    kv_tokens_read: int
+
+
+@dataclass(frozen=True, slots=True)
 class EngineLoad:
     """What an engine tells of its load: requests running and waiting inside it, KV use in [0, 1].
 
@@ -85,6 +104,7 @@ class EngineLoad:
         pinned_hit_tokens: Prompt tokens that were found in what is kept.
         lost_pins: Prefixes that were not kept as wished: too many, too old, or room was needed.
         preempted: Requests that gave way to latency-sensitive ones.
+        attention: None for engines that do not tell.
     """
 
     running: int
@@ -97,6 +117,7 @@ class EngineLoad:
     pinned_hit_tokens: int = 0
     lost_pins: int = 0
     preempted: int = 0
+    attention: AttentionLoad | None = None
 
 
 #: What an engine says about an attempt. ``RequestFinished`` and ``RequestFailed`` are terminal.

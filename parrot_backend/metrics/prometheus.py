@@ -34,6 +34,11 @@ class EngineGauges:
     Attributes:
         step_s: What the engine's model of step times says of one decoding request with a context
             of 1,000 tokens; None if there is no model yet.
+        attention_steps: Steps that computed attention; None, as the next three, if it does not
+            tell.
+        attention_shared_steps: Those of them in which requests shared reads of KV.
+        attention_kv_tokens: Tokens of KV that each layer would have read without sharing.
+        attention_kv_tokens_read: Those that it read.
     """
 
     running: int
@@ -44,6 +49,10 @@ class EngineGauges:
     lost_pins: int = 0
     preempted: int = 0
     step_s: float | None = None
+    attention_steps: int | None = None
+    attention_shared_steps: int | None = None
+    attention_kv_tokens: int | None = None
+    attention_kv_tokens_read: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +275,18 @@ def _engine_gauges(engines: Mapping[str, EngineGauges]) -> Iterator[Metric]:
         ),
         "preempted": CounterMetricFamily(
             "parrot_engine_preempted", "Requests that gave way to latency work", labels=label
+        ),
+        "attention_steps": CounterMetricFamily(
+            "parrot_attention_steps", "Steps that computed attention", labels=label
+        ),
+        "attention_shared_steps": CounterMetricFamily(
+            "parrot_attention_shared_steps", "Steps whose requests shared reads", labels=label
+        ),
+        "attention_kv_tokens": CounterMetricFamily(
+            "parrot_attention_kv_tokens", "KV a layer would read unshared", labels=label
+        ),
+        "attention_kv_tokens_read": CounterMetricFamily(
+            "parrot_attention_kv_tokens_read", "KV a layer read", labels=label
         ),
     }
     for engine, load in engines.items():

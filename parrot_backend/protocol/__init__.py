@@ -31,7 +31,12 @@ from parrot_backend.protocol.chat import (
     ToolName,
     TopLogprob,
 )
-from parrot_backend.protocol.engines import EngineList, EngineView, StepTimeView
+from parrot_backend.protocol.engines import (
+    EngineList,
+    EngineView,
+    SharedAttentionView,
+    StepTimeView,
+)
 from parrot_backend.protocol.nodes import (
     Body,
     BranchNode,
@@ -144,6 +149,7 @@ __all__ = [
     "Scalar",
     "SessionView",
     "SetVariableRequest",
+    "SharedAttentionView",
     "SplitLinesTransform",
     "SplitListTransform",
     "SplitTransform",

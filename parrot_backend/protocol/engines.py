@@ -29,6 +29,24 @@ class StepTimeView(WireModel):
     slowdown: float = 1.0
 
 
+class SharedAttentionView(WireModel):
+    """How the engine's attention shares reads of KV. Counters run since it began.
+
+    Attributes:
+        state: ``on``, ``off``, or why requests never share reads there.
+        steps: Steps that computed attention.
+        shared_steps: Those of them in which requests shared reads.
+        kv_tokens: Tokens of KV that each layer would have read without sharing.
+        kv_tokens_read: Those that it read.
+    """
+
+    state: str
+    steps: int
+    shared_steps: int
+    kv_tokens: int
+    kv_tokens_read: int
+
+
 class EngineView(WireModel):
     """One live engine.
 
@@ -48,6 +66,7 @@ class EngineView(WireModel):
         server_call_s: The part of it that keeps the server busy: calls that are started together
             take it one after another.
         step_time: None as long as it has not made enough steps, or does not tell.
+        shared_attention: None if it does not tell.
     """
 
     id: str
@@ -62,6 +81,7 @@ class EngineView(WireModel):
     call_overhead_s: float | None = None
     server_call_s: float | None = None
     step_time: StepTimeView | None = None
+    shared_attention: SharedAttentionView | None = None
 
 
 class EngineList(WireModel):

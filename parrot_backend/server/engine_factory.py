@@ -47,6 +47,7 @@ def _vllm(settings: EngineSettings) -> _CreateEngine:
         reasoning_parser=settings.reasoning_parser,
         compact_json=is_tiny if settings.compact_json is None else settings.compact_json,
         scheduler=settings.vllm_scheduler,
+        shared_attention=settings.shared_attention,
         plugin=PluginOptions(
             splice=True,  # the core decides whether anything is spliced
             **_given(

@@ -51,8 +51,9 @@ async def ready(service: ServiceDependency) -> dict[str, str]:
 @_operations.get("/v1/engines", response_model=wire.EngineList)
 async def engines(service: ServiceDependency) -> Response:
     """Return the live engines, with what they have learnt of themselves."""
-    engines = service.coordinator.engines.values()
-    return json_reply(engines_to_views(engines, service.call_overheads.of))
+    states = service.coordinator.engines.values()
+    views = engines_to_views(states, service.call_overheads.of, service.supervisor.loads())
+    return json_reply(views)
 
 
 @_operations.get("/metrics", response_class=Response)

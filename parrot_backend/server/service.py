@@ -271,6 +271,7 @@ class Service:
     def _engine_gauges(self, engine: EngineId, load: EngineLoad) -> EngineGauges:
         state = self.coordinator.engines.get(engine)
         model = None if state is None else state.step_time
+        attention = load.attention
         return EngineGauges(
             running=load.running,
             waiting=load.waiting,
@@ -280,4 +281,8 @@ class Service:
             lost_pins=load.lost_pins,
             preempted=load.preempted,
             step_s=None if model is None else model.predict_s(StepWork.decode(1_000)),
+            attention_steps=None if attention is None else attention.steps,
+            attention_shared_steps=None if attention is None else attention.shared_steps,
+            attention_kv_tokens=None if attention is None else attention.kv_tokens,
+            attention_kv_tokens_read=None if attention is None else attention.kv_tokens_read,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -20,6 +20,7 @@ from parrot_backend.core.output_forecast import OutputForecast
 from parrot_backend.core.pruning import PRUNED
 from parrot_backend.core.session import Session
 from parrot_backend.core.variable import Variable
+from parrot_backend.engines.base import EngineLoad
 from parrot_backend.errors import Failure, ParrotError
 
 
@@ -142,13 +143,16 @@ def engines_to_models(engines: Iterable[EngineInfo], created_s: int) -> wire.Mod
 
 
 def engines_to_views(
-    engines: Iterable[EngineState], overhead_of: Callable[[EngineId], CallOverhead | None]
+    engines: Iterable[EngineState],
+    overhead_of: Callable[[EngineId], CallOverhead | None],
+    loads: Mapping[EngineId, EngineLoad],
 ) -> wire.EngineList:
-    """Return the live engines, with what they have learnt of themselves.
+    """Return the live engines, with what they have learnt and counted of themselves.
 
     Args:
         engines: What the core knows of them.
         overhead_of: What calls take beside an engine's time.
+        loads: What they said last of their load.
     """
     views = []
     for state in engines:
@@ -171,9 +175,16 @@ def engines_to_views(
                     if state.step_time is None
                     else wire.StepTimeView(**asdict(state.step_time))
                 ),
+                shared_attention=_attention(loads.get(state.id)),
             )
         )
     return wire.EngineList(engines=tuple(views))
+
+
+def _attention(load: EngineLoad | None) -> wire.SharedAttentionView | None:
+    if load is None or load.attention is None:
+        return None
+    return wire.SharedAttentionView(**asdict(load.attention))
 
 
 def error_to_reply(error: ParrotError) -> wire.ErrorReply:

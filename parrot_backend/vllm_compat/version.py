@@ -17,7 +17,10 @@ CORE_MODULES = (
 )
 
 #: What the plug-in adds to that.
-PLUGIN_MODULES = ("parrot_backend.vllm_plugin.scheduler",)
+PLUGIN_MODULES = (
+    "parrot_backend.vllm_plugin.scheduler",
+    "parrot_backend.vllm_plugin.attention_cpu",
+)
 
 
 def check_version() -> None:

@@ -1,4 +1,4 @@
-"""What runs inside vLLM's processes: a scheduler that knows the application, and KV pins.
+"""What runs inside vLLM's processes: a scheduler that knows the application, KV pins, attention.
 
 ``register`` is the entry point of group ``vllm.general_plugins``. The two scheduler classes are
 imported when they are asked for, because they import vLLM.
@@ -18,18 +18,22 @@ __all__ = ["ParrotAsyncScheduler", "ParrotScheduler", "register"]
 
 
 def register() -> None:
-    """Say it if this vLLM is not supported; whoever uses the scheduler is refused then. Idempotent.
+    """Let vLLM find our attention backends, or say that this vLLM is not supported. Idempotent.
 
-    vLLM calls this in each of its processes, whether the scheduler is used or not, so it must not
-    stop anybody.
+    vLLM calls this in each of its processes, whether anything of ours is used or not, so it must
+    not stop anybody: the backends do what vLLM's own do until an engine asks for more, and whoever
+    uses the scheduler of an unsupported vLLM is refused then.
     """
     from parrot_backend.errors import EngineError
+    from parrot_backend.vllm_compat.backends import register_backends
     from parrot_backend.vllm_compat.version import check_version
 
     try:
         check_version()
     except EngineError as exc:
         logger.warning("Parrot's plug-in cannot be used: %s", exc.message)
+        return
+    register_backends()
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 from parrot_backend.core.step_time import StepTimeFitter
 from parrot_backend.vllm_compat.seams import CoreSeam
+from parrot_backend.vllm_plugin.attention_board import AttentionBoard
 from parrot_backend.vllm_plugin.keeper import PrefixKeeper
 from parrot_backend.vllm_plugin.room import RoomMaker
 
@@ -18,19 +19,30 @@ class Figures:
     """Gathers the figures of a policy's parts for its reports; plain data."""
 
     def __init__(
-        self, core: CoreSeam, keeper: PrefixKeeper, room: RoomMaker, fitter: StepTimeFitter
+        self,
+        core: CoreSeam,
+        keeper: PrefixKeeper,
+        room: RoomMaker,
+        fitter: StepTimeFitter,
+        attention: AttentionBoard | None,
     ) -> None:
         self._core = core
         self._keeper = keeper
         self._room = room
         self._fitter = fitter
+        self._attention = attention
         self._told: dict[str, int] = {}
         self._told_s = 0.0
 
     def all(self) -> dict[str, Any]:
         """Return what is counted, and how long steps take."""
         model = self._fitter.model
-        return {"step_time": None if model is None else asdict(model), **self._counts()}
+        attention = None if self._attention is None else asdict(self._attention.figures())
+        return {
+            "step_time": None if model is None else asdict(model),
+            "attention": attention,
+            **self._counts(),
+        }
 
     def changes(self, now_s: float) -> dict[str, Any]:
         """Return all figures and the prefixes that came or went; empty if nothing is due."""

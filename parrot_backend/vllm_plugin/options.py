@@ -22,6 +22,8 @@ class PluginOptions:
         pin: Keep the KV blocks that requests to come will read.
         splice: Put outputs into prompts that wait for them (hint ``after``). Only for engines
             whose requests all come from somebody to be trusted, as Parrot's server.
+        share_attention: Read the KV that several requests begin with once per step, for all of them
+            (docs/kernels.md).
         max_wait_s: A request that waited longer goes before all others.
         slowdown: Without a target of its own, a latency-sensitive request's step may take this many
             times what it would take without bulk work.
@@ -38,6 +40,7 @@ class PluginOptions:
     preempt: bool = True
     pin: bool = True
     splice: bool = False
+    share_attention: bool = True
     max_wait_s: float = 30.0
     slowdown: float = 2.0
     max_hold_s: float = 2.0

@@ -15,6 +15,7 @@ from parrot_backend.core.step_time import StepTimeFitter
 from parrot_backend.core.waiting import WaitingRequests
 from parrot_backend.vllm_compat.seams import CoreRequest, CoreSeam
 from parrot_backend.vllm_plugin.admission import Admission
+from parrot_backend.vllm_plugin.attention_board import AttentionBoard
 from parrot_backend.vllm_plugin.calls import Calls
 from parrot_backend.vllm_plugin.figures import Figures
 from parrot_backend.vllm_plugin.hints import Hints, RequestClass
@@ -42,10 +43,14 @@ class ApplicationPolicy:
     Args:
         core: vLLM's scheduler.
         options: Which parts are on.
+        attention: What the attention backend counts and is told; None without one.
     """
 
-    def __init__(self, core: CoreSeam, options: PluginOptions) -> None:
+    def __init__(
+        self, core: CoreSeam, options: PluginOptions, attention: AttentionBoard | None = None
+    ) -> None:
         self._core = core
+        self._attention = attention
         self.options = options
         self.waiting: WaitingRequests[CoreRequest] = WaitingRequests(options.waiting())
         self.keeper = PrefixKeeper(core, options)
@@ -59,7 +64,8 @@ class ApplicationPolicy:
         self._splicer.is_on = options.splice
         self._last_done_s = 0.0
         self._steady = SteadyDecoding(core)
-        self._figures = Figures(core, self.keeper, self._room, self.fitter)
+        self._figures = Figures(core, self.keeper, self._room, self.fitter, attention)
+        self._switch_attention()
         self.reports = ReportLog(
             lambda: self._figures.changes(self._last_done_s),
             lambda: self._figures.snapshot(self._last_done_s),
@@ -262,10 +268,15 @@ class ApplicationPolicy:
         self._pacer = Pacer(options.pacing())
         self.keeper.configure(options)
         self._splicer.is_on = options.splice
+        self._switch_attention()
         waiting = WaitingRequests[CoreRequest](options.waiting())
         old, self.waiting = list(self.waiting), waiting
         for request in old:
             self.enqueue(request, request.waits_since_s)
+
+    def _switch_attention(self) -> None:
+        if self._attention is not None:
+            self._attention.is_on = self.options.share_attention
 
     def state(self) -> dict[str, Any]:
         """Return what is inside; plain data."""

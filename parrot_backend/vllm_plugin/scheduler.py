@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from parrot_backend.vllm_compat.scheduler import AsyncScheduler, Scheduler, SchedulerHooks
 from parrot_backend.vllm_compat.seams import Hooks
+from parrot_backend.vllm_plugin.attention_switch import open_board
 from parrot_backend.vllm_plugin.options import read_options
 from parrot_backend.vllm_plugin.policy import ApplicationPolicy
 
@@ -14,7 +15,10 @@ from parrot_backend.vllm_plugin.policy import ApplicationPolicy
 class _ParrotHooks(SchedulerHooks):
     def create_hooks(self, options: object) -> Hooks:
         """Return the policy that the configuration asks for."""
-        return ApplicationPolicy(self, read_options(options))
+        attention = open_board(self.vllm_config)
+        if attention is not None:
+            attention.forget_name()  # the workers, which began before, have found it
+        return ApplicationPolicy(self, read_options(options), attention)
 
 
 class ParrotScheduler(_ParrotHooks, Scheduler):

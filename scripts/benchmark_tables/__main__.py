@@ -12,7 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from scripts.benchmark_tables import agents, live, plugin, programs, server, structure
+from scripts.benchmark_tables import (
+    agents,
+    attention,
+    live,
+    plugin,
+    programs,
+    server,
+    structure,
+)
 from scripts.benchmark_tables.markdown import ROOT, Row, newest, replace, results, source
 
 
@@ -56,6 +64,7 @@ PLACES = (
     Place("live_validation", "docs/simulator.md", live.validation_table),
     Place("openai", "docs/openai.md", agents.openai_table),
     Place("metagpt", "docs/agents.md", agents.metagpt_table),
+    Place("attention", "docs/kernels.md", attention.attention_table),
     *(
         place
         for name in ("langchain", "semantic_kernel")

@@ -17,7 +17,7 @@ from parrot_backend.core.prefix import PrefixBoundary
 from parrot_backend.core.prompt import PartKind, PromptPart
 from parrot_backend.core.sampling import Sampling
 from parrot_backend.core.step_time import StepTimeModel
-from parrot_backend.engines.base import EngineLoad, EngineRequest
+from parrot_backend.engines.base import AttentionLoad, EngineLoad, EngineRequest
 from parrot_backend.engines.vllm.plugin_side import PluginSide, changing_hints, hints_of
 from parrot_backend.vllm_plugin.hints import parse_hints
 
@@ -175,6 +175,7 @@ def report(number: int, **fields: Any) -> dict[str, Any]:
         "pinned_hit_tokens": 0,
         "lost_pins": 0,
         "preempted": 0,
+        "attention": None,
     }
     return {**plain, **fields}
 
@@ -312,6 +313,17 @@ class TestReports:
     async def test_the_load_has_the_latest_figures(self):
         load = EngineLoad(1, 2, 0.5, 3, 4, 5)
         assert FakePlugin().side.add_figures(load) == load
-        figures = {"pinned_tokens": 6, "pinned_hit_tokens": 7, "lost_pins": 8, "preempted": 9}
+        figures: dict[str, Any] = {
+            "pinned_tokens": 6,
+            "pinned_hit_tokens": 7,
+            "lost_pins": 8,
+            "preempted": 9,
+        }
         plugin = await self.read(report(1), report(2, **figures), {})
         assert plugin.side.add_figures(load) == replace(load, **figures)
+
+    async def test_the_load_tells_of_shared_attention(self):
+        counted = {"state": "on", "steps": 5, "shared_steps": 4, "kv_tokens": 3}
+        plugin = await self.read(report(1, attention={**counted, "kv_tokens_read": 2}), {})
+        load = plugin.side.add_figures(EngineLoad(1, 2, 0.5, 3, 4, 5))
+        assert load.attention == AttentionLoad("on", 5, 4, 3, 2)

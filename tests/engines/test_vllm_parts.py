@@ -23,6 +23,7 @@ from parrot_backend.engines.vllm.load import load_of
 from parrot_backend.engines.vllm.reply import Reply
 from parrot_backend.errors import EngineError
 from parrot_backend.vllm_compat.records import LoadRecord, Step
+from parrot_backend.vllm_plugin.options import PluginOptions
 
 ROOT = Path(__file__).parents[2]
 ATTEMPT = AttemptId("s.a#0~0")
@@ -99,6 +100,30 @@ class TestArguments:
         assert arguments["block_size"] == 64
         assert arguments["kv_cache_memory_bytes"] == 5
         assert arguments["gpu_memory_utilization"] == 0.5
+
+    @pytest.mark.parametrize(
+        ("given", "is_cpu", "shares"),
+        [
+            ({}, True, True),
+            ({}, False, False),
+            ({"shared_attention": True}, False, True),
+            ({"shared_attention": False}, True, False),
+            ({"plugin": PluginOptions(share_attention=False)}, True, False),
+            ({"shared_attention": True, "plugin": PluginOptions()}, True, True),
+        ],
+    )
+    def test_attention_is_shared_where_that_was_measured_to_win(
+        self, given: dict[str, Any], is_cpu: bool, shares: bool
+    ):
+        arguments = VllmConfig("m", **given).engine_arguments(is_cpu)
+        assert arguments["additional_config"]["parrot"]["share_attention"] is shares
+        assert arguments.get("attention_backend") == ("CUSTOM" if shares and not is_cpu else None)
+
+    def test_without_the_plug_in_attention_is_vllms_own(self):
+        config = VllmConfig("m", shared_attention=True, scheduler="vllm")
+        arguments = config.engine_arguments(is_cpu=False)
+        assert arguments["additional_config"] == {}
+        assert "attention_backend" not in arguments
 
 
 class TestLoadRecord:

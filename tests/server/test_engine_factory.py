@@ -107,6 +107,12 @@ def test_the_plug_in_gets_what_is_set():
     )
 
 
+@pytest.mark.parametrize("given", [True, False, None])
+def test_shared_attention_is_passed_on(given: bool | None):
+    flags = {} if given is None else {"shared_attention": given}
+    assert config_of(VllmEngine, **flags).shared_attention is given
+
+
 def test_vllm_can_do_without_the_plug_in():
     config = config_of(VllmEngine, vllm_scheduler="vllm")
 

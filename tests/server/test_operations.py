@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from parrot_backend.core.events import EngineReported
 from parrot_backend.core.step_time import StepTimeModel
+from parrot_backend.engines.base import AttentionLoad
 from tests.server.conftest import StartServer, make_app, until
 from tests.server.programs import one_call
 from tests.server.toy_engine import ToyPlan
@@ -91,6 +92,35 @@ async def test_the_time_of_a_step_is_shown_once_an_engine_knows_it(start: StartS
 
     assert name not in before
     assert f"{name} 0.004" in (await server.client.get("/metrics")).text
+
+
+async def test_shared_attention_is_shown_where_an_engine_tells_of_it(start: StartServer):
+    plan = ToyPlan()
+    server = await start(plan)
+    silent = (await server.client.get("/metrics")).text
+    view = (await server.client.get("/v1/engines")).json()["engines"][0]
+    plan.engine.attention = AttentionLoad("on", 9, 7, 5_000, 3_000)
+    told = (await server.client.get("/metrics")).text
+
+    assert view["shared_attention"] is None
+    assert "parrot_attention" not in "".join(
+        line for line in silent.splitlines() if not line.startswith("#")
+    )
+    for name, value in (
+        ("steps", 9),
+        ("shared_steps", 7),
+        ("kv_tokens", 5_000),
+        ("kv_tokens_read", 3_000),
+    ):
+        assert f'parrot_attention_{name}_total{{engine="toy-0"}} {float(value)}' in told
+    view = (await server.client.get("/v1/engines")).json()["engines"][0]
+    assert view["shared_attention"] == {
+        "state": "on",
+        "steps": 9,
+        "shared_steps": 7,
+        "kv_tokens": 5_000,
+        "kv_tokens_read": 3_000,
+    }
 
 
 @pytest.fixture

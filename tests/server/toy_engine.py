@@ -20,7 +20,13 @@ from parrot_backend.core.events import (
 )
 from parrot_backend.core.ids import AttemptId, EngineId
 from parrot_backend.core.prompt import PartKind
-from parrot_backend.engines.base import EngineDied, EngineLoad, EngineOutput, EngineRequest
+from parrot_backend.engines.base import (
+    AttentionLoad,
+    EngineDied,
+    EngineLoad,
+    EngineOutput,
+    EngineRequest,
+)
 from parrot_backend.engines.unhinted import UnhintedEngine
 from parrot_backend.errors import EngineError
 
@@ -77,6 +83,7 @@ class ToyEngine(UnhintedEngine):
         self.started: list[EngineRequest] = []
         self.aborted: list[AttemptId] = []
         self.is_closed = False
+        self.attention: AttentionLoad | None = None
         self._outputs: asyncio.Queue[EngineOutput | Exception | None] = asyncio.Queue()
 
     async def open(self) -> EngineInfo:
@@ -174,7 +181,7 @@ class ToyEngine(UnhintedEngine):
             yield output
 
     def load(self) -> EngineLoad:
-        return EngineLoad(len(self.running), 0, 0.25, 0, 0, 0)
+        return EngineLoad(len(self.running), 0, 0.25, 0, 0, 0, attention=self.attention)
 
     async def drain(self) -> None:
         raise NotImplementedError

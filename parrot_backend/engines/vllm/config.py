@@ -49,6 +49,8 @@ class VllmConfig:
         log_level: vLLM's own, unless its environment variable sets one.
         scheduler: ``parrot`` runs vLLM's scheduler with Parrot's policy, ``vllm`` its own alone.
         plugin: Options of Parrot's policy.
+        shared_attention: Attention reads the KV that requests share once per step. None: on CPUs,
+            where it was measured to win. Only with Parrot's policy.
         tool_call_parser: Name of vLLM's parser that finds calls of tools in free text; without one,
             only forced calls are possible. It belongs to the model.
         reasoning_parser: Name of vLLM's parser that tells reasoning from what follows. It belongs
@@ -76,6 +78,7 @@ class VllmConfig:
     log_level: str = "ERROR"
     scheduler: SchedulerName = "parrot"
     plugin: PluginOptions = field(default_factory=_own_options)
+    shared_attention: bool | None = None
     tool_call_parser: str | None = None
     reasoning_parser: str | None = None
     compact_json: bool = False
@@ -97,6 +100,7 @@ class VllmConfig:
         Args:
             is_cpu: Whether the engine will run on CPUs.
         """
+        shares = self._shares_attention(is_cpu)
         given = {
             "max_model_len": self.max_model_len,
             "block_size": self.block_size or (_CPU_BLOCK_TOKENS if is_cpu else None),
@@ -107,6 +111,8 @@ class VllmConfig:
             # vLLM's core, too, must know where reasoning ends: constraints begin there.
             "reasoning_parser": self.reasoning_parser,
             "structured_outputs_config": _COMPACT_JSON if self.compact_json else None,
+            # On CPUs there is one backend, and the plug-in stands in for it.
+            "attention_backend": "CUSTOM" if shares and not is_cpu else None,
         }
         return {
             "model": self.model,
@@ -123,8 +129,13 @@ class VllmConfig:
             **{name: value for name, value in given.items() if value is not None},
         }
 
+    def _shares_attention(self, is_cpu: bool) -> bool:
+        wanted = is_cpu if self.shared_attention is None else self.shared_attention
+        return wanted and self.is_extended and self.plugin.share_attention
+
     def _plugin(self, is_cpu: bool) -> dict[str, Any]:
         plugin = asdict(self.plugin)
+        plugin["share_attention"] = self._shares_attention(is_cpu)
         if is_cpu:
             # A CPU has nothing to spare: a step that computes prompts beside decodes took 2 to 3 ms
             # longer than its tokens tell, as long as a whole step of decodes.

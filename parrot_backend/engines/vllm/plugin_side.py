@@ -20,7 +20,7 @@ from parrot_backend.core.ids import AttemptId, EngineId
 from parrot_backend.core.prefix import PrefixBoundary
 from parrot_backend.core.prompt import PartKind
 from parrot_backend.core.step_time import StepTimeModel
-from parrot_backend.engines.base import EngineLoad, EngineRequest
+from parrot_backend.engines.base import AttentionLoad, EngineLoad, EngineRequest
 from parrot_backend.vllm_plugin.hints import MAX_PREFIXES
 
 #: Calls the plug-in: name of the call, and its arguments.
@@ -153,8 +153,10 @@ class PluginSide:
         """Return a load with what the plug-in counts."""
         if not self._figures:
             return load
+        attention = self._figures["attention"]
         return replace(
             load,
+            attention=None if attention is None else AttentionLoad(**attention),
             pinned_tokens=self._figures["pinned_tokens"],
             pinned_hit_tokens=self._figures["pinned_hit_tokens"],
             lost_pins=self._figures["lost_pins"],

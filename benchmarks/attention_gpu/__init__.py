@@ -1,0 +1,1 @@
+"""Parts of ``benchmarks.bench_attention_gpu``: shapes, contenders, limits of the chip, timing."""

@@ -1,0 +1,115 @@
+"""Who shares reads of KV in a step: decided once for all layers, from the block table alone.
+
+Where our kernel is the faster one in any case, it computes whole steps. Elsewhere it computes those
+who share, and requests that compute a part of their prompt are left to vLLM's own kernel: they have
+hundreds of query tokens, so that arithmetic bounds them and not reads, and nothing is gained.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from parrot_backend.kernels import PlanCosts, Planner, WorkPlan
+from parrot_backend.kernels.support import why_no_gain
+from parrot_backend.vllm_compat.step_batch import Ints, StepBatch
+
+IntArray = npt.NDArray[np.int64]
+
+#: A request with more query tokens computes its prompt. Drafts of speculative decoding have fewer.
+MAX_QUERY_TOKENS = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SharedStep:
+    """How a step is computed.
+
+    Attributes:
+        work: The plan, over ``batch``.
+        batch: The requests that it covers.
+        requests: Which of the whole batch these are; None for all.
+        tokens: Their query tokens in the whole batch; None for all.
+        rest: The other requests; None if there are none.
+        rest_tokens: Their query tokens.
+        kv_tokens_saved: Tokens of KV that a layer need not read again.
+    """
+
+    work: WorkPlan
+    batch: StepBatch
+    requests: IntArray | None
+    tokens: IntArray | None
+    rest: IntArray | None
+    rest_tokens: IntArray | None
+    kv_tokens_saved: int
+
+
+class StepSharing:
+    """Plans steps, one after the other.
+
+    Args:
+        page_tokens: Tokens of a KV page.
+        num_workers: Threads or other units that run a plan side by side.
+        costs: What parts of the work cost on this device.
+        takes_all: Our kernel computes all steps, shared or not.
+    """
+
+    def __init__(
+        self, page_tokens: int, num_workers: int, costs: PlanCosts, *, takes_all: bool = False
+    ) -> None:
+        self._page_tokens = page_tokens
+        self._takes_all = takes_all
+        self._costs = costs
+        self._planner = Planner(page_tokens, num_workers, costs)
+
+    def plan(self, batch: StepBatch) -> SharedStep | None:
+        """Plan a step; None if vLLM's own kernel is to compute all of it."""
+        if self._takes_all:
+            return _whole(batch, self._planner.plan(*_arrays(batch)))
+        if len(batch.seq_lens) < 2:
+            return None
+        lengths = np.diff(batch.query_start)
+        members = self._members(batch, lengths)
+        if members.sum() < 2:
+            return None
+        if members.all():
+            work = self._planned(batch)
+            return None if work is None else _whole(batch, work)
+        chosen, rest = np.flatnonzero(members), np.flatnonzero(~members)
+        inside = np.repeat(members, lengths)
+        starts = np.concatenate(([0], np.cumsum(lengths[chosen]))).astype(np.int32)
+        part = StepBatch(batch.block_table[chosen], starts, batch.seq_lens[chosen])
+        work = self._planned(part)
+        if work is None:
+            return None
+        return SharedStep(
+            work,
+            part,
+            requests=chosen,
+            tokens=np.flatnonzero(inside),
+            rest=rest,
+            rest_tokens=np.flatnonzero(~inside),
+            kv_tokens_saved=work.plain_tokens - work.shared_tokens,
+        )
+
+    def _members(self, batch: StepBatch, lengths: IntArray) -> npt.NDArray[np.bool_]:
+        """Tell for each request whether it decodes, and its first page is one of another, too."""
+        decodes = (lengths > 0) & (lengths <= MAX_QUERY_TOKENS)
+        decodes &= batch.seq_lens - lengths >= self._page_tokens
+        first = batch.block_table[:, 0]
+        ranked = np.sort(first[decodes])
+        return decodes & np.isin(first, ranked[1:][ranked[1:] == ranked[:-1]])
+
+    def _planned(self, batch: StepBatch) -> WorkPlan | None:
+        work = self._planner.plan(*_arrays(batch))
+        return None if why_no_gain(work, self._costs) is not None else work
+
+
+def _arrays(batch: StepBatch) -> tuple[Ints, Ints, Ints]:
+    return batch.block_table, batch.query_start, batch.seq_lens
+
+
+def _whole(batch: StepBatch, work: WorkPlan) -> SharedStep:
+    saved = work.plain_tokens - work.shared_tokens
+    return SharedStep(work, batch, None, None, None, None, kv_tokens_saved=saved)

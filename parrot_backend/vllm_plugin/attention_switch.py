@@ -1,0 +1,87 @@
+"""Whether the steps of a KV cache group are shared, on whatever device, and what is counted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from parrot_backend.kernels.support import LayerAttention
+from parrot_backend.vllm_compat import attention as compat
+from parrot_backend.vllm_plugin.attention_board import AttentionBoard, board_of
+from parrot_backend.vllm_plugin.attention_step import SharedStep, StepSharing
+
+logger = logging.getLogger(__name__)
+
+#: Says why a layer cannot share reads; None if it can.
+WhyPlain = Callable[[LayerAttention], str | None]
+
+
+def open_board(vllm_config: Any) -> AttentionBoard | None:
+    """Return an engine's board; None if nobody asked for Parrot there, or it cannot be had."""
+    if compat.plugin_options(vllm_config) is None:
+        return None
+    try:
+        return board_of(compat.engine_key(vllm_config))
+    except OSError as exc:
+        logger.warning("attention does not share reads: %s", exc)
+        return None
+
+
+class AttentionSwitch:
+    """Decides for each step of one KV cache group.
+
+    Args:
+        vllm_config: vLLM's configuration.
+        spec: vLLM's description of the group's cache.
+        layer_names: Its layers.
+        why_plain: What speaks against a layer.
+        create: Makes the planner; called if nothing does.
+    """
+
+    def __init__(
+        self,
+        vllm_config: Any,
+        spec: Any,
+        layer_names: Iterable[str],
+        why_plain: WhyPlain,
+        create: Callable[[], StepSharing],
+    ) -> None:
+        self._board = open_board(vllm_config)
+        self._sharing: StepSharing | None = None
+        self._counts = compat.counts_steps(vllm_config)
+        if self._board is None:
+            return
+        reason = _reason(
+            spec, compat.layers_of(vllm_config, layer_names, spec.block_size), why_plain
+        )
+        self._board.attach(reason)
+        if reason is None:
+            self._sharing = create()
+        else:
+            logger.warning("attention does not share reads: %s", reason)
+
+    def step(self, common: Any) -> SharedStep | None:
+        """Plan a step; None if vLLM's own kernel is to compute all of it.
+
+        Args:
+            common: vLLM's ``CommonAttentionMetadata``.
+        """
+        board = self._board
+        if board is None:
+            return None
+        kv_tokens = compat.kv_tokens_of(common)
+        shared = None
+        if self._sharing is not None and board.is_on:
+            batch = compat.batch_of(common)
+            shared = None if batch is None else self._sharing.plan(batch)
+        if self._counts:
+            saved = 0 if shared is None else shared.kv_tokens_saved
+            board.count(kv_tokens, kv_tokens - saved, is_shared=saved > 0)
+        return shared
+
+
+def _reason(spec: Any, layers: Iterable[LayerAttention], why_plain: WhyPlain) -> str | None:
+    if not compat.is_plain_cache(spec):
+        return f"a KV cache of kind {type(spec).__name__}"
+    return next(filter(None, map(why_plain, layers)), None)

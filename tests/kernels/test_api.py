@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import parrot_backend.kernels as kernels
+from parrot_backend.kernels import (
+    AttentionError,
+    LayerAttention,
+    Planner,
+    UnsupportedAttention,
+    abilities_of,
+    planner_for,
+    shared_prefix_attention,
+)
+from tests.kernels.batches import Case, case_of, cases
+from tests.kernels.dense import HEAD_SIZE, HEADS, KV_HEADS, data_of, dense
+
+_CPU = torch.device("cpu")
+#: Largest error on numbers of N(0, 1); float32 sums in another order than the reference.
+_TOLERANCES = {torch.float32: 4e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+
+
+def layer_of(case: Case, dtype: torch.dtype = torch.float32) -> LayerAttention:
+    return LayerAttention(
+        dtype=dtype,
+        kv_dtype=dtype,
+        head_size=HEAD_SIZE,
+        num_query_heads=HEADS,
+        num_kv_heads=KV_HEADS,
+        page_size=case.page_size,
+    )
+
+
+def two_groups() -> Case:
+    return case_of(
+        [[1, 2, 3], [1, 2, 4], [1, 2, 5], [7, 8], [7, 9, 10], [], [1, 6]],
+        [1, 4, 1, 2, 1, 1, 1],
+        [40, 47, 33, 20, 48, 0, 30],
+        16,
+    )
+
+
+@pytest.mark.parametrize("dtype", list(_TOLERANCES))
+@settings(max_examples=25, deadline=None)
+@given(case=cases(max_requests=6).filter(lambda case: case.page_size > 2), seed=st.integers(0, 9))
+def test_the_cpu_computes_dense_attention(dtype: torch.dtype, case: Case, seed: int) -> None:
+    data = data_of(case, seed, dtype=dtype)
+    planner = planner_for(layer_of(case, dtype), _CPU)
+    plan = planner.plan(case.block_table, case.query_start, case.seq_lens)
+    output, lse = shared_prefix_attention(*data, plan, scale=0.35)
+    wanted, wanted_lse = dense(case, data, 0.35)
+    assert output.dtype is dtype
+    torch.testing.assert_close(output.double(), wanted, rtol=0, atol=_TOLERANCES[dtype])
+    torch.testing.assert_close(lse.double(), wanted_lse, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "features",
+    [{"softcap": 2.5}, {"window": 20}, {"sinks": torch.tensor([0.3, -9.0, 4.0, 1.0])}],
+)
+def test_features_reach_the_kernel(features: dict[str, Any]) -> None:
+    case = two_groups()
+    data = data_of(case, 1)
+    plan = planner_for(layer_of(case), _CPU).plan(case.block_table, case.query_start, case.seq_lens)
+    found = shared_prefix_attention(*data, plan, scale=0.35, **features)
+    wanted = dense(case, data, 0.35, **features)
+    real = torch.from_numpy(plan.positions) >= 0
+    torch.testing.assert_close(found[0].double()[real], wanted[0][real], rtol=0, atol=4e-6)
+    torch.testing.assert_close(found[1].double()[real], wanted[1][real], rtol=0, atol=1e-5)
+    assert not found[0][~real].any()
+
+
+def test_what_a_kernel_does_not_compute_is_refused_with_the_reason() -> None:
+    case = two_groups()
+    layer = layer_of(case)
+    for change, reason in (
+        ({"has_alibi": True}, "alibi"),
+        ({"is_latent": True}, "latent"),
+        ({"head_size": 20}, "head_size"),
+        ({"kv_dtype": torch.float8_e4m3fn}, "kv_dtype"),
+    ):
+        with pytest.raises(UnsupportedAttention, match=reason) as caught:
+            planner_for(replace(layer, **change), _CPU)
+        assert caught.value.code == "attention_unsupported"
+    with pytest.raises(UnsupportedAttention, match="meta"):
+        abilities_of(torch.device("meta"))
+
+
+def test_tensors_that_do_not_fit_are_refused() -> None:
+    case = two_groups()
+    query, keys, values, table = data_of(case, 2)
+    plan = Planner(16, 2).plan(case.block_table, case.query_start, case.seq_lens)
+    for wrong in (
+        (query[0], keys, values, table),
+        (query, keys[0], values[0], table),
+        (query, keys, values[:-1], table),
+        (query, keys, values.double(), table),
+        (query[..., :8], keys, values, table),
+        (query[:-1], keys, values, table),
+        (query, keys, values, table.long()),
+        (query, keys, values, table[:-1]),
+        (query, keys, values, table[:, :2]),
+        (query, keys, values, table.to("meta")),
+    ):
+        with pytest.raises(AttentionError):
+            shared_prefix_attention(*wrong, plan, scale=0.35)
+    for wrong_scale in (0.0, -1.0, math.nan):
+        with pytest.raises(AttentionError):
+            shared_prefix_attention(query, keys, values, table, plan, scale=wrong_scale)
+
+
+def test_public_names_exist_and_are_in_order() -> None:
+    names = kernels.__all__
+    assert sorted(set(names)) == names
+    assert all(hasattr(kernels, name) for name in names)
