@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,10 @@ import torch
 
 from benchmarks.common import Spread, percentile
 
-#: Calls in one captured graph: launching from the host is not to be seen.
-CALLS = 20
+#: Calls in one captured graph, if they are short: launching from the host is not to be seen.
+MOST_CALLS = 20
+#: Time that the calls of one graph may take together.
+GRAPH_US = 20_000.0
 GIB = 2**30
 
 
@@ -31,37 +33,40 @@ class Limits:
     flop_per_s: float
 
 
-def time_us(call: Callable[[], Any], *, repeats: int = 20, flush: bool = False) -> Spread:
+def time_us(calls: Sequence[Callable[[], Any]], *, repeats: int = 20) -> Spread:
     """Return microseconds per call: median, and 20th and 80th percentile.
 
     Args:
-        call: What to time; it must be possible to capture it.
+        calls: What to time, one after the other and again from the first; they must be possible to
+            capture. Several that read different memory are like the layers of a model: none finds
+            in the L2 cache what the one before it read.
         repeats: Timed replays.
-        flush: Time single calls with a cold L2 cache, instead of ``CALLS`` one after another.
     """
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        for _ in range(3):
+        for call in (*calls, calls[0]):
             call()
+        once_us = _elapsed_us(calls[0])
     torch.cuda.current_stream().wait_stream(stream)
+    count = max(len(calls), min(MOST_CALLS, int(GRAPH_US / once_us)), 1)
     graph = torch.cuda.CUDAGraph()
-    calls = 1 if flush else CALLS
     with torch.cuda.graph(graph):
-        for _ in range(calls):
-            call()
-    rubbish = torch.empty(256 * 2**20, dtype=torch.uint8, device="cuda") if flush else None
-    times = []
-    for _ in range(repeats):
-        if rubbish is not None:
-            rubbish.zero_()
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end) * 1e3 / calls)
+        for index in range(count):
+            calls[index % len(calls)]()
+    graph.replay()
+    times = [_elapsed_us(graph.replay) / count for _ in range(repeats)]
     return Spread(statistics.median(times), percentile(times, 0.2), percentile(times, 0.8))
+
+
+def _elapsed_us(call: Callable[[], Any]) -> float:
+    """Return the microseconds between two events around a call, on the current stream."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    call()
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end)) * 1e3
 
 
 def measure_limits() -> Limits:
@@ -71,7 +76,7 @@ def measure_limits() -> Limits:
     size = 8192
     left, right = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     out = torch.empty_like(left)
-    multiply = time_us(lambda: torch.mm(left, right, out=out), repeats=5).median
+    multiply = time_us([lambda: torch.mm(left, right, out=out)], repeats=5).median
     return Limits(copy, near, 2 * size**3 / (multiply * 1e-6))
 
 
@@ -79,4 +84,4 @@ def _copy_rate(size_bytes: int) -> float:
     """Return bytes read and written per second by copying so many bytes."""
     source = torch.zeros(size_bytes, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
-    return 2 * size_bytes / (time_us(lambda: target.copy_(source), repeats=10).median * 1e-6)
+    return 2 * size_bytes / (time_us([lambda: target.copy_(source)], repeats=10).median * 1e-6)

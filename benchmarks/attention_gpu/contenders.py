@@ -26,7 +26,10 @@ from parrot_backend.kernels.gpu import (
 )
 
 Call = Callable[[], torch.Tensor]
-WORKSPACE_BYTES = 512 * 2**20
+WORKSPACE_BYTES = 128 * 2**20
+#: As vLLM's Triton backend sets its kernel up for decode steps.
+VLLM_SEGMENTS = 16
+VLLM_SPLIT_BELOW = 128
 #: The densified copy of SDPA is not to take more.
 MOST_DENSE_BYTES = 24 * 2**30
 
@@ -49,6 +52,8 @@ def _module(name: str) -> Any:
 
 def shared(problem: Problem, *, wide_rows: int = 64) -> Call:
     """Ours, with what is shared found in the block table."""
+    if wide_rows > 64 and problem.shape.head_dim > 128:
+        raise NotHere("128 rows of more than 128 elements do not fit into registers")
     return _ours(problem, wide_rows, may_share=True)
 
 
@@ -107,7 +112,7 @@ def sdpa(problem: Problem) -> Call:
 
 
 def vllm_unified(problem: Problem) -> Call:
-    """The paged kernel of vLLM's Triton backend, in its two-dimensional form."""
+    """The paged kernel of vLLM's Triton backend; small batches are split over positions."""
     if not problem.query.is_cuda:
         raise NotHere("needs a GPU")
     unified = _module("vllm.v1.attention.ops.triton_unified_attention").unified_attention
@@ -115,6 +120,11 @@ def vllm_unified(problem: Problem) -> Call:
     lens = torch.from_numpy(problem.seq_lens).to(device)
     starts = torch.from_numpy(problem.query_start).to(device)
     output = torch.empty_like(problem.query)
+    shape = problem.shape
+    most_split = VLLM_SPLIT_BELOW // shape.num_kv_heads
+    segments = (most_split, shape.num_query_heads, VLLM_SEGMENTS)
+    sums = [torch.empty(segments, dtype=torch.float32, device=device) for _ in range(2)]
+    parts = torch.empty(*segments, shape.head_dim, dtype=torch.float32, device=device)
 
     def call() -> torch.Tensor:
         unified(
@@ -125,7 +135,7 @@ def vllm_unified(problem: Problem) -> Call:
             cu_seqlens_q=starts,
             max_seqlen_q=1,
             seqused_k=lens,
-            max_seqlen_k=problem.shape.tree.seq_len,
+            max_seqlen_k=shape.tree.seq_len,
             softmax_scale=problem.scale,
             causal=True,
             window_size=(-1, -1),
@@ -134,6 +144,11 @@ def vllm_unified(problem: Problem) -> Call:
             q_descale=None,
             k_descale=None,
             v_descale=None,
+            seq_threshold_3D=most_split,
+            num_par_softmax_segments=VLLM_SEGMENTS,
+            softmax_segm_output=parts,
+            softmax_segm_max=sums[0],
+            softmax_segm_expsum=sums[1],
         )
         return output
 

@@ -44,10 +44,22 @@ class Problem:
         return np.arange(self.shape.tree.batch + 1, dtype=np.int32)
 
 
-def make_problem(shape: Shape, device: torch.device, dtype: torch.dtype) -> Problem:
+#: Together, the caches of the layers are several times as large as an L2 cache (H200: 50 MB).
+LAYERS_BYTES = 200 * 2**20
+MOST_LAYERS = 20
+
+
+def make_layers(shape: Shape, device: torch.device, dtype: torch.dtype) -> list[Problem]:
+    """Return as many problems of a shape as it takes to read each from memory, not from L2."""
+    token_bytes = 4 * shape.num_kv_heads * shape.head_dim
+    count = -(-LAYERS_BYTES // (shape.tree.unique_tokens * token_bytes))
+    return [make_problem(shape, device, dtype, seed) for seed in range(min(count, MOST_LAYERS))]
+
+
+def make_problem(shape: Shape, device: torch.device, dtype: torch.dtype, seed: int = 0) -> Problem:
     """Fill a cache with numbers from N(0, 1)."""
     table = block_table(shape.tree, shape.page_size)
-    generator = torch.Generator(device).manual_seed(0)
+    generator = torch.Generator(device).manual_seed(seed)
     size = (int(table.max()) + 1, shape.num_kv_heads, shape.page_size, 2 * shape.head_dim)
     cache = torch.randn(size, generator=generator, device=device, dtype=dtype)
     heads = (shape.tree.batch, shape.num_query_heads, shape.head_dim)

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import torch
 
 from benchmarks.attention_gpu.chip import Limits, measure_limits, time_us
-from benchmarks.attention_gpu.contenders import CONTENDERS, Contender, NotHere
-from benchmarks.attention_gpu.problem import Problem, expected, make_problem
+from benchmarks.attention_gpu.contenders import CONTENDERS, Call, Contender, NotHere
+from benchmarks.attention_gpu.problem import Problem, expected, make_layers, make_problem
 from benchmarks.attention_gpu.shapes import PAT_TREES, Shape, tiny_shapes
 from benchmarks.common import Cell, Spread, append_rows, cells
 
@@ -67,8 +67,8 @@ class Session:
             if time.monotonic() > self._ends_s:
                 print("the time is over; shapes after this one were not run")
                 return
-            problem = make_problem(shape, self._device, self._dtype)
-            found = {c: self._timed(c, problem) for c in CONTENDERS}
+            layers = make_layers(shape, self._device, self._dtype)
+            found = {c: self._timed(c, layers) for c in CONTENDERS}
             self._report(shape, {c: times for c, times in found.items() if times is not None})
 
     def finish(self, *, writes_rows: bool) -> int:
@@ -79,30 +79,37 @@ class Session:
             print(f"rows: {append_rows('attention_gpu', self._rows)}")
         return int(self._num_wrong > 0)
 
-    def _timed(self, contender: Contender, problem: Problem) -> tuple[Spread, Spread] | None:
-        """Return microseconds with a warm and a cold L2 cache; None if it could not run."""
-        call = self._checked(contender, problem)
-        if call is None:
+    def _timed(self, contender: Contender, layers: list[Problem]) -> Spread | None:
+        """Return microseconds a layer; None if it could not run or was wrong."""
+        first = self._checked(contender, layers[0])
+        if first is None:
             return None
         if self._is_dry:
-            nothing = Spread(0.0, 0.0, 0.0)
-            return nothing, nothing
-        return time_us(call), time_us(call, flush=True)
+            return Spread(0.0, 0.0, 0.0)
+        try:
+            return time_us([first, *(contender.prepare(layer) for layer in layers[1:])])
+        except Exception as reason:  # noqa: BLE001 - one contender is not to end the run
+            self._excuse(contender, reason)
+            return None
 
-    def _checked(self, contender: Contender, problem: Problem):  # type: ignore[no-untyped-def]
+    def _excuse(self, contender: Contender, reason: Exception) -> None:
+        """Remember why a contender did not run. That ours breaks counts as wrong."""
+        words = reason if isinstance(reason, NotHere) else f"{type(reason).__name__}: {reason}"
+        if contender.is_ours and not isinstance(reason, NotHere):
+            print(f"FAILED: {contender.name}: {words}", flush=True)
+            self._num_wrong += 1
+        else:
+            self._missing.setdefault(contender.name, str(words)[:300])
+
+    def _checked(self, contender: Contender, problem: Problem) -> Call | None:
         """Return a contender's call once its output is right; None if it cannot run or is wrong."""
         try:
             call = contender.prepare(problem)
             output = call()
             if problem.query.is_cuda:
                 torch.cuda.synchronize()
-        except NotHere as reason:
-            self._missing.setdefault(contender.name, str(reason))
-            return None
-        except Exception as reason:
-            if contender.is_ours:
-                raise
-            self._missing.setdefault(contender.name, f"{type(reason).__name__}: {reason}"[:300])
+        except Exception as reason:  # noqa: BLE001 - one contender is not to end the run
+            self._excuse(contender, reason)
             return None
         last = problem.shape.tree.batch - 1
         some = sorted({0, last // 2, last})
@@ -113,20 +120,20 @@ class Session:
             return None
         return call
 
-    def _report(self, shape: Shape, found: dict[Contender, tuple[Spread, Spread]]) -> None:
+    def _report(self, shape: Shape, found: dict[Contender, Spread]) -> None:
         """Print a shape, and keep its rows."""
         name = f"{shape.tree.name} {shape.num_query_heads}/{shape.num_kv_heads}"
         if self._limits is None:
             print(f"{name}: {', '.join(c.name for c in found)} agree with float64", flush=True)
             return
         bound = shape.bound_us(self._limits.copy_bytes_per_s, self._limits.flop_per_s)
-        others = [times[0].median for c, times in found.items() if not c.is_ours]
+        others = [times.median for c, times in found.items() if not c.is_ours]
         best = min(others, default=None)
         words = []
-        for contender, (warm, cold) in found.items():
-            ratio = None if best is None else best / warm.median
-            share = bound / warm.median
-            words.append(f"{contender.name} {warm.median:.1f} us ({share:.0%})")
+        for contender, times in found.items():
+            ratio = None if best is None else best / times.median
+            share = bound / times.median
+            words.append(f"{contender.name} {times.median:.1f} us ({share:.0%})")
             self._rows.append(
                 {
                     "gpu": torch.cuda.get_device_name(),
@@ -136,8 +143,7 @@ class Session:
                     "head_dim": shape.head_dim,
                     "page_size": shape.page_size,
                     "contender": contender.name,
-                    **cells("us", warm, 2),
-                    **cells("cold_us", cold, 2),
+                    **cells("us", times, 2),
                     "bound_us": round(bound, 2),
                     "share_of_bound": round(share, 4),
                     "faster_than_best_other": None if ratio is None else round(ratio, 3),

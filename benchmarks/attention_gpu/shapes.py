@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -91,8 +92,8 @@ PAT_PAGE = 32
 
 #: Query and KV heads of Llama 3 8B and of Llama 2 13B.
 MODELS = ((32, 8), (40, 40))
-GRID_BATCHES = (16, 64, 256)
-GRID_PREFIXES = (1024, 2048, 6144, 16384)
+GRID_BATCHES = (64, 16, 256)
+GRID_PREFIXES = (6144, 16384, 2048, 1024)
 GRID_SUFFIXES = (128, 512)
 GRID_GROUPS = (1, 4, 16)
 GRID_PAGE = 64
@@ -101,18 +102,28 @@ MOST_CACHE_BYTES = 24 * 2**30
 
 
 def shapes() -> Iterator[Shape]:
-    """Yield the published trees and the grid, the most telling ones first."""
-    for heads in PAT_HEADS[2:] + PAT_HEADS[:2]:
-        for tree in PAT_TREES:
-            yield Shape(tree, *heads, 128, PAT_PAGE)
-    for heads in MODELS:
-        for prefix in sorted(GRID_PREFIXES, reverse=True):
-            for suffix in GRID_SUFFIXES:
-                for batch in GRID_BATCHES:
-                    for groups in GRID_GROUPS:
-                        tree = Tree((groups, batch), (prefix, suffix))
-                        if tree.unique_tokens * heads[1] * 512 <= MOST_CACHE_BYTES:
-                            yield Shape(tree, *heads, 128, GRID_PAGE)
+    """Yield the grid and the published trees, in turn for each model, the most telling first."""
+    yield from _grid(*MODELS[0])
+    yield from _published(*PAT_HEADS[2])
+    yield from _grid(*MODELS[1])
+    for heads in (PAT_HEADS[0], PAT_HEADS[3], PAT_HEADS[1]):
+        yield from _published(*heads)
+
+
+def _published(num_query_heads: int, num_kv_heads: int) -> Iterator[Shape]:
+    """Yield the published trees for a model."""
+    for tree in PAT_TREES:
+        yield Shape(tree, num_query_heads, num_kv_heads, 128, PAT_PAGE)
+
+
+def _grid(num_query_heads: int, num_kv_heads: int) -> Iterator[Shape]:
+    """Yield prefixes x suffixes x groups x batches for a model, as far as they fit."""
+    for prefix, suffix, groups, batch in itertools.product(
+        GRID_PREFIXES, GRID_SUFFIXES, GRID_GROUPS, GRID_BATCHES
+    ):
+        tree = Tree((groups, batch), (prefix, suffix))
+        if tree.unique_tokens * num_kv_heads * 512 <= MOST_CACHE_BYTES:
+            yield Shape(tree, num_query_heads, num_kv_heads, 128, GRID_PAGE)
 
 
 def tiny_shapes() -> Iterator[Shape]:

@@ -18,7 +18,7 @@ from triton.compiler import ASTSource
 
 from parrot_backend.kernels.gpu.attention_kernel import attention_kernel
 from parrot_backend.kernels.gpu.merge_kernel import merge_kernel
-from parrot_backend.kernels.gpu.variants import Variant
+from parrot_backend.kernels.gpu.variants import Constants, Variant
 
 #: Shared memory that a program may have, in bytes, by compute capability: CUDA C++ Programming
 #: Guide, table "Technical Specifications per Compute Capability".
@@ -91,7 +91,9 @@ def _compile(
     signature = {name: known.get(name, "i32") for name in names}
     aligned = [n for n in names if signature[n].startswith("*") or _STRIDES.fullmatch(n)]
     attributes = {(names.index(name),): [["tt.divisibility", 16]] for name in aligned}
-    source = ASTSource(kernel, signature, {(names.index("C"),): variant}, attributes)
+    source = ASTSource(kernel, signature, {(names.index("C"),): Constants(variant)}, attributes)
+    # As the launch asks for it: Triton is about to change its default.
+    options = options | {"enable_fp_fusion": True}
     made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     return _read(made.asm["cubin"], made.metadata.shared)
 

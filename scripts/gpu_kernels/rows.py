@@ -95,7 +95,7 @@ ALL_ROWS = (
     row(90, head_dim=96),
     row(90, group_size=1),
     row(90, group_size=8),
-    row(90, page_size=32),
+    row(90, page_size=32, wide_rows=128),
     row(90, page_size=128),
     row(90, head_dim=256, page_size=16),
     row(90, head_dim=96, page_size=16),

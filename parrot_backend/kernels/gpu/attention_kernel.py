@@ -3,7 +3,7 @@
 Wide items (many rows) and narrow ones (a request's own tail) take two paths of one launch. A query
 token with a single partial is finished here; of others a partial is kept for ``merge_kernel``.
 The plan is read from device memory, so a captured launch serves every plan that fits its grid.
-``C`` is the ``Variant``.
+``C`` is the ``Variant`` (``Constants``).
 """
 
 from __future__ import annotations
@@ -126,7 +126,9 @@ def store_finished(average, log_sum, token, head, is_row, results, sinks, C: tl.
 @triton.jit
 def attend(item, kv_head, inputs, plan, results, numbers, ROWS: tl.constexpr, C: tl.constexpr):
     """Run an item for one KV head."""
-    query, query_token, query_head, key, value, key_strides, value_strides, table, row_size = inputs
+    queries, pages = inputs
+    query, query_token, query_head = queries
+    key, value, key_strides, value_strides, table, row_size = pages
     tokens, positions = plan
     finished, partials, sinks = results
     scale, softcap, window, value_scale = numbers
@@ -160,6 +162,24 @@ def attend(item, kv_head, inputs, plan, results, numbers, ROWS: tl.constexpr, C:
     else:
         place = (tl.load(item + SLOT_START) + row) * C.num_query_heads + head
         store_partials(average, log_sum, place, is_row, partials, C)
+
+
+@triton.jit
+def run_items(plan, worker, kv_head, inputs, results, numbers, C: tl.constexpr):
+    """Run all items of a worker for one KV head."""
+    worker_ptr = plan + tl.load(plan)
+    items = plan + tl.load(plan + 1)
+    rows = (plan + tl.load(plan + 2), plan + tl.load(plan + 3))
+    first = tl.load(worker_ptr + worker)
+    last = tl.load(worker_ptr + worker + 1)
+    # Without `disable_licm` what does not change from item to item is kept in registers over the
+    # loop, more than there are: the compiler spills.
+    for index in tl.range(first, last, num_stages=1, disable_licm=True):
+        item = items + index * 8
+        if C.wide_rows > C.narrow_rows and tl.load(item + NUM_ROWS) * C.group_size > C.narrow_rows:
+            attend(item, kv_head, inputs, rows, results, numbers, C.wide_rows, C)
+        else:
+            attend(item, kv_head, inputs, rows, results, numbers, C.narrow_rows, C)
 
 
 @triton.jit
@@ -198,36 +218,14 @@ def attention_kernel(
     """
     worker = tl.program_id(0) // C.num_kv_heads
     kv_head = tl.program_id(0) % C.num_kv_heads
-    worker_ptr = plan + tl.load(plan)
-    items = plan + tl.load(plan + 1)
-    rows = (plan + tl.load(plan + 2), plan + tl.load(plan + 3))
     output_scale = 1.0
     if C.has_scales:
         scale = scale * tl.load(key_scale)
         output_scale = tl.load(value_scale)
     key_strides = (key_page, key_head, key_token)
     value_strides = (value_page, value_head, value_token)
-    inputs = (
-        query,
-        query_token,
-        query_head,
-        key,
-        value,
-        key_strides,
-        value_strides,
-        block_table,
-        stride_table,
-    )
-    finished = (output, lse, output_token, output_head)
-    results = (finished, (partial_output, partial_lse), sinks)
+    queries = (query, query_token, query_head)
+    pages = (key, value, key_strides, value_strides, block_table, stride_table)
+    results = ((output, lse, output_token, output_head), (partial_output, partial_lse), sinks)
     numbers = (scale, softcap, window, output_scale)
-    first = tl.load(worker_ptr + worker)
-    last = tl.load(worker_ptr + worker + 1)
-    # Without `disable_licm` what does not change from item to item is kept in registers over the
-    # loop, more than there are: the compiler spills.
-    for index in tl.range(first, last, num_stages=1, disable_licm=True):
-        item = items + index * 8
-        if C.wide_rows > C.narrow_rows and tl.load(item + NUM_ROWS) * C.group_size > C.narrow_rows:
-            attend(item, kv_head, inputs, rows, results, numbers, C.wide_rows, C)
-        else:
-            attend(item, kv_head, inputs, rows, results, numbers, C.narrow_rows, C)
+    run_items(plan, worker, kv_head, (queries, pages), results, numbers, C)

@@ -13,7 +13,7 @@ from parrot_backend.kernels.errors import AttentionError
 from parrot_backend.kernels.gpu.attention_kernel import attention_kernel
 from parrot_backend.kernels.gpu.merge_kernel import merge_kernel
 from parrot_backend.kernels.gpu.plan_buffers import INT32_MAX, PlanBuffers
-from parrot_backend.kernels.gpu.variants import Variant
+from parrot_backend.kernels.gpu.variants import Variant, constants_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,36 +75,45 @@ def gpu_attention(
         output = torch.empty_like(query, memory_format=torch.contiguous_format)
     variant = complete(variant, query, options, has_lse=lse is not None)
     check(query, key_pages, value_pages, block_table, buffers, variant, output, scale, options)
-    if not len(query):
-        return output
-    sources = [
-        box(pages, variant) if variant.has_descriptors else pages
-        for pages in (key_pages, value_pages)
-    ]
-    # The compiler drops what a variant does not use; it only needs something of the right type.
-    unused = buffers.partial_lse
-    sinks = unused if options.sinks is None else options.sinks
-    target = unused if lse is None else lse
-    key_scale = unused if options.key_scale is None else options.key_scale
-    value_scale = unused if options.value_scale is None else options.value_scale
+    if len(query):
+        pages = (key_pages, value_pages, block_table)
+        _launch(query, pages, buffers, variant, scale, options, output, lse)
+    return output
+
+
+def _launch(
+    query: torch.Tensor,
+    pages: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    buffers: PlanBuffers,
+    variant: Variant,
+    scale: float,
+    options: ScoreOptions,
+    output: torch.Tensor,
+    lse: torch.Tensor | None,
+) -> None:
+    """Launch both kernels. The compiler drops what a variant does not use, whatever it is given."""
+    keys, values, block_table = pages
+    sources = [box(part, variant) if variant.has_descriptors else part for part in (keys, values)]
+    sinks, key_scale, value_scale, target = (
+        buffers.partial_lse if part is None else part
+        for part in (options.sinks, options.key_scale, options.value_scale, lse)
+    )
+    partials = (buffers.partial_output, buffers.partial_lse)
+    constants = constants_of(variant)
     attention_kernel[(buffers.limits.num_workers * variant.num_kv_heads,)](
-        *(query, *sources, block_table, buffers.plan),
-        *(output, target, buffers.partial_output, buffers.partial_lse),
-        *(sinks, key_scale, value_scale),
-        *(scale, options.softcap, options.window or 0),
-        *query.stride()[:2],
-        *key_pages.stride()[:3],
-        *value_pages.stride()[:3],
-        *(block_table.stride(0), *output.stride()[:2], variant),
+        *(query, *sources, block_table, buffers.plan, output, target, *partials),
+        *(sinks, key_scale, value_scale, scale, options.softcap, options.window or 0),
+        *(*query.stride()[:2], *keys.stride()[:3], *values.stride()[:3]),
+        *(block_table.stride(0), *output.stride()[:2], constants),
         num_warps=variant.num_warps,
         num_stages=variant.num_stages,
+        enable_fp_fusion=True,
     )
     merge_kernel[(len(query), variant.num_query_heads)](
-        *(buffers.plan, output, target, buffers.partial_output, buffers.partial_lse),
-        *(sinks, *output.stride()[:2], variant),
+        *(buffers.plan, output, target, *partials, sinks, *output.stride()[:2], constants),
         num_warps=1,
+        enable_fp_fusion=True,
     )
-    return output
 
 
 def complete(

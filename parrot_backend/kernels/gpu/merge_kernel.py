@@ -1,7 +1,7 @@
 """The second kernel: merges the partials of query tokens that have several.
 
 It runs after ``attention_kernel`` on the same stream. Query tokens with one partial are finished
-there; those with none, which are padding, get zeros. ``C`` is the ``Variant``.
+there; those with none, which are padding, get zeros. ``C`` is the ``Variant`` (``Constants``).
 """
 
 from __future__ import annotations

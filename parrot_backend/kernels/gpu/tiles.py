@@ -2,7 +2,7 @@
 
 A tile row is a pair (query token, query head): the heads that read one KV head are packed beside
 each other, so that they share every key and value. Scores are in base 2. A row that has seen no
-position yet has the maximum -inf and the total 0. ``C`` is the ``Variant``.
+position yet has the maximum -inf and the total 0. ``C`` is the ``Variant`` (``Constants``).
 """
 
 from __future__ import annotations

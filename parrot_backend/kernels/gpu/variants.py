@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Self
 
 #: Rows of the narrow path: the fewest that tensor cores multiply.
 NARROW_ROWS = 16
@@ -73,6 +75,33 @@ class Variant:
     def programs_per_sm(self) -> int:
         """Programs that fit onto a multiprocessor with up to 255 registers a thread."""
         return 8 // self.num_warps
+
+
+class Constants(str):
+    """A variant as the compiler is given it: a text that has the variant's attributes.
+
+    Triton tells hooks what it compiles, as JSON, and vLLM sets such a hook. A dataclass is not fit
+    for that, and a named tuple loses its names inside of a kernel. The text says all of the
+    variant, so equal texts mean equal code.
+    """
+
+    _variant: Variant
+
+    def __new__(cls, variant: Variant) -> Self:
+        """Return the constants of a variant."""
+        made = super().__new__(cls, repr(variant))
+        made._variant = variant
+        return made
+
+    def __getattr__(self, name: str) -> object:
+        """Return what the variant has."""
+        return getattr(self._variant, name)
+
+
+@lru_cache(maxsize=64)
+def constants_of(variant: Variant) -> Constants:
+    """Return the constants of a variant; each launch needs them, and a model has few."""
+    return Constants(variant)
 
 
 def choose_variant(
