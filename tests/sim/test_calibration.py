@@ -34,7 +34,7 @@ def make_calibration(**tells: Any) -> Calibration:
     }
     info = EngineInfo(EngineId("e"), ("tiny",), 4096, 65_536, 6144, 64)
     state = EngineState(info, step_time=MODEL)
-    (view,) = engines_to_views([state], lambda _: None).engines
+    (view,) = engines_to_views([state], lambda _: None, {}).engines
     found = calibration_of_view(view.model_copy(update={**own, **tells}))
     assert found is not None
     return found
@@ -71,7 +71,7 @@ def test_an_engine_that_does_not_tell_is_taken_to_be_as_vllm_is() -> None:
 
 def test_an_engine_that_has_learnt_nothing_has_no_calibration() -> None:
     (view,) = engines_to_views(
-        [EngineState(EngineInfo(EngineId("e"), (), 9, 9, 9, 9))], lambda _: None
+        [EngineState(EngineInfo(EngineId("e"), (), 9, 9, 9, 9))], lambda _: None, {}
     ).engines
     assert calibration_of_view(view) is None
 
