@@ -23,9 +23,9 @@ ABILITIES = KernelAbilities(
 def beats_plain(dtype: torch.dtype) -> bool:
     """Return whether vLLM's own operator is slower here even where nothing is shared.
 
-    So it was measured for bfloat16 where the processor multiplies it (1.4 to 2.4 times as long, and
-    1.5 to 1.7 for prompts); for other types and processors ours needs shared pages to be faster,
-    and prompts take it up to 1.2 times as long.
+    So it was measured for bfloat16 where the processor multiplies it (1.1 to 2.4 times as long in
+    decode steps, 1.6 to 1.8 for prompts). For other types and processors ours needs shared pages to
+    be faster for certain: prompts take the two about the same time.
 
     Raises:
         CompilerUnavailable: The kernel is not compiled yet and cannot be.

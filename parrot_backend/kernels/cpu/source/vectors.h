@@ -40,7 +40,15 @@ struct Fp16 { uint16_t bits; };
 constexpr float kLog2E = 1.4426950408889634f;
 constexpr float kLn2 = 0.6931471805599453f;
 
-inline Vec splat(float x) { return Vec{} + x; }
+inline Vec splat(float x) {
+#if defined(PARROT_AVX512)
+  return Vec(_mm512_set1_ps(x));
+#elif defined(__AVX2__)
+  return Vec(_mm256_set1_ps(x));
+#else
+  return Vec{x, x, x, x};
+#endif
+}
 
 inline Vec load(const float *p) { return *reinterpret_cast<const VecLoose *>(p); }
 
