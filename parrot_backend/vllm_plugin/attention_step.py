@@ -21,6 +21,10 @@ IntArray = npt.NDArray[np.int64]
 #: A request with more query tokens computes its prompt. Drafts of speculative decoding have fewer.
 MAX_QUERY_TOKENS = 16
 
+#: Fewer reads are not worth sharing: no step is noticeably shorter, and how outputs are rounded
+#: would depend on who runs beside whom.
+LEAST_SAVING_TOKENS = 1024
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SharedStep:
@@ -53,20 +57,28 @@ class StepSharing:
         num_workers: Threads or other units that run a plan side by side.
         costs: What parts of the work cost on this device.
         takes_all: Our kernel computes all steps, shared or not.
+        least_saving_tokens: Steps that save fewer tokens of KV do not share.
     """
 
     def __init__(
-        self, page_tokens: int, num_workers: int, costs: PlanCosts, *, takes_all: bool = False
+        self,
+        page_tokens: int,
+        num_workers: int,
+        costs: PlanCosts,
+        *,
+        takes_all: bool = False,
+        least_saving_tokens: int = LEAST_SAVING_TOKENS,
     ) -> None:
         self._page_tokens = page_tokens
         self._takes_all = takes_all
+        self._least_saving_tokens = least_saving_tokens
         self._costs = costs
         self._planner = Planner(page_tokens, num_workers, costs)
 
     def plan(self, batch: StepBatch) -> SharedStep | None:
         """Plan a step; None if vLLM's own kernel is to compute all of it."""
         if self._takes_all:
-            return _whole(batch, self._planner.plan(*_arrays(batch)))
+            return _whole(batch, self._planned_at_any_rate(batch))
         if len(batch.seq_lens) < 2:
             return None
         lengths = np.diff(batch.query_start)
@@ -90,7 +102,7 @@ class StepSharing:
             tokens=np.flatnonzero(inside),
             rest=rest,
             rest_tokens=np.flatnonzero(~inside),
-            kv_tokens_saved=work.plain_tokens - work.shared_tokens,
+            kv_tokens_saved=_saved(work),
         )
 
     def _members(self, batch: StepBatch, lengths: IntArray) -> npt.NDArray[np.bool_]:
@@ -103,7 +115,16 @@ class StepSharing:
 
     def _planned(self, batch: StepBatch) -> WorkPlan | None:
         work = self._planner.plan(*_arrays(batch))
-        return None if why_no_gain(work, self._costs) is not None else work
+        if _saved(work) < self._least_saving_tokens or why_no_gain(work, self._costs) is not None:
+            return None
+        return work
+
+    def _planned_at_any_rate(self, batch: StepBatch) -> WorkPlan:
+        work = self._planner.plan(*_arrays(batch))
+        if 0 < _saved(work) < self._least_saving_tokens:
+            nobody = np.zeros(len(batch.seq_lens), np.bool_)
+            return self._planner.plan(*_arrays(batch), hint=nobody)
+        return work
 
 
 def _arrays(batch: StepBatch) -> tuple[Ints, Ints, Ints]:
@@ -111,5 +132,8 @@ def _arrays(batch: StepBatch) -> tuple[Ints, Ints, Ints]:
 
 
 def _whole(batch: StepBatch, work: WorkPlan) -> SharedStep:
-    saved = work.plain_tokens - work.shared_tokens
-    return SharedStep(work, batch, None, None, None, None, kv_tokens_saved=saved)
+    return SharedStep(work, batch, None, None, None, None, kv_tokens_saved=_saved(work))
+
+
+def _saved(work: WorkPlan) -> int:
+    return work.plain_tokens - work.shared_tokens

@@ -222,7 +222,7 @@ async def test_preempted_requests_go_on_as_before(full: EngineDriver) -> None:
 
 @needs_kernel
 async def test_prompts_are_computed_beside_shared_steps(full: EngineDriver) -> None:
-    prefix = tokens("mix", 320)
+    prefix = tokens("mix", 640)
     late = [prefix + tokens("late", 5 * STEP_TOKENS), tokens("other", 4 * STEP_TOKENS)]
     await switch(full, on=True)
     await generate(full, prefix, 1)
@@ -249,7 +249,7 @@ async def test_prompts_are_computed_beside_shared_steps(full: EngineDriver) -> N
 
 @needs_kernel
 async def test_who_is_aborted_leaves_the_others_as_they_were(full: EngineDriver) -> None:
-    prefix = tokens("abort", 320)
+    prefix = tokens("abort", 640)
     prompts = [prefix + tokens(("abort", i), 12) for i in range(6)]
     await switch(full, on=True)
     begun = [asyncio.Event() for _ in prompts]

@@ -28,7 +28,7 @@ def batch(*requests: tuple[list[int], int, int]) -> StepBatch:
 
 
 def planned(step: StepBatch, costs: PlanCosts = FREE) -> SharedStep | None:
-    return StepSharing(PAGE, 2, costs).plan(step)
+    return StepSharing(PAGE, 2, costs, least_saving_tokens=1).plan(step)
 
 
 def decode(first: list[int], own: int, length: int = 70) -> tuple[list[int], int, int]:
@@ -99,7 +99,7 @@ def test_what_would_save_too_little_is_not_shared() -> None:
 
 def test_where_our_kernel_is_faster_anyway_it_takes_all() -> None:
     prefill = ([*SHARED, 40, 41, 42, 43], 110, 62)
-    sharing = StepSharing(PAGE, 2, FREE, takes_all=True)
+    sharing = StepSharing(PAGE, 2, FREE, takes_all=True, least_saving_tokens=1)
     step = sharing.plan(batch(decode([8, 9], 50), decode(SHARED, 10), prefill, ([], 0, 0)))
     assert step is not None
     assert step.tokens is step.requests is step.rest is step.rest_tokens is None
@@ -108,6 +108,19 @@ def test_where_our_kernel_is_faster_anyway_it_takes_all() -> None:
     alone = sharing.plan(batch(decode([8, 9], 50)))
     assert alone is not None
     assert alone.kv_tokens_saved == 0
+
+
+@pytest.mark.parametrize("takes_all", [False, True])
+def test_what_saves_little_is_not_shared_whoever_computes_it(takes_all: bool) -> None:
+    step = batch(decode(SHARED, 10), decode(SHARED, 20))
+    for least, shares in ((48, True), (49, False)):
+        sharing = StepSharing(PAGE, 2, FREE, takes_all=takes_all, least_saving_tokens=least)
+        found = sharing.plan(step)
+        assert (found is not None and found.kv_tokens_saved == 48) is shares
+        if takes_all:
+            assert found is not None
+            assert found.work.plain_tokens == 140
+            assert found.work.shared_tokens == 140 - 48 * shares
 
 
 @st.composite
