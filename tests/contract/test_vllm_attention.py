@@ -40,7 +40,11 @@ VOCABULARY = 4000
 #: Prompts are computed in several steps, and eight long outputs do not fit the cache together.
 STEP_TOKENS = 128
 CHUNKED = replace(
-    CONFIG, max_num_batched_tokens=STEP_TOKENS, kv_cache_bytes=4 * 2**20, max_model_len=2048
+    CONFIG,
+    max_num_batched_tokens=STEP_TOKENS,
+    kv_cache_bytes=4 * 2**20,
+    max_model_len=2048,
+    shared_attention=None,
 )
 
 _numbers = itertools.count()
