@@ -91,6 +91,7 @@ class SharedCpuBuilder(CPUAttentionMetadataBuilder):
 
     def _sharing(self) -> StepSharing:
         costs = cpu.plan_costs(self.num_heads // self.num_kv_heads)
+        assert isinstance(self.dtype, torch.dtype), "vLLM has resolved its name"
         takes_all = cpu.beats_plain(self.dtype, cpu.LAYOUT_OF_VLLM_ISA[self.isa])
         threads = torch.get_num_threads()
         return StepSharing(self.block_size, threads, costs, takes_all=takes_all)

@@ -13,7 +13,7 @@ from parrot_backend.models import TINY_MODEL_TOOL_PARSER, tiny_model_path
 MAX_NUM_SEQS = 8
 BLOCK_SIZE = 32
 
-#: Texts of two runs are compared. Shared attention rounds by who runs beside whom, so it is off, but
+#: Texts of two runs are compared, and shared attention rounds by who runs beside whom: on only
 #: in the tests that are about it.
 CONFIG = VllmConfig(
     model=str(tiny_model_path()),

@@ -94,7 +94,7 @@ def test_a_user_without_a_home_is_told(unit: Unit, monkeypatch: pytest.MonkeyPat
     for name in ("PARROT_CACHE_DIR", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", no_home)
-    with pytest.raises(CompilerUnavailable, match="home directory.*PARROT_CACHE_DIR"):
+    with pytest.raises(CompilerUnavailable, match=r"home directory.*PARROT_CACHE_DIR"):
         compile_library("number", [unit])
 
 
