@@ -7,6 +7,7 @@ one step: processes that build at the same time do the work twice, and neither s
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import shutil
@@ -68,18 +69,30 @@ def compile_library(
         CompilerUnavailable: There is no compiler, it failed (the message ends with what it said),
             or there is no place to write to.
     """
-    compiler = _compiler()
-    library = _cache_folder() / f"{name}-{_key(compiler, units, headers, link_flags)}.so"
-    if library.exists():
-        return library
+    compiler, cache = _compiler(), _cache_folder()
     try:
-        library.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=library.parent, prefix=f".{name}-") as folder:
+        library = cache / f"{name}-{_key(compiler, units, headers, link_flags)}.so"
+        if library.exists():
+            return library
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache, prefix=f".{name}-") as folder:
             _build(compiler, units, link_flags, Path(folder) / library.name)
             os.replace(Path(folder) / library.name, library)
     except OSError as error:
-        raise CompilerUnavailable(f"cannot write {library}: {error}") from error
+        raise CompilerUnavailable(f"cannot write {name} to {cache}: {error}") from error
     return library
+
+
+def open_library(path: Path) -> ctypes.CDLL:
+    """Load what :func:`compile_library` returned.
+
+    Raises:
+        CompilerUnavailable: The system refuses, as it does where nothing may be executed.
+    """
+    try:
+        return ctypes.CDLL(os.fspath(path))
+    except OSError as error:
+        raise CompilerUnavailable(f"cannot load {path}: {error}") from error
 
 
 def _compiler() -> str:
@@ -96,10 +109,17 @@ def _compiler() -> str:
 
 
 def _cache_folder() -> Path:
-    """Return where libraries are kept."""
+    """Return where libraries are kept.
+
+    Raises:
+        CompilerUnavailable: Nothing tells where.
+    """
     if own := os.environ.get("PARROT_CACHE_DIR"):
         return Path(own) / "kernels"
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:
+        raise CompilerUnavailable(f"{error}: set PARROT_CACHE_DIR") from error
     return Path(base) / "parrot" / "kernels"
 
 

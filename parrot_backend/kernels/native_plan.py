@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from parrot_backend.kernels.compiling import Unit, compile_library
+from parrot_backend.kernels.compiling import Unit, compile_library, open_library
 from parrot_backend.kernels.costs import PlanCosts
 from parrot_backend.kernels.prefixes import Int32Array
 from parrot_backend.kernels.work import WorkPlan
@@ -26,12 +26,10 @@ def load_library() -> ctypes.CDLL:
     """Return the library, built if it was not.
 
     Raises:
-        CompilerUnavailable: It cannot be built here.
+        CompilerUnavailable: It cannot be built or loaded here.
     """
     headers = sorted(_SOURCE.glob("*.h"))
-    library = ctypes.CDLL(
-        str(compile_library("plan", [Unit(_SOURCE / "plan.cpp")], headers=headers))
-    )
+    library = open_library(compile_library("plan", [Unit(_SOURCE / "plan.cpp")], headers=headers))
     library.parrot_plan_new.restype = ctypes.c_void_p
     library.parrot_plan_new.argtypes = []
     library.parrot_plan_free.restype = None

@@ -111,6 +111,12 @@ def plugin_options(vllm_config: Any) -> Mapping[str, Any] | None:
     return found if isinstance(found, Mapping) else None
 
 
+def shares_attention(vllm_config: Any) -> bool:
+    """Tell whether the plug-in's options let an engine share reads when it begins."""
+    options = plugin_options(vllm_config)
+    return options is not None and bool(options.get("share_attention", True))
+
+
 def engine_key(vllm_config: Any) -> str:
     """Return what this engine is called in all of its processes, and no other engine is."""
     parallel = vllm_config.parallel_config

@@ -104,8 +104,10 @@ class AttentionBoard:
     def figures(self) -> AttentionFigures:
         """Return what is counted; a step that is just being counted may be there in part."""
         words = self._words
-        if words[_NUM_SHARING]:
-            state = "on" if self.is_on else "off"
+        if not self.is_on:
+            state = "off"
+        elif words[_NUM_SHARING]:
+            state = "on"
         elif words[_NUM_PLAIN]:
             state = self._memory[_STATE_START:].partition(b"\0")[0].decode(errors="ignore")
         else:

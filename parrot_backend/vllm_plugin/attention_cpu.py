@@ -91,16 +91,16 @@ class SharedCpuBuilder(CPUAttentionMetadataBuilder):
 
     def _sharing(self) -> StepSharing:
         costs = cpu.plan_costs(self.num_heads // self.num_kv_heads)
-        # Measured: with bf16 multiplied as such, the kernel is faster whether anything is shared or
-        # not (docs/kernels.md).
-        is_native = self.dtype is torch.bfloat16 and cpu.load_library().isa.multiplies_bf16
+        assert isinstance(self.dtype, torch.dtype), "vLLM has resolved its name"
+        takes_all = cpu.beats_plain(self.dtype, cpu.LAYOUT_OF_VLLM_ISA[self.isa])
         threads = torch.get_num_threads()
-        return StepSharing(self.block_size, threads, costs, takes_all=is_native)
+        return StepSharing(self.block_size, threads, costs, takes_all=takes_all)
 
     def _why_plain(self, layer: LayerAttention) -> str | None:
-        if self.isa not in cpu.LAYOUT_OF_VLLM_ISA:
+        layout = cpu.LAYOUT_OF_VLLM_ISA.get(self.isa)
+        if layout is None:
             return f"no kernel reads vLLM's cache for {self.isa}"
-        return why_plain(layer, cpu.ABILITIES) or cpu.why_unavailable()
+        return why_plain(layer, cpu.ABILITIES) or cpu.why_unreadable(layout)
 
 
 class SharedCpuImpl(CPUAttentionBackendImpl):

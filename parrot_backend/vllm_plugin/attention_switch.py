@@ -37,6 +37,9 @@ class AttentionSwitch:
         layer_names: Its layers.
         why_plain: What speaks against a layer.
         create: Makes the planner; called if nothing does.
+
+    With the option ``share_attention`` off nothing is looked at, compiled or made until somebody
+    switches it on.
     """
 
     def __init__(
@@ -50,14 +53,24 @@ class AttentionSwitch:
         self._board = open_board(vllm_config)
         self._sharing: StepSharing | None = None
         self._counts = compat.counts_steps(vllm_config)
+        self._is_begun = False
+        self._create, self._why_plain = create, why_plain
+        self._group = (vllm_config, tuple(layer_names), spec)
         if self._board is None:
             return
-        reason = _reason(
-            spec, compat.layers_of(vllm_config, layer_names, spec.block_size), why_plain
-        )
-        self._board.attach(reason)
+        if compat.shares_attention(vllm_config):
+            self._begin(self._board)
+        else:
+            self._board.is_on = False
+
+    def _begin(self, board: AttentionBoard) -> None:
+        self._is_begun = True
+        vllm_config, names, spec = self._group
+        layers = compat.layers_of(vllm_config, names, spec.block_size)
+        reason = _reason(spec, layers, self._why_plain)
+        board.attach(reason)
         if reason is None:
-            self._sharing = create()
+            self._sharing = self._create()
         else:
             logger.warning("attention does not share reads: %s", reason)
 
@@ -72,7 +85,10 @@ class AttentionSwitch:
             return None
         kv_tokens = compat.kv_tokens_of(common)
         shared = None
-        if self._sharing is not None and board.is_on:
+        is_on = board.is_on
+        if is_on and not self._is_begun:
+            self._begin(board)
+        if is_on and self._sharing is not None:
             batch = compat.batch_of(common)
             shared = None if batch is None else self._sharing.plan(batch)
         if self._counts:

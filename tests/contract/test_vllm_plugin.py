@@ -194,8 +194,7 @@ async def outcome(driver: EngineDriver) -> tuple[list[str], list[str], dict[str,
 
 
 async def test_without_hints_it_is_vllm(driver: EngineDriver, stock: EngineDriver):
-    # Our attention rounds differently, and would count steps.
-    await engine_of(driver).configure_plugin(share_attention=False)
+    # Attention counts steps.
     before = {**await engine_of(driver).plugin_state(), "attention": None}
     for attempt in range(3):
         await engine_of(driver).reset_prefix_cache()

@@ -13,6 +13,8 @@ from parrot_backend.models import TINY_MODEL_TOOL_PARSER, tiny_model_path
 MAX_NUM_SEQS = 8
 BLOCK_SIZE = 32
 
+#: Texts of two runs are compared, and shared attention rounds by who runs beside whom: on only
+#: in the tests that are about it.
 CONFIG = VllmConfig(
     model=str(tiny_model_path()),
     served_model_name="tiny",
@@ -21,6 +23,7 @@ CONFIG = VllmConfig(
     compact_json=True,
     max_num_seqs=MAX_NUM_SEQS,
     kv_cache_bytes=64 * 2**20,
+    shared_attention=False,
 )
 
 #: Two requests at once, and a cache of 127 blocks that a few prompts fill.

@@ -50,7 +50,8 @@ def _parrot(*arguments: str | Path) -> Result:
 
 def test_a_live_engine_is_simulated_by_what_it_learnt(tmp_path: Path) -> None:
     recording, folder = tmp_path / "run.jsonl", tmp_path / "calibration"
-    serving = parrot_serve("--kv-cache-gib", "0.25", "--record", str(recording))
+    attention = "--shared-attention"  # the default on CPUs
+    serving = parrot_serve("--kv-cache-gib", "0.25", "--record", str(recording), attention)
     with serving as url, httpx.Client(base_url=url, timeout=_PATIENCE_S) as client:
 
         def submit(number: int) -> None:

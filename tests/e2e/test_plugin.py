@@ -147,9 +147,7 @@ async def running_server(name: str, config: VllmConfig, **settings: Any) -> Asyn
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def everything() -> AsyncIterator[Server]:
-    # Its texts are compared with those of plain vLLM, and our attention rounds differently.
-    config = replace(CONFIG, shared_attention=False)
-    async with running_server("on", config, splice=True, early_fill=True) as server:
+    async with running_server("on", CONFIG, splice=True, early_fill=True) as server:
         yield server
 
 

@@ -13,17 +13,20 @@ from contextlib import contextmanager
 #: Environment variable that names the interpreter of servers; ours if it is not set.
 SERVER_PYTHON = "PARROT_TEST_SERVER_PYTHON"
 
+#: Texts of two runs are compared, and shared attention rounds by who runs beside whom.
+_REPEATABLE = ("--no-shared-attention",)
+
 
 @contextmanager
 def parrot_serve(*options: str, python: str | None = None) -> Iterator[str]:
     """Start a server on a free port; yield its URL; end it in good order.
 
     Args:
-        options: Of ``parrot serve``.
+        options: Of ``parrot serve``; without ``--shared-attention`` that is off.
         python: The interpreter; None takes what ``SERVER_PYTHON`` says.
     """
     python = python or os.environ.get(SERVER_PYTHON) or sys.executable
-    command = [python, "-m", "parrot_backend", "serve", "--port", "0", *options]
+    command = [python, "-m", "parrot_backend", "serve", "--port", "0", *_REPEATABLE, *options]
     process = subprocess.Popen(
         command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

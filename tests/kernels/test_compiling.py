@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from parrot_backend.kernels import CompilerUnavailable, Planner
-from parrot_backend.kernels.compiling import Unit, compile_library
+from parrot_backend.kernels.compiling import Unit, compile_library, open_library
 from parrot_backend.kernels.native_plan import load_library
 
 _SOURCE = """
@@ -74,6 +74,35 @@ def test_a_folder_that_cannot_be_written_is_told(
     monkeypatch.setenv("PARROT_CACHE_DIR", str(unit.source))
     with pytest.raises(CompilerUnavailable, match="cannot write"):
         compile_library("number", [unit])
+
+
+def test_a_folder_that_may_not_be_looked_into_is_told(
+    unit: Unit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    with pytest.raises(CompilerUnavailable, match="Permission denied"):
+        compile_library("number", [unit])
+
+
+def test_a_user_without_a_home_is_told(unit: Unit, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("PARROT_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(CompilerUnavailable, match=r"home directory.*PARROT_CACHE_DIR"):
+        compile_library("number", [unit])
+
+
+def test_a_library_that_the_system_refuses_is_told(tmp_path: Path) -> None:
+    library = tmp_path / "broken.so"
+    library.write_bytes(b"")
+    with pytest.raises(CompilerUnavailable, match="cannot load"):
+        open_library(library)
 
 
 def test_processes_may_build_at_the_same_time(unit: Unit) -> None:

@@ -6,7 +6,12 @@ attention must do.
 
 from __future__ import annotations
 
-from parrot_backend.kernels.cpu.abilities import ABILITIES, beats_plain, plan_costs
+from parrot_backend.kernels.cpu.abilities import (
+    ABILITIES,
+    beats_plain,
+    plan_costs,
+    why_unreadable,
+)
 from parrot_backend.kernels.cpu.attention import CpuStep, cpu_attention
 from parrot_backend.kernels.cpu.isa import available_sets, instruction_set
 from parrot_backend.kernels.cpu.layout import LAYOUT_OF_VLLM_ISA, KvLayout, pack_pages
@@ -32,4 +37,5 @@ __all__ = [
     "pack_pages",
     "plan_costs",
     "why_unavailable",
+    "why_unreadable",
 ]

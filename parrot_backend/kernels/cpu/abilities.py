@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from parrot_backend.kernels.costs import PlanCosts
-from parrot_backend.kernels.cpu.library import load_library
+from parrot_backend.kernels.cpu.layout import KvLayout
+from parrot_backend.kernels.cpu.library import load_library, why_unavailable
 from parrot_backend.kernels.support import KernelAbilities
 
 #: Pages and heads of any multiple of 16; those of 32 only in vLLM's layout for AMX.
@@ -20,17 +21,35 @@ ABILITIES = KernelAbilities(
 )
 
 
-def beats_plain(dtype: torch.dtype) -> bool:
+def beats_plain(dtype: torch.dtype, layout: KvLayout) -> bool:
     """Return whether vLLM's own operator is slower here even where nothing is shared.
 
     So it was measured for bfloat16 where the processor multiplies it (1.1 to 2.4 times as long in
     decode steps, 1.6 to 1.8 for prompts). For other types and processors ours needs shared pages to
-    be faster for certain: prompts take the two about the same time.
+    be faster for certain: prompts take the two about the same time. Where the cache is laid out for
+    AMX, vLLM multiplies by matrix units, and nothing was measured.
+
+    Args:
+        dtype: Of the model.
+        layout: Of vLLM's cache.
 
     Raises:
         CompilerUnavailable: The kernel is not compiled yet and cannot be.
     """
-    return dtype is torch.bfloat16 and load_library().isa.multiplies_bf16
+    if dtype is not torch.bfloat16 or layout is KvLayout.PAIRS:
+        return False
+    return load_library().isa.multiplies_bf16
+
+
+def why_unreadable(layout: KvLayout) -> str | None:
+    """Return why the kernel cannot read a layout here, or cannot run at all; None if it can.
+
+    Compiles it on the first call on a machine.
+    """
+    reason = why_unavailable()
+    if reason is None and layout is KvLayout.PAIRS and not load_library().isa.multiplies_bf16:
+        return f"{load_library().isa.name} cannot read layout {layout}"
+    return reason
 
 
 def plan_costs(head_group: int) -> PlanCosts:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import os
 from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
-from parrot_backend.kernels.compiling import Unit, compile_library
+from parrot_backend.kernels.compiling import Unit, compile_library, open_library
 from parrot_backend.kernels.cpu.isa import InstructionSet, instruction_set
 from parrot_backend.kernels.errors import CompilerUnavailable
 
@@ -107,7 +106,7 @@ class KernelLibrary:
         unit = Unit(SOURCE / "attention.cpp", (*FLAGS, *isa.flags))
         headers = sorted(SOURCE.glob("*.h"))
         path = compile_library(f"attention_{isa.name}", [unit], headers=headers)
-        library = ctypes.CDLL(os.fspath(path))
+        library = open_library(path)
         library.parrot_call_bytes.restype = ctypes.c_int64
         size = library.parrot_call_bytes()
         assert size == ctypes.sizeof(CallFields), "call.h and CallFields differ"
@@ -142,7 +141,7 @@ def why_unavailable() -> str | None:
     """
     try:
         load_library()
-    except (CompilerUnavailable, OSError) as error:
+    except CompilerUnavailable as error:
         logger.warning("shared-prefix attention is off, plain attention is used: %s", error)
         return str(error)
     return None
