@@ -10,7 +10,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from parrot_backend import closed_set
 from parrot_backend.core.bodies import BodyPlan, ControlPlan
@@ -78,8 +77,6 @@ class ControlNode(Node):  # no ABC: a dataclass with another metaclass cannot be
         num_placed: Nodes that were put before it.
     """
 
-    kind: ClassVar[ControlKind]
-
     plan: ControlPlan
     tenant: str
     level: int
@@ -91,6 +88,11 @@ class ControlNode(Node):  # no ABC: a dataclass with another metaclass cannot be
 
     def __post_init__(self) -> None:
         self.captures = dict.fromkeys(self._known_as(used) for used in self.plan.captures)
+
+    @property
+    @abstractmethod
+    def kind(self) -> ControlKind:  # no ``ClassVar``: compiled dataclasses take it for a field
+        """What it is, as clients name it."""
 
     @property
     def reads(self) -> Collection[VariableId]:
@@ -136,7 +138,10 @@ class ControlNode(Node):  # no ABC: a dataclass with another metaclass cannot be
 class MapNode(ControlNode):
     """One instance for each item of a list."""
 
-    kind: ClassVar[ControlKind] = "map"
+    @property
+    def kind(self) -> ControlKind:
+        """A map."""
+        return "map"
 
     def due(self, variables: Variables) -> tuple[Instance, ...]:
         """Return one instance for each item."""
@@ -170,7 +175,10 @@ class MapNode(ControlNode):
 class BranchNode(ControlNode):
     """One instance, of the body that the conditions choose."""
 
-    kind: ClassVar[ControlKind] = "branch"
+    @property
+    def kind(self) -> ControlKind:
+        """A branch."""
+        return "branch"
 
     def due(self, variables: Variables) -> tuple[Instance, ...]:
         """Return the instance of the first case that holds, or of the other body."""
@@ -200,11 +208,14 @@ class LoopNode(ControlNode):
         parameters: What the next round begins with.
     """
 
-    kind: ClassVar[ControlKind] = "loop"
-
     round: int = -1
     result: VariableId | None = None
     parameters: dict[VariableId, VariableId] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> ControlKind:
+        """A loop."""
+        return "loop"
 
     def due(self, variables: Variables) -> tuple[Instance, ...]:
         """Return the next round, if there is to be one."""

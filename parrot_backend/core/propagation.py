@@ -234,10 +234,10 @@ class Propagation:
                 self._make_ready(node)
         except TransformError as exc:
             self._fail(output, "transform_failed", str(exc))
-        except ParrotError as exc:
+        except ParrotError as error:
             # A call or a transform that breaks a limit has a text that is too long.
-            code = exc.code if isinstance(node, ControlNode) else "transform_failed"
-            self._fail(output, code, exc.message)
+            code = error.code if isinstance(node, ControlNode) else "transform_failed"
+            self._fail(output, code, error.message)
 
     def _make_ready(self, request: Request) -> None:
         request.parts = resolve(request.segments, self._graph.variables)

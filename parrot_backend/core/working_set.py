@@ -13,10 +13,11 @@ class WorkingSet:
     always what was taken.
 
     Who has a prefix must have all that are before it, too, or what is given back is not what was
-    taken: so found beginnings, which are cut as each session happens to have it, do not count.
+    taken: so found beginnings, which are cut as each session happens to have it, do not count. And
+    prefixes that are too short are followed, too, for another estimate may find them long enough.
 
     Args:
-        min_tokens: Shorter prefixes are not followed.
+        min_tokens: Shorter prefixes count nothing.
     """
 
     def __init__(self, min_tokens: int) -> None:
@@ -35,13 +36,11 @@ class WorkingSet:
 
     def enter(self, chain: PrefixChain) -> None:
         """Note that one more attempt uses the prefixes of a prompt."""
-        for boundary in chain:
-            if boundary.tokens < self._min_tokens:
-                continue
-            users = self._users.get(boundary.hash, 0)
-            self._users[boundary.hash] = users + 1
+        for key, tokens in chain:
+            users = self._users.get(key, 0)
+            self._users[key] = users + 1
             if not users:
-                self._tokens[boundary.hash] = boundary.tokens
+                self._tokens[key] = tokens if tokens >= self._min_tokens else 0
 
     def leave(self, chain: PrefixChain) -> int:
         """Note that an attempt has ended.
@@ -52,12 +51,10 @@ class WorkingSet:
         Returns:
             The length of the longest of its prefixes that stays in use.
         """
-        for boundary in chain:
-            if boundary.tokens < self._min_tokens:
-                continue
-            users = self._users.get(boundary.hash, 0)
+        for key, _ in chain:
+            users = self._users.get(key, 0)
             if users > 1:
-                self._users[boundary.hash] = users - 1
+                self._users[key] = users - 1
             elif users:
-                del self._users[boundary.hash], self._tokens[boundary.hash]
+                del self._users[key], self._tokens[key]
         return self.shared_tokens(chain)

@@ -27,6 +27,7 @@ from tests.helpers.builders import (
     var,
     write,
 )
+from tests.helpers.compiled import needs_python
 from tests.helpers.core_driver import CoreDriver, finished, name_of_attempt, of_type, started
 
 OTHER = SessionId("other")
@@ -371,6 +372,7 @@ def test_leaving_at_every_stage(stage: str, cancel: bool) -> None:
 
 
 def test_all_who_leave_at_once_cost_one_deduction(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs_python("functions cannot be replaced")
     names = [f"x{i}" for i in range(50)]
     driver = driver_with(*names, wanted=" ".join(names), max_requests=64)
     deductions = list[None]()

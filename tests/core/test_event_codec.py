@@ -30,6 +30,9 @@ from parrot_backend.core.prompt import Input, Output, Role, Text
 from parrot_backend.core.sampling import Sampling
 from parrot_backend.core.transforms import Split, Strip
 from tests.core.hypothesis_settings import examples
+from tests.helpers.compiled import needs_python
+
+needs_python("its records do not say of what types their fields are")
 
 _V = VariableId("s.x")
 

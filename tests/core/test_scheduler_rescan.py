@@ -20,6 +20,9 @@ from parrot_backend.core.step_time import StepTimeModel
 from tests.core.hypothesis_settings import examples
 from tests.core.rescan import Chosen, RescanScheduler
 from tests.helpers.builders import make_chain, make_engine, make_objective, make_request
+from tests.helpers.compiled import needs_python
+
+needs_python("the full scan is a subclass")
 
 L, G, T = ObjectiveClass.LATENCY, ObjectiveClass.TASK_GROUP, ObjectiveClass.THROUGHPUT
 OBJECTIVES = [

@@ -19,6 +19,7 @@ from parrot_backend.core.variable import Variable
 from tests.core.chaos import SCRIPTS, Chaos, Op
 from tests.core.hypothesis_settings import examples
 from tests.helpers.builders import SESSION, make_engine, make_steps, make_wanted
+from tests.helpers.compiled import needs_python
 from tests.helpers.core_driver import CoreDriver
 
 _MANY = 1000
@@ -106,6 +107,8 @@ def _needed_by_all(session: Session) -> set[VariableId]:
 @given(st.integers(0, 11), SCRIPTS)
 def test_it_is_found_what_a_look_at_everything_finds(seed: int, script: list[Op]) -> None:
     deduce, needed_for_wanted = Progress.deduce, Session.needed_for_wanted
+
+    needs_python("functions cannot be replaced")
 
     def deduce_and_compare(progress: Progress, session: Session) -> None:
         nodes = [node for node in session.graph.nodes.values() if isinstance(node, Request)]

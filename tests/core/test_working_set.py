@@ -125,3 +125,30 @@ def test_estimates_about_the_least_length_leave_nothing_behind() -> None:
     engine.remove(AttemptId("short"))
     engine.remove(AttemptId("long"))
     assert engine.used_tokens == 0
+
+
+#: The same tree as prompts of another rate of tokens per character have it.
+_PATHS = ("", "a", "b", "ab", "aba", "abb", "ba", "bab")
+
+
+@examples(200)
+@given(
+    history=st.lists(
+        st.tuples(st.sampled_from(_PATHS), st.integers(20, 45), st.integers(0, 7)), max_size=20
+    )
+)
+def test_nothing_is_left_behind_whatever_lengths_were_estimated(
+    history: list[tuple[str, int, int]],
+) -> None:
+    engine = counting_engine()
+    running = list[AttemptId]()
+    for number, (path, edge_tokens, leaves) in enumerate(history):
+        lengths = range(edge_tokens, edge_tokens * (len(path) + 1), edge_tokens)
+        chain = make_chain(*((path[: i + 1], tokens) for i, tokens in enumerate(lengths)))
+        start(engine, f"r{number}", edge_tokens * len(path) + 20, chain)
+        running.append(AttemptId(f"r{number}"))
+        if leaves < len(running):
+            engine.remove(running.pop(leaves))
+    for attempt in running:
+        engine.remove(attempt)
+    assert (engine.used_tokens, engine.full_tokens) == (0, 0)

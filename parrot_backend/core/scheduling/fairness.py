@@ -161,7 +161,7 @@ class TenantLanes:
         else:
             first = lane[0]
             insort(lane, place)
-            if lane[0] is place:
+            if lane[0] == place:
                 self._rank(tenant, self._starts[tenant], first)
         self._change()
 

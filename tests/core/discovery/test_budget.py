@@ -14,6 +14,7 @@ from parrot_backend.core.discovery.pieces import Fresh, Pieces, Reference
 from parrot_backend.core.discovery.structure import RunStructure
 from parrot_backend.core.discovery.text_book import TextBook
 from parrot_backend.core.ids import VariableId
+from tests.helpers.compiled import needs_python
 
 _RNG = random.Random(3)
 _SNIPPETS = ["".join(_RNG.choices(string.ascii_lowercase, k=20)) for _ in range(64)]
@@ -40,6 +41,7 @@ def _costly_text(rng: random.Random, num_snippets: int) -> str:
 @pytest.fixture
 def comparisons(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Count how often two texts are compared."""
+    needs_python("functions cannot be replaced")
     counted: list[int] = []
     real = matching._Search._extend
 
