@@ -217,4 +217,4 @@ def _work_of_bodies(node: ControlNode) -> float:
         for segment in call.segments
         if isinstance(segment, Output)
     ]
-    return node.plan.length * sum(outputs) / len(outputs) if outputs else 0.0
+    return node.plan.length * sum(outputs, 0.0) / len(outputs) if outputs else 0.0
