@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
 
 import pytest
 
@@ -12,7 +11,7 @@ from benchmarks.attention_shapes import MODELS, SHAPES, Model, Shape
 from scripts.benchmark_tables.attention import attention_table
 
 
-def distinct_tokens(prompts: Sequence[list[int]]) -> int:
+def distinct_tokens(prompts: list[list[int]]) -> int:
     """Return the size of the tree that the prompts make."""
     ranked = sorted(prompts)
     total = len(ranked[0])

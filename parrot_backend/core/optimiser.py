@@ -77,10 +77,13 @@ class Optimiser:
 
     def reconsider(self, request: Request) -> None:
         """Take in that a request's objective has changed: nobody waits for what comes later now."""
-        leader = self._leader_of.get(request.id) or self._runners.get(request.id)
+        leader, changed = self._leader_of.get(request.id), [request]
+        if leader is None:
+            leader = self._runners.get(request.id)
+            changed = [] if leader is None else list(leader.followers.values())
         if leader is None:
             return
-        for follower in list(leader.followers.values()):
+        for follower in changed:
             if not _is_ahead(leader, follower):
                 del leader.followers[follower.id], self._leader_of[follower.id]
                 self._restarts.append((follower, False))
@@ -137,13 +140,14 @@ class Optimiser:
             self._due.append((request, result))
             return True
         leader = self._leaders.get(key)
-        if leader is not None and request.quiet and not is_staged and _is_ahead(leader, request):
+        is_ahead = leader is not None and _is_ahead(leader, request)
+        if leader is not None and request.quiet and not is_staged and is_ahead:
             leader.followers[request.id] = request
             self._leader_of[request.id] = leader
             request.reason = f"waits for the equal call {leader.request.id}"
             return True
         runner = self._runners[request.id] = _Runner(request, key, {})
-        if leader is None and self._config.merges:
+        if not is_ahead and self._config.merges:  # it runs before all that lead so far
             self._leaders[key] = runner
         return False
 

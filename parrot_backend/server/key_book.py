@@ -47,21 +47,21 @@ class KeyBook:
     def _follow(self) -> None:
         try:
             state = self._look()
+            if state == self._state:
+                return
+            records = read_keys(self._path)
         except OSError as error:
             if self._state is not None:
-                logger.error("%s: %s; no key works until it is there", self._path, error.strerror)
+                logger.error("%s: %s; no key works until it can be", self._path, error.strerror)
+            # It may be read next time without a change: files were too many, say.
             self._state, self._records = None, {}
             return
-        if state == self._state:
-            return
-        self._state = state
-        try:
-            self._records = read_keys(self._path)
-        except (KeyFileError, OSError) as error:
+        except KeyFileError as error:
             logger.error("%s; no key works until that is put right", error)
-            self._records = {}
+            records = {}
         else:
-            logger.info("%s has changed: %d keys hold now", self._path, len(self._records))
+            logger.info("%s has changed: %d keys hold now", self._path, len(records))
+        self._state, self._records = state, records
 
     def _look(self) -> _State:
         found = self._path.stat()

@@ -12,7 +12,6 @@ JSON, one engine a file::
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -27,6 +26,9 @@ from parrot_backend.sim.spec import EngineRules, EngineSpec
 
 _FORMAT = "parrot-calibration"
 _VERSION = 2
+
+#: Beyond any engine, and far from where numbers overflow.
+_MAX_NUMBER = 1e12
 
 #: vLLM's own, for engines that do not tell.
 _BLOCK_TOKENS, _MAX_STEP_TOKENS = 16, 8192
@@ -197,7 +199,8 @@ def _step_time(raw: Mapping[str, Any]) -> StepTimeModel:
         raise CalibrationError(f"'step_time' has no {sorted(unknown)[0]!r}")
     values = {name: _amount(raw, name) for name in names if name != "num_samples"}
     model = StepTimeModel(num_samples=_count(raw, "num_samples", least=0), **values)
-    if not model.base_s + model.per_decode_s + model.per_prefill_token_s > 0:
+    per_step_s = model.base_s + model.per_decode_s + model.per_prefill_token_s
+    if not (per_step_s > 0 and model.slowdown > 0):
         raise CalibrationError("by 'step_time', steps take no time")
     return model
 
@@ -205,15 +208,24 @@ def _step_time(raw: Mapping[str, Any]) -> StepTimeModel:
 def _amount(raw: Mapping[str, Any], name: str) -> float:
     value = raw.get(name)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or value is None or not math.isfinite(value) or value < 0:
-        raise CalibrationError(f"{name!r} must be a number of at least 0, not {value!r}")
+    if not is_number or value is None or not 0 <= value <= _MAX_NUMBER:
+        raise CalibrationError(
+            f"{name!r} must be a number from 0 to {_MAX_NUMBER:.0e}, not {_short(value)}"
+        )
     return float(value)
 
 
 def _count(raw: Mapping[str, Any], name: str, least: int = 1) -> int:
     value = raw.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if not is_whole or not isinstance(value, int) or not least <= value <= _MAX_NUMBER:
         raise CalibrationError(
-            f"{name!r} must be a whole number of at least {least}, not {value!r}"
+            f"{name!r} must be a whole number from {least} to {_MAX_NUMBER:.0e}, not "
+            f"{_short(value)}"
         )
     return value
+
+
+def _short(value: object) -> str:
+    # Python writes no whole number of thousands of digits.
+    return "more" if isinstance(value, int) and value > _MAX_NUMBER else repr(value)

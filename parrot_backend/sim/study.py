@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from parrot_backend.core.config import (
     CoreConfig,
@@ -155,11 +155,17 @@ class Study:
         if not self.as_recorded:
             return []
         choices = self.engines * num_engines if len(self.engines) == 1 else self.engines
-        return [
+        changes = [
             Fault(time_s, position, "slow", factor)
             for position, choice in enumerate(choices)
             for time_s, factor in choice.speeds
         ]
+        # One that comes back would be as fast as new until the next change.
+        for fault in self.faults:
+            if fault.kind == "joins":
+                before = [f for t, f in choices[fault.engine].speeds if t < fault.time_s]
+                changes += [replace(fault, kind="slow", factor=f) for f in before[-1:]]
+        return changes
 
 
 def core_config(

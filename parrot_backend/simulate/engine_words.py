@@ -11,7 +11,7 @@ from parrot_backend.simulate.exits import UsageError
 
 MAX_ENGINES = 10_000
 
-_KIND = re.compile(r"([0-9]+)x(.+)")
+_KIND = re.compile(r"([0-9]{1,9})x(.+)")
 
 #: A kind whose name ends so is a file of ``parrot calibrate``.
 _FILE_ENDING = ".json"

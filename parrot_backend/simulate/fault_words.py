@@ -16,6 +16,9 @@ from parrot_backend.sim.spec import Fault
 from parrot_backend.simulate.exits import UsageError
 
 _FAIL, _STRAGGLER = "--fail", "--straggler"
+#: Slower engines have stopped, which is infinity; numbers near the largest would overflow.
+_MAX_FACTOR = 1e6
+_MAX_DIGITS = 9
 _FORMS = {_FAIL: "TIME:ENGINE[:DOWN_S]", _STRAGGLER: "ENGINE:FACTOR[:FROM_S-TO_S]"}
 
 
@@ -87,7 +90,7 @@ def _outage(word: str) -> _Span:
     time, engine, *rest = _parts(_FAIL, word)
     from_s = _seconds(_FAIL, word, time)
     down_s = math.inf if not rest else _seconds(_FAIL, word, rest[0])
-    if not down_s > 0.0:
+    if not from_s + down_s > from_s:
         raise _bad(_FAIL, word, "the engine must be gone for longer than 0 s")
     return _Span(_FAIL, word, _engine(_FAIL, word, engine), from_s, from_s + down_s)
 
@@ -95,8 +98,9 @@ def _outage(word: str) -> _Span:
 def _slowdown(word: str) -> _Span:
     engine, factor_word, *rest = _parts(_STRAGGLER, word)
     factor = _number(_STRAGGLER, word, factor_word)
-    if not factor > 1.0:
-        raise _bad(_STRAGGLER, word, "a straggler is slower: its factor must be above 1")
+    if not (1.0 < factor <= _MAX_FACTOR or factor == math.inf):
+        must = f"its factor must be above 1, and at most {_MAX_FACTOR:.0f} or inf"
+        raise _bad(_STRAGGLER, word, f"a straggler is slower: {must}")
     from_s, to_s = 0.0, math.inf
     if rest:
         first, dash, last = rest[0].partition("-")
@@ -128,7 +132,7 @@ def _parts(option: str, word: str) -> list[str]:
 
 
 def _engine(option: str, word: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
         raise _bad(option, word, f"an engine is a whole number from 0 on, not {text!r}")
     return int(text)
 

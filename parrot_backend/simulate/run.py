@@ -29,6 +29,7 @@ from parrot_backend.sim.capacity_rows import document_of, measures_of
 from parrot_backend.sim.engine_choice import EngineChoice
 from parrot_backend.sim.plot_capacity import PlotError, plot
 from parrot_backend.sim.record_files import RecordFiles
+from parrot_backend.sim.spec import Fault
 from parrot_backend.sim.study import Progress as Tell
 from parrot_backend.sim.study import Study
 from parrot_backend.sim.survey import Survey
@@ -198,12 +199,18 @@ def _settings(study: Study, survey: Survey) -> dict[str, Any]:
         "seed": study.seed,
         "engine": kinds[0][0] if len(kinds) == 1 else None,
         "mixed_engines": [{"number": n, **kind} for kind, n in kinds] if len(kinds) > 1 else None,
-        "faults": [asdict(fault) for fault in study.faults],
+        "faults": [_told(fault) for fault in study.faults],
         "placement": scheduler.placement,
         "ordering": scheduler.ordering,
         "client": study.client.kind,
         "round_trip_s": study.client.round_trip.min_s,
     }
+
+
+def _told(fault: Fault) -> dict[str, Any]:
+    """Return what happens to an engine; JSON has no infinity, so one that hangs has the word."""
+    told = asdict(fault)
+    return told if math.isfinite(fault.factor) else {**told, "factor": "inf"}
 
 
 def _engine_settings(choice: EngineChoice) -> dict[str, Any]:

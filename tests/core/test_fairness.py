@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 
 import pytest
@@ -136,6 +136,57 @@ def test_who_took_less_than_charged_comes_back_at_the_present() -> None:
     queue.settle(asked, 10.0)
     queue.add(arrive("a"))
     assert "a" in tenants(serve(queue, 2))
+
+
+@pytest.mark.parametrize(("took", "share"), [(1.0, 48), (116.0, 48), (1000.0, 48)])
+def test_shares_are_of_what_was_used_and_not_of_what_was_forecast(took: float, share: int) -> None:
+    arrive = Arrivals()
+    requests = {r.id: r for r in (arrive(tenant, 984) for _ in range(70) for tenant in "ab")}
+    queue = make_queue(*requests.values(), weights={"a": 3.0})
+    running: deque[Request] = deque()
+    served: list[Request] = []
+    for _ in range(64):
+        running.append(queue[0])
+        served.append(queue[0])
+        serve(queue)
+        if len(running) == 4:
+            queue.settle(running.popleft(), took)
+    num_a = sum(request.tenant == "a" for request in served)
+    assert abs(num_a - share) <= 4  # as many as run
+
+
+def test_who_came_back_gets_no_credit_for_what_ran_before() -> None:
+    arrive = Arrivals()
+    asked = arrive("a", 984)
+    queue = make_queue(*[arrive("b") for _ in range(60)], asked)
+    assert tenants(serve(queue, 5)) == "abbbb"
+    queue.add(arrive("a"))
+    queue.settle(asked, 10.0)
+    for _ in range(9):
+        queue.add(arrive("a"))
+    assert Counter(tenants(serve(queue, 10))) == {"a": 5, "b": 5}
+
+
+@examples(100)
+@given(
+    st.lists(st.sampled_from([0.0, 10.0, 116.0, 1000.0]), min_size=1, max_size=60),
+    st.tuples(*[st.sampled_from([0.5, 1.0, 4.0])] * 2),
+)
+def test_what_two_that_wait_used_differs_by_a_bound(
+    took: list[float], weights: tuple[float, float]
+) -> None:
+    """Whatever requests take in the end, none of it foreseen, shares are of what they took."""
+    arrive = Arrivals()
+    requests = [arrive(tenant) for _ in range(len(took) + 1) for tenant in "ab"]
+    queue = make_queue(*requests, weights=dict(zip("ab", weights, strict=True)))
+    used = {"a": 0.0, "b": 0.0}
+    for tokens in took:
+        first = queue[0]
+        serve(queue)
+        queue.settle(first, tokens)
+        used[first.tenant] += tokens
+    ahead = used["a"] / weights[0] - used["b"] / weights[1]
+    assert -1000.0 / weights[1] - 1e-6 <= ahead <= 1000.0 / weights[0] + 1e-6
 
 
 def test_a_class_goes_before_any_share() -> None:

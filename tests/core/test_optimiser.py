@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parrot_backend.core import optimiser
 from parrot_backend.core.chat import ChatOptions, ResponseFormat, Tool
 from parrot_backend.core.config import CoreConfig, OptimiserConfig
 from parrot_backend.core.criteria import UNANNOTATED
@@ -308,6 +309,34 @@ def test_a_merged_call_that_becomes_urgent_runs_before_one_that_is_not() -> None
     finish(driver, "own")
     finish(driver, "other")
     assert (value(driver, "now"), value(driver, "s.a")) == ("own", "other")
+
+
+def test_merged_calls_that_become_urgent_together_run_once() -> None:
+    driver = make_driver()
+    submit(driver, "x", greedy("a", "another", session="x"))
+    submit(driver, "s", greedy("a"), wanted=[Wanted(var("a"), THROUGHPUT, WaiterId("s.a"))])
+    names = [f"b{number}" for number in range(40)]
+    own = SessionId("t")
+    made = var("made", own)
+    joins = CallSpec("joins", (*(Input(var(name, own)) for name in names), Output(made, GREEDY)))
+    calls = [greedy(name, session="t") for name in names]
+    submit(driver, "t", *calls, joins, wanted=[Wanted(made, THROUGHPUT, WaiterId("t"))])
+    assert driver.coordinator.optimiser.num_following == 40
+    with pytest.MonkeyPatch.context() as patch:
+        compared = []
+
+        def count(leader: Any, request: Request) -> bool:
+            compared.append(request)
+            return is_ahead(leader, request)
+
+        is_ahead = optimiser._is_ahead
+        patch.setattr(optimiser, "_is_ahead", count)
+        driver.send(ValueRequested(WaiterId("now"), made, LATENCY))
+    assert len(compared) <= 4 * 40
+    assert driver.coordinator.optimiser.num_following == 39
+    for text in ("another", "own", "all", "other"):
+        finish(driver, text)
+    assert (value(driver, "now"), value(driver, "s.a")) == ("all", "other")
 
 
 def test_nobody_waits_for_an_equal_call_that_became_less_urgent() -> None:

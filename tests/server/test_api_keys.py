@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import multiprocessing
+import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from parrot_backend.cli import app
+from parrot_backend.server import key_book
 from parrot_backend.server.api_keys import (
     KeyFileError,
     KeyRecord,
@@ -195,6 +199,23 @@ def test_no_key_works_while_the_file_cannot_be_read(
     assert sum("no key works" in record.getMessage() for record in caplog.records) == 1
     path.write_bytes(whole)
     assert book.tenant_of(key) == "alice"
+
+
+def test_a_file_that_could_not_be_opened_for_a_moment_is_read_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    alice = add_key(path, "alice")
+    book = KeyBook(path)
+    bob = add_key(path, "bob")
+
+    def refuse(_: Path) -> Mapping[str, KeyRecord]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(key_book, "read_keys", refuse)
+        assert [book.tenant_of(alice), book.tenant_of(alice)] == [None, None]
+    assert sum("no key works" in record.getMessage() for record in caplog.records) == 1
+    assert (book.tenant_of(alice), book.tenant_of(bob)) == ("alice", "bob")
 
 
 def test_an_absurdly_long_key_is_nobodys(path: Path):

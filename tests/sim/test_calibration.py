@@ -97,6 +97,10 @@ def test_an_engine_that_has_learnt_nothing_has_no_calibration() -> None:
         ({"step_time": {"base_s": -1.0}}, "'base_s'"),
         ({"step_time": {"base_s": float("nan")}}, "'base_s'"),
         ({"step_time": {"speed": 1.0}}, "'speed'"),
+        ({"step_time": {"slowdown": 0.0}}, "no time"),
+        ({"capacity_tokens": 10**400}, "'capacity_tokens'"),
+        ({"call_overhead_s": 10**400}, "'call_overhead_s'"),
+        ({"call_overhead_s": float("inf")}, "'call_overhead_s'"),
         ({"step_time": {"base_s": 0, "per_decode_s": 0, "per_prefill_token_s": 0}}, "no time"),
     ],
 )

@@ -134,6 +134,9 @@ def _state(faults: tuple[Fault, ...], engine: int, time_s: float) -> float | Non
         (["--straggler", "0"], "--straggler must be ENGINE:FACTOR[:FROM_S-TO_S]"),
         (["--straggler", "0:1"], "its factor must be above 1"),
         (["--straggler", "0:nan"], "its factor must be above 1"),
+        (["--straggler", "0:1e308"], "at most 1000000"),
+        (["--fail", "1e17:0:1"], "must be gone for longer"),
+        (["--fail", "1:" + "9" * 5000], "an engine is a whole number"),
         (["--straggler", "0:2:9-9"], "it must begin before it ends"),
         (["--straggler", "0:2:-9"], "'' is no number"),
         (["--straggler", "5:2"], "no engine 5"),
@@ -214,7 +217,9 @@ def test_a_straggler_costs_time_while_it_is_one() -> None:
 
 
 def test_an_engine_that_hangs_is_given_up() -> None:
-    row = told(*QUICK, "--engines", "2", "--straggler", "1:inf:5")["rows"][0]
+    document = told(*QUICK, "--engines", "2", "--straggler", "1:inf:5")
+    json.dumps(document, allow_nan=False)
+    row = document["rows"][0]
     assert (row["jobs"], row["failed"]) == (40, 0)
     assert row["retried"] > 0
     assert row["job_p99_s"] > 100

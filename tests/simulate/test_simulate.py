@@ -262,6 +262,10 @@ def test_engines_are_as_fast_as_they_were_recorded(tmp_path: Path):
     with (tmp_path / "jobs.csv").open(newline="") as file:
         times = [float(job["finished_s"]) - float(job["arrived_s"]) for job in csv.DictReader(file)]
     assert times[1] / times[0] == pytest.approx(3.0)
+    # One that was lost comes back as fast as it was then, and not as in the mean.
+    result = parrot("simulate", *given, "--as-recorded", "--fail", "40:0:5", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["rows"][0]["job_p99_s"] == pytest.approx(times[1])
     result = parrot("simulate", *given, "--as-recorded", "--rate", "2")
     assert (result.exit_code, "no other --rate" in result.stderr) == (2, True)
     path.write_text(to_json(own))

@@ -13,7 +13,9 @@ its own. What is old competes with the first class, as the first of its tenant: 
 requests does not go before all that others send.
 
 Requests are charged what they are expected to take when they are placed, and the difference when
-they end. When nobody waits in a class, all have what they wanted, and its accounts begin anew.
+they end. Who has waited all the while gets back all that was too much; else a start falls to no
+less than the present, which is the largest least start so far. When nobody waits in a class, all
+have what they wanted, and its accounts begin anew.
 """
 
 from __future__ import annotations
@@ -101,6 +103,13 @@ class TenantLanes:
         self._ranked: list[tuple[float, Place, str]] = []
         self._idle: list[tuple[float, str]] = []
         self._charged: dict[NodeId, float] = {}
+        # The largest least start so far; what is given back takes starts below it again.
+        self._present = 0.0
+        # How often somebody has come to wait: of each tenant that waits, when it came; and of what
+        # was charged, when its tenant had come.
+        self._num_comings = 0
+        self._came: dict[str, int] = {}
+        self._charged_of: dict[NodeId, int] = {}
         # The serving order as far as somebody has looked since the last change; behind it, the
         # tenants that are in it already, by where their next one would be, and how many they are.
         self._seen: list[Place] = []
@@ -145,7 +154,9 @@ class TenantLanes:
         lane = self._lanes.get(tenant)
         if lane is None:
             self._lanes[tenant] = [place]
-            self._starts[tenant] = max(self._starts.get(tenant, 0.0), self._least_start())
+            self._starts[tenant] = max(self._starts.get(tenant, 0.0), self._now())
+            self._num_comings += 1
+            self._came[tenant] = self._num_comings
             insort(self._ranked, (self._starts[tenant], place, tenant))
         else:
             first = lane[0]
@@ -162,7 +173,7 @@ class TenantLanes:
         assert lane[position] == place
         del lane[position], self._service[place[1]]
         if not lane:
-            del self._lanes[tenant]
+            del self._lanes[tenant], self._came[tenant]
             del self._ranked[bisect_left(self._ranked, (start, first, tenant))]
             heapq.heappush(self._idle, (start, tenant))
             self._forget_idle()
@@ -174,6 +185,8 @@ class TenantLanes:
         """Take in that a waiting request of a tenant is served; a second try costs the rest."""
         start = self._starts[tenant]
         more_tokens = max(0.0, tokens - self._charged.get(request, 0.0))
+        # A first try from before the tenant was away settles with it.
+        self._charged_of.setdefault(request, self._came[tenant])
         self._charged[request] = self._charged.get(request, 0.0) + more_tokens
         self._starts[tenant] = start + more_tokens / self._weight(tenant)
         self._rank(tenant, start, self._lanes[tenant][0])
@@ -181,18 +194,20 @@ class TenantLanes:
         self._change()
 
     def settle(self, request: NodeId, tenant: str, tokens: float | None) -> None:
-        """Correct what a request was charged; credit is given to no less than the present."""
-        charged = self._charged.pop(request, None)
+        """Correct what a request was charged; who was away since gets no credit from before."""
+        charged, came = self._charged.pop(request, None), self._charged_of.pop(request, None)
         if charged is None or tokens is None:
             return
-        least = self._least_start()
-        start = self._starts.get(tenant, least)
-        right = max(least, start + (tokens - charged) / self._weight(tenant))
+        now = self._now()
+        start = self._starts.get(tenant, now)
+        right = start + (tokens - charged) / self._weight(tenant)
+        if self._came.get(tenant) != came:
+            right = max(right, min(start, now))
         if tenant in self._lanes:
             self._starts[tenant] = right
             self._rank(tenant, start, self._lanes[tenant][0])
             self._change()
-        elif right > least:
+        elif right > now:
             self._starts[tenant] = right
             heapq.heappush(self._idle, (right, tenant))
         else:
@@ -206,16 +221,18 @@ class TenantLanes:
         del self._ranked[bisect_left(self._ranked, (old_start, old_first, tenant))]
         insort(self._ranked, (self._starts[tenant], self._lanes[tenant][0], tenant))
 
-    def _least_start(self) -> float:
+    def _now(self) -> float:
         """Return the present: what a tenant starts from that was away."""
-        return self._ranked[0][0] if self._ranked else 0.0
+        if self._ranked:
+            self._present = max(self._present, self._ranked[0][0])
+        return self._present
 
     def _forget_idle(self) -> None:
         """Forget the accounts of tenants that do not wait and would begin at the present anyway."""
-        least = self._least_start()
-        while self._idle and self._idle[0][0] <= least:
+        now = self._now()
+        while self._idle and self._idle[0][0] <= now:
             _, tenant = heapq.heappop(self._idle)
-            if tenant not in self._lanes and self._starts.get(tenant, math.inf) <= least:
+            if tenant not in self._lanes and self._starts.get(tenant, math.inf) <= now:
                 del self._starts[tenant]
 
     def _weight(self, tenant: str) -> float:
