@@ -151,7 +151,7 @@ def measure(state: SteadyState, steps: int, repeats: int) -> dict[str, float]:
 def main() -> None:
     """Print a table over numbers of engines and queue lengths; save it when asked."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--placement", nargs="+", default=["paper", "least_loaded", "fcfs"])
+    parser.add_argument("--placement", nargs="+", default=["cost", "paper", "least_loaded", "fcfs"])
     parser.add_argument("--full-by", nargs="+", default=list(_SLOTS), choices=list(_SLOTS))
     parser.add_argument("--engines", nargs="+", type=int, default=[4, 64, 1_000])
     parser.add_argument("--waiting", nargs="+", type=int, default=[0, 1_000, 100_000])

@@ -93,6 +93,11 @@ class AttentionBoard:
         self._memory[_STATE_START : _STATE_START + len(text) + 1] = text + b"\0"
         self._words[_NUM_PLAIN] += 1
 
+    def give_up(self, why_plain: str) -> None:
+        """Note that layers where requests could share reads do so no longer."""
+        self._words[_NUM_SHARING] -= 1
+        self.attach(why_plain)
+
     def count(self, kv_tokens: int, kv_tokens_read: int, *, is_shared: bool) -> None:
         """Count a step."""
         words = self._words

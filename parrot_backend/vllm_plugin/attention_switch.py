@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from parrot_backend.kernels.errors import AttentionError
 from parrot_backend.kernels.support import LayerAttention
 from parrot_backend.vllm_compat import attention as compat
 from parrot_backend.vllm_plugin.attention_board import AttentionBoard, board_of
@@ -89,12 +90,24 @@ class AttentionSwitch:
         if is_on and not self._is_begun:
             self._begin(board)
         if is_on and self._sharing is not None:
-            batch = compat.batch_of(common)
-            shared = None if batch is None else self._sharing.plan(batch)
+            shared = self._planned(self._sharing, common, board)
         if self._counts:
             saved = 0 if shared is None else shared.kv_tokens_saved
             board.count(kv_tokens, kv_tokens - saved, is_shared=saved > 0)
         return shared
+
+    def _planned(
+        self, sharing: StepSharing, common: Any, board: AttentionBoard
+    ) -> SharedStep | None:
+        """Plan a step; a batch that cannot be planned ends sharing, and not the engine."""
+        batch = compat.batch_of(common)
+        try:
+            return None if batch is None else sharing.plan(batch)
+        except AttentionError as exc:
+            logger.error("attention shares no reads any more: %s: %s", exc.code, exc)
+            self._sharing = None
+            board.give_up(exc.code)
+            return None
 
 
 def _reason(spec: Any, layers: Iterable[LayerAttention], why_plain: WhyPlain) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
@@ -12,8 +13,10 @@ import torch
 
 from parrot_backend.kernels import cpu
 from parrot_backend.kernels.cpu import abilities
+from parrot_backend.kernels.errors import TableTooNarrow
 from parrot_backend.kernels.support import LayerAttention
 from parrot_backend.models import tiny_model_path
+from parrot_backend.vllm_plugin.attention_board import AttentionBoard, AttentionFigures
 
 pytestmark = [
     pytest.mark.vllm,
@@ -123,3 +126,33 @@ def test_what_is_off_from_the_start_is_not_even_made() -> None:
     assert create.call_count == 1
     assert sharing.plan.call_count == 2
     assert board.figures().state == "on"
+
+
+def test_a_batch_that_cannot_be_planned_ends_sharing_and_not_the_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from parrot_backend.vllm_compat import attention as compat
+    from parrot_backend.vllm_plugin import attention_switch
+
+    board, sharing = AttentionBoard(tmp_path / "b"), Mock()
+    sharing.plan.side_effect = TableTooNarrow("3 columns for 4 pages")
+    monkeypatch.setattr(attention_switch, "open_board", lambda _: board)
+    seen = {
+        "shares_attention": True,
+        "layers_of": [LAYER],
+        "is_plain_cache": True,
+        "counts_steps": True,
+        "kv_tokens_of": 100,
+    }
+    for name, value in seen.items():
+        monkeypatch.setattr(compat, name, Mock(return_value=value))
+    monkeypatch.setattr(compat, "batch_of", Mock())
+    switch = attention_switch.AttentionSwitch(
+        None, Mock(block_size=32), ["a"], lambda _: None, lambda: sharing
+    )
+    assert board.figures().state == "on"
+    assert switch.step(Mock()) is None
+    assert switch.step(Mock()) is None
+    assert sharing.plan.call_count == 1
+    assert board.figures() == AttentionFigures("attention_table_too_narrow", 2, 0, 200, 200)
+    assert "attention_table_too_narrow: 3 columns for 4 pages" in caplog.text
