@@ -24,6 +24,7 @@ from parrot_backend.sim.recording import RecordingError, read_recording, replay
 from parrot_backend.sim.shell import SimShell
 from parrot_backend.sim.spec import ClientSpec, Delay, Fault
 from tests.core.hypothesis_settings import examples
+from tests.helpers.compiled import needs_python
 from tests.sim.constant_engine import make_spec
 from tests.sim.programs import CONFIG, make_chain, run
 from tests.sim.random_programs import arrivals, faults
@@ -42,6 +43,7 @@ def _commands_handled_by(shell: type) -> set[str]:
 
 @pytest.mark.parametrize("shell", [Runtime, SimShell])
 def test_both_shells_carry_out_every_command(shell: type) -> None:
+    needs_python("its functions have no source")
     assert _commands_handled_by(shell) == {command.__name__ for command in get_args(Command)}
 
 
@@ -74,6 +76,7 @@ def _lines(steps: Steps) -> list[str]:
 
 @pytest.fixture(scope="module")
 def lines() -> list[str]:
+    needs_python("its records do not say of what types their fields are")
     arriving = [Arrival(0.02 * number, make_chain(3)) for number in range(20)]
     return _lines(_recorded(arriving, [Fault(0.7, 0, "lost")], "graph"))
 
@@ -89,6 +92,7 @@ def test_a_recording_that_was_written_and_read_gives_the_same_decisions(lines: l
 
 @pytest.mark.parametrize("weights", [{}, {"ann": 2.0, "is": 0.5, "": 1.0}])
 def test_any_settings_can_be_recorded(weights: dict[str, float]) -> None:
+    needs_python("its records do not say of what types their fields are")
     scheduler = SchedulerConfig(
         placement="cost",
         tenant_weights=weights,
@@ -100,6 +104,7 @@ def test_any_settings_can_be_recorded(weights: dict[str, float]) -> None:
 
 
 def test_settings_that_are_no_mapping_are_rejected() -> None:
+    needs_python("its records do not say of what types their fields are")
     header = header_of(CONFIG)
     for weights, said in (([], "expected an object"), ({"ann": "much"}, r"\['ann'\]: expected")):
         header["config"]["scheduler"]["tenant_weights"] = weights
