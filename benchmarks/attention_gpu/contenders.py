@@ -46,7 +46,7 @@ def _module(name: str) -> Any:
     """
     try:
         return importlib.import_module(name)
-    except Exception as reason:
+    except Exception as reason:  # packages that build themselves on import raise anything
         raise NotHere(f"{name}: {type(reason).__name__}: {reason}") from reason
 
 
