@@ -112,7 +112,7 @@ class Coordinator:
         return self._fleet.num_active
 
     def session(self, session_id: SessionId, tenant: str | None = None) -> Session:
-        """Return a session, to be read only; with a tenant, only one of his.
+        """Return a session, to be read only; with a tenant, only one of its own.
 
         Raises:
             RequestError: ``unknown_session``.
