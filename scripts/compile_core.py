@@ -17,6 +17,8 @@ from pathlib import Path
 from mypyc.build import mypycify
 from setuptools import setup  # type: ignore[import-untyped]
 
+from scripts.compiled_inits import bases_in, with_inits
+
 _PACKAGE = "parrot_backend"
 
 #: Generic dataclasses with slots, which mypyc cannot make; and what builds on them.
@@ -46,6 +48,14 @@ def copy_package(source: Path, folder: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     ignored = shutil.ignore_patterns("__pycache__", "*.so")
     shutil.copytree(source / _PACKAGE, target, ignore=ignored)
+
+
+def write_inits(folder: Path) -> None:
+    """Write out the methods of dataclasses in what is to be compiled."""
+    sources = {folder / module: (folder / module).read_text() for module in modules_in(folder)}
+    bases = set().union(*map(bases_in, sources.values()))
+    for path, source in sources.items():
+        path.write_text(with_inits(source, bases))
 
 
 def compile_in(folder: Path, settings: Path, flags: str) -> None:
@@ -81,6 +91,7 @@ def main() -> None:
     source, folder = Path(__file__).resolve().parent.parent, options.out.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     copy_package(source, folder)
+    write_inits(folder)
     compile_in(folder, source / "pyproject.toml", options.flags)
     print(f"compiled; run it with PYTHONPATH={folder}, and python with -P")
 
