@@ -16,10 +16,16 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+from parrot_backend.core.criteria import ObjectiveClass
 from parrot_backend.core.ids import NodeId
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.scheduling.lineup import Place
-from parrot_backend.core.scheduling.orders import Ordering, is_bulk, old_ordering_of, serves_runs
+from parrot_backend.core.scheduling.orders import (
+    Ordering,
+    has_classes,
+    old_ordering_of,
+    serves_runs,
+)
 from parrot_backend.core.scheduling.sorted_chunks import SortedChunks
 
 
@@ -83,7 +89,7 @@ class AgeWatch:
 
     def __init__(self, ordering: Ordering, limits: AgeLimits) -> None:
         self._order = old_ordering_of(ordering)
-        self._ordering = ordering
+        self._with_classes = has_classes(ordering)
         self._follows_runs = serves_runs(ordering)
         self._limits = limits
         # In order of becoming ready, until they are old.
@@ -116,7 +122,7 @@ class AgeWatch:
             return
         mark = self._marks[request.id]
         place = (self._order(request), request.id)
-        if mark.place != place or mark.is_bulk != is_bulk(request, self._ordering):
+        if mark.place != place or mark.is_bulk != self._is_bulk(request):
             self._leave(request)
             self._enter(request)
 
@@ -157,6 +163,11 @@ class AgeWatch:
             self._enter(request)
         return request
 
+    def _is_bulk(self, request: Request) -> bool:
+        """Tell whether the order puts it behind all that somebody waits for."""
+        is_bulk = request.objective.objective_class is ObjectiveClass.THROUGHPUT
+        return self._with_classes and is_bulk
+
     def _line_of(self, request: Request) -> str:
         return request.tenant if self._limits.by_tenant else ""
 
@@ -166,12 +177,12 @@ class AgeWatch:
         if line is None:
             line, self._spare = self._spare or _Line(), None
             self._lines[name] = line
-        place, nobody_waits = (self._order(request), request.id), is_bulk(request, self._ordering)
-        among = line.young[nobody_waits] if request.id in self._young else line.old
+        place, is_bulk = (self._order(request), request.id), self._is_bulk(request)
+        among = line.young[is_bulk] if request.id in self._young else line.old
         among.add(place)
-        self._marks[request.id] = _Mark(place, nobody_waits, among)
+        self._marks[request.id] = _Mark(place, is_bulk, among)
         line.num += 1
-        line.num_awaited += not nobody_waits
+        line.num_awaited += not is_bulk
         if line.old:
             self._changed[name] = None
 

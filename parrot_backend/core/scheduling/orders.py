@@ -137,11 +137,6 @@ def serves_runs(ordering: Ordering) -> bool:
     return old_ordering_of(ordering) is topological_order
 
 
-def is_bulk(request: Request, ordering: Ordering) -> bool:
-    """Tell whether an order puts a request behind all that somebody waits for."""
-    return has_classes(ordering) and _is_bulk(request)
-
-
 def has_classes(ordering: Ordering) -> bool:
     """Tell whether an order puts classes before everything else."""
     return ordering in _WITH_CLASSES
