@@ -26,27 +26,34 @@ def renew_place(session: Session, book: SessionBook, now_s: float, max_idle_s: f
     """
     since_s = session.idle_since_s
     if since_s is not None and now_s - since_s > max_idle_s:
-        session.order = book.next_order()
+        session.order, session.began_s = book.next_order(), now_s
 
 
-def give_places(session: Session, nodes: Iterable[Node], book: SessionBook) -> None:
+def give_places(session: Session, nodes: Iterable[Node], book: SessionBook, now_s: float) -> None:
     """Give new requests of a session their places; what they read of it has been found.
 
     Args:
         session: The session.
         nodes: Nodes of one submit, in topological order; those that read nothing begin one run.
         book: Gives places.
+        now_s: The time.
     """
     if session.is_run:
         return
-    begun: int | None = None
+    begun: tuple[int, float] | None = None
     for node in nodes:
         if not isinstance(node, Request):
             continue
         found = () if node.found is None else node.found.reads
         read = session.graph.producers((*node.inputs, *found))
-        places = [before.session_order for before in read if isinstance(before, Request)]
-        if not places and begun is None:
-            begun = book.next_order()
+        places = [
+            (before.session_order, before.run_began_s)
+            for before in read
+            if isinstance(before, Request)
+        ]
+        if not places:
+            begun = begun or (book.next_order(), now_s)
+            places.append(begun)
         # What was read may be from before the session was idle.
-        node.session_order = max(session.order, min(places, default=begun or 0))
+        place = max((session.order, session.began_s), min(places))
+        node.session_order, node.run_began_s = place

@@ -104,6 +104,8 @@ class SchedulerConfig:
             (``urgency`` for ``paper`` and ``cost``, ``application`` for ``least_loaded``, else
             ``fcfs``).
         max_wait_s: A request that waited longer goes before all others, so nothing starves.
+        max_run_s: For so long after a run began, its requests go before older ones of later runs
+            (``age_watch.py``); some times what a long run takes.
         fair: Whether tenants that wait for service of the same class get it in equal shares.
         tenant_weights: The shares of tenants that are to get other ones; 1 is anybody's.
         max_backfill: How many blocked requests may be passed over to place a later one.
@@ -119,6 +121,7 @@ class SchedulerConfig:
     placement: PlacementName = "cost"
     ordering: OrderingName | None = None
     max_wait_s: float = 30.0
+    max_run_s: float = 3600.0
     fair: bool = True
     tenant_weights: Mapping[str, float] = field(default_factory=dict)
     max_backfill: int = 8

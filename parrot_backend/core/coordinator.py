@@ -209,7 +209,7 @@ class Coordinator:
         self._progress.take_in(session, delta.nodes, lengthened)
         if event.discovers:
             self._progress.annotate(session, delta.nodes)
-        give_places(session, delta.nodes, self._book)
+        give_places(session, delta.nodes, self._book, now_s)
         self._progress.outlook.begin(session, delta.nodes)
         for wanted in event.wanted:
             if wanted.criteria is not None:

@@ -131,6 +131,7 @@ class Request(Node):
         segments: Everything before the output.
         order: Position among all requests of the server, by submission.
         session_order: Place of its run among all runs, in order of their beginning.
+        run_began_s: When its run got that place.
         parts: The resolved prompt, from READY on.
         prefixes: Hashes of the resolved prompt at its boundaries, from READY on.
         unserved_since_s: Since when no live engine serves it, while it is queued.
@@ -158,6 +159,7 @@ class Request(Node):
     sampling: Sampling
     order: int = 0
     session_order: int = 0
+    run_began_s: float = 0.0
     objective: Objective = UNANNOTATED
     parts: tuple[PromptPart, ...] = ()
     prefixes: PrefixChain = ()

@@ -186,7 +186,8 @@ class Progress:
         for node in nodes:
             session.changed[node.id] = None
             if isinstance(node, Request):
-                node.order, node.session_order = self._num_requests, session.order
+                node.order = self._num_requests
+                node.session_order, node.run_began_s = session.order, session.began_s
                 node.quiet = session.quiet
                 self._num_requests += 1
                 self.account.begin(session)

@@ -25,6 +25,7 @@ class Session:
         changed: Nodes that are new, have ended or are wanted otherwise since the last deduction.
         followers: Who is told of instances of a control node, and whether they stream.
         order: Its place among all runs of the server.
+        began_s: When it got that place.
         is_run: It is one run of a program, whose calls have its place; see ``ages.py``.
         num_unfinished: Requests that have not ended.
         idle_since_s: Since when there are none; None while there are, and before the first.
@@ -44,6 +45,7 @@ class Session:
     app: str
     metadata: tuple[tuple[str, Label], ...]
     order: int
+    began_s: float
     created_s: float
     touched_s: float
     graph: SessionGraph

@@ -94,6 +94,7 @@ class SessionBook:
             app=submission.app,
             metadata=submission.metadata,
             order=self._next_order,
+            began_s=now_s,
             created_s=now_s,
             touched_s=now_s,
             graph=SessionGraph(submission.session),

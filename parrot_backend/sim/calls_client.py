@@ -9,6 +9,7 @@ from parrot_backend.errors import Failure
 from parrot_backend.sim.client import SimClient, told
 from parrot_backend.sim.event_loop import EventLoop
 from parrot_backend.sim.jobs import ClientSession, Job, JobBook
+from parrot_backend.sim.program import Arrival
 from parrot_backend.sim.shell import SimShell
 from parrot_backend.sim.spec import ClientSpec
 from parrot_backend.sim.submits import call_submit
@@ -24,8 +25,10 @@ class CallsClient(SimClient):
         super().__init__(shell, loop, spec, seed, book)
         self._users = UserSessions()
 
-    def _session(self, number: int, user: str) -> ClientSession:
-        return self._users.of(user) if user else ClientSession(SessionId(f"j{number}"))
+    def _session(self, number: int, arrival: Arrival) -> ClientSession:
+        if not arrival.user:
+            return ClientSession(SessionId(f"j{number}"))
+        return self._users.of(arrival.user, arrival.program.tenant)
 
     def _begin(self, job: Job) -> None:
         for position, missing in enumerate(job.missing):

@@ -55,13 +55,13 @@ class SimClient(ABC):
     def arrive(self, arrival: Arrival) -> None:
         """Begin a program."""
         try:
-            job = self._book.open(arrival, lambda number: self._session(number, arrival.user))
+            job = self._book.open(arrival, lambda number: self._session(number, arrival))
         except WorkloadError:
             return  # told by the record of the job
         self._begin(job)
 
     @abstractmethod
-    def _session(self, number: int, user: str) -> ClientSession:
+    def _session(self, number: int, arrival: Arrival) -> ClientSession:
         """Return the session of a job."""
 
     @abstractmethod

@@ -77,6 +77,7 @@ class ContinuousBatchingEngine:
         self._latency = spec.latency
         self._lives: dict[AttemptId, Live] = {}
         self._retains: list[tuple[bytes, AttemptId | None]] = []
+        self._releases: list[bytes] = []
         self._events: list[SimEvent] = []
         self._num_started = 0
         self._factor = self._factor_in_use = 1.0
@@ -143,7 +144,11 @@ class ContinuousBatchingEngine:
     def release(self, keys: tuple[bytes, ...], now_s: float) -> None:
         """Keep prefixes no longer."""
         self._retains = [each for each in self._retains if each[0] not in keys]
-        self._keeper.release(keys)
+        if self._end_s is None:
+            self._keeper.release(keys)
+        else:  # other prefixes may be kept instead, in blocks that are free now
+            self._releases.extend(keys)
+            self._interrupt(now_s)
 
     def extend(self, attempt: AttemptId, key: bytes, now_s: float) -> None:
         """Name the prompt and output of an ended attempt, so that prompts that go on find it."""
@@ -234,6 +239,9 @@ class ContinuousBatchingEngine:
         self._retain_and_report(now_s)
 
     def _retain_and_report(self, now_s: float) -> None:
+        if self._releases:
+            self._keeper.release(tuple(self._releases))
+            self._releases.clear()
         for key, attempt in self._retains:
             self._keeper.retain(key, attempt, now_s)
         self._retains.clear()

@@ -24,7 +24,14 @@ from dataclasses import dataclass, field
 from parrot_backend.core.criteria import Criteria
 from parrot_backend.protocol import NodeView, SessionView
 from parrot_backend.sim.plan import check_program
-from parrot_backend.sim.program import Arrival, Output, Piece, Program, ProgramCall
+from parrot_backend.sim.program import (
+    DEFAULT_TENANT,
+    Arrival,
+    Output,
+    Piece,
+    Program,
+    ProgramCall,
+)
 from parrot_backend.sim.shared_beginnings import PieceLengths, RecordedPart
 from parrot_backend.sim.workloads.building import LATENCY, THROUGHPUT, prompt, text
 from parrot_backend.sim.workloads.checks import WorkloadError
@@ -46,11 +53,13 @@ class SeenSession:
         seen_s: When, on any clock; the same for all sessions.
         view: What the server showed.
         prompts: Prompts of calls by their outputs, as far as they are known.
+        tenant: Whose it is, which the view does not show.
     """
 
     seen_s: float
     view: SessionView
     prompts: Mapping[str, Sequence[RecordedPart]] = field(default_factory=dict)
+    tenant: str = DEFAULT_TENANT
 
 
 def arrivals_of(
@@ -95,7 +104,8 @@ class _Reading:
     """One session, and what is found in it."""
 
     def __init__(self, seen: SeenSession, round_trip_s: float, texts: PieceLengths) -> None:
-        self._view = view = seen.view
+        self._view, self._tenant = seen.view, seen.tenant
+        view = seen.view
         self._prompts, self._texts = seen.prompts, texts
         self._round_trip_s = round_trip_s
         self._ran = {n.output: n for n in view.nodes if n.kind == "request" and _has_run(n)}
@@ -118,7 +128,7 @@ class _Reading:
             for name, node in self._ran.items()
             if name not in needed
         )
-        program = Program(self._view.app, calls, wanted)
+        program = Program(self._view.app, calls, wanted, self._tenant)
         check_program(program)
         return program
 

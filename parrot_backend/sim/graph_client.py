@@ -8,13 +8,14 @@ from parrot_backend.core.ids import SessionId, variable_id
 from parrot_backend.sim.client import SimClient, told
 from parrot_backend.sim.event_loop import Turn
 from parrot_backend.sim.jobs import ClientSession, Job
+from parrot_backend.sim.program import Arrival
 from parrot_backend.sim.submits import graph_submit, sent_name, sent_text
 
 
 class GraphClient(SimClient):
     """Sends each program as one graph, and sets the variables that depend on its own work."""
 
-    def _session(self, number: int, user: str) -> ClientSession:
+    def _session(self, number: int, arrival: Arrival) -> ClientSession:
         return ClientSession(SessionId(f"j{number}"))
 
     def _begin(self, job: Job) -> None:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from parrot_backend.core.criteria import Criteria
 
+#: Whose a program is of which nothing else is said.
+DEFAULT_TENANT = "default"
+
 
 @dataclass(frozen=True, slots=True)
 class Constant:
@@ -69,13 +72,13 @@ class Program:
         calls: In an order in which every call comes after what it reads.
         wanted: Calls whose outputs the user gets, and what is asked for each; deadlines count from
             when the server has the submit. A job has ended when all of them are there.
-        tenant: Who it belongs to; prefixes are shared within a tenant.
+        tenant: Who it belongs to; prefixes are shared within a tenant, and service among tenants.
     """
 
     app: str
     calls: tuple[ProgramCall, ...]
     wanted: tuple[tuple[str, Criteria], ...]
-    tenant: str = "default"
+    tenant: str = DEFAULT_TENANT
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,8 @@ class Arrival:
     Attributes:
         time_s: On the simulated clock.
         program: What it runs.
-        user: Whose it is, for policies that keep a user's calls on one engine; "" for no one.
+        user: Which of its tenant's users has it, for policies that keep a user's calls on one
+            engine; "" for no one.
     """
 
     time_s: float

@@ -23,7 +23,15 @@ from parrot_backend.sim.json_lines import (
     whole_number,
 )
 from parrot_backend.sim.plan import check_program
-from parrot_backend.sim.program import Arrival, Constant, Output, Piece, Program, ProgramCall
+from parrot_backend.sim.program import (
+    DEFAULT_TENANT,
+    Arrival,
+    Constant,
+    Output,
+    Piece,
+    Program,
+    ProgramCall,
+)
 from parrot_backend.sim.workloads.checks import MAX_TOKENS, WorkloadError
 
 _VERSION = 1
@@ -42,7 +50,7 @@ def row_of(arrival: Arrival) -> Row:
     program = arrival.program
     row = {"parrot_job": _VERSION, "time_s": arrival.time_s, "app": program.app}
     row |= {"user": arrival.user} if arrival.user else {}
-    row |= {"tenant": program.tenant} if program.tenant != "default" else {}
+    row |= {"tenant": program.tenant} if program.tenant != DEFAULT_TENANT else {}
     calls = [_call_row(call) for call in program.calls]
     return {**row, "calls": calls, "wanted": [_wanted_row(*one) for one in program.wanted]}
 
@@ -60,7 +68,7 @@ def take_arrival(row: Row) -> Arrival:
         string(row, "app"),
         tuple(_call(_mapping(one, "call")) for one in array(row, "calls")),
         tuple(_wanted(_mapping(one, "wanted")) for one in array(row, "wanted")),
-        string(row, "tenant", "default"),
+        string(row, "tenant", DEFAULT_TENANT),
     )
     try:
         check_program(program)

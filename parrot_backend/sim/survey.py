@@ -37,6 +37,7 @@ class Survey:
     Attributes:
         num_jobs: Its jobs.
         num_calls: Their calls.
+        num_tenants: Whose they are.
         first_s: When the first job begins.
         last_s: When the last one does.
         prompt_tokens: Of all calls together.
@@ -49,6 +50,7 @@ class Survey:
 
     num_jobs: int
     num_calls: int
+    num_tenants: int
     first_s: float
     last_s: float
     prompt_tokens: int
@@ -76,9 +78,10 @@ def survey_of(arrivals: Iterable[Arrival], limit_tokens: float = math.inf) -> Su
     first_s = last_s = 0.0
     longest: CallLength | None = None
     too_long: CallLength | None = None
-    sample = list[Program]()
+    sample, tenants = list[Program](), set[str]()
     for job, arrival in enumerate(arrivals):
         num_jobs += 1
+        tenants.add(arrival.program.tenant)
         first_s, last_s = (first_s if job else arrival.time_s), arrival.time_s
         if job < _BOUND_JOBS:
             sample.append(arrival.program)
@@ -99,6 +102,7 @@ def survey_of(arrivals: Iterable[Arrival], limit_tokens: float = math.inf) -> Su
     return Survey(
         num_jobs,
         num_calls,
+        len(tenants),
         first_s,
         last_s,
         prompt_tokens,

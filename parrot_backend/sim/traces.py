@@ -2,8 +2,8 @@
 
 Mooncake's form, which Dynamo, AIPerf and SGLang read too, has a request a line: ``timestamp`` (ms),
 ``input_length``, ``output_length`` and ``hash_ids`` (blocks of 512 tokens; equal ids are equal
-beginnings). Our own form has a job a line: a program with the time it begins
-(:mod:`parrot_backend.sim.program_rows`).
+beginnings). Requests of tenants have ``tenant``, a field of ours. Our own form has a job a line: a
+program with the time it begins (:mod:`parrot_backend.sim.program_rows`).
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from parrot_backend.sim.json_lines import (
     checked_whole,
     number,
     read_rows,
+    string,
     whole_number,
     write_rows,
 )
-from parrot_backend.sim.program import Arrival
+from parrot_backend.sim.program import DEFAULT_TENANT, Arrival
 from parrot_backend.sim.program_rows import row_of, take_arrival
 from parrot_backend.sim.workloads.checks import MAX_TOKENS, at_least, positive
 from parrot_backend.sim.workloads.replayed import replay
 from parrot_backend.sim.workloads.tables import MOONCAKE_BLOCK_TOKENS, TracedRequest
 
-_MOONCAKE_FIELDS = frozenset({"timestamp", "input_length", "output_length", "hash_ids"})
+_MOONCAKE_FIELDS = frozenset({"timestamp", "input_length", "output_length", "hash_ids", "tenant"})
 _MAX_ID = 2**63 - 1
 
 
@@ -61,7 +62,8 @@ def read_mooncake(
 
     Lines that cannot be meant so are left out and reported: no JSON, fields that are missing or out
     of bounds, more blocks than the prompt has, or a time before that of the line before. Fields of
-    other names are ignored and reported. ``hash_ids`` may be absent, or end before the prompt.
+    other names are ignored and reported. ``hash_ids`` may be absent, or end before the prompt;
+    ``tenant`` may be absent.
 
     Args:
         path: The file; with the ending ``.gz`` a compressed one.
@@ -82,18 +84,7 @@ def write_mooncake(path: Path, requests: Iterable[TracedRequest]) -> int:
     Raises:
         OSError: The file cannot be written.
     """
-    return write_rows(
-        path,
-        (
-            {
-                "timestamp": request.time_ms,
-                "input_length": request.prompt_tokens,
-                "output_length": request.output_tokens,
-                "hash_ids": request.block_ids,
-            }
-            for request in requests
-        ),
-    )
+    return write_rows(path, map(_mooncake_row, requests))
 
 
 def read_programs(path: Path, report: ReadReport) -> Iterator[Arrival]:
@@ -121,6 +112,18 @@ def write_programs(path: Path, arrivals: Iterable[Arrival]) -> int:
     return write_rows(path, map(row_of, arrivals))
 
 
+def _mooncake_row(request: TracedRequest) -> Row:
+    row: dict[str, object] = {
+        "timestamp": request.time_ms,
+        "input_length": request.prompt_tokens,
+        "output_length": request.output_tokens,
+        "hash_ids": request.block_ids,
+    }
+    if request.tenant != DEFAULT_TENANT:
+        row["tenant"] = request.tenant
+    return row
+
+
 def _mooncake_taker(report: ReadReport, block_tokens: int) -> Callable[[Row], TracedRequest]:
     in_order = _in_order()
 
@@ -133,11 +136,12 @@ def _mooncake_taker(report: ReadReport, block_tokens: int) -> Callable[[Row], Tr
                 f"a prompt of {prompt_tokens} tokens has not {len(ids)} blocks of {block_tokens}"
             )
         blocks = _ids(ids)
+        tenant = string(row, "tenant", DEFAULT_TENANT)
         time_ms = number(row, "timestamp")
         in_order(time_ms)
         if len(row) > len(_MOONCAKE_FIELDS) or not row.keys() <= _MOONCAKE_FIELDS:
             report.ignore(row.keys() - _MOONCAKE_FIELDS)
-        return TracedRequest(round(time_ms), prompt_tokens, output_tokens, blocks)
+        return TracedRequest(round(time_ms), prompt_tokens, output_tokens, blocks, tenant)
 
     return take
 

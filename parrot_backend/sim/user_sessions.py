@@ -6,6 +6,7 @@ from hashlib import blake2b
 
 from parrot_backend.core.ids import SessionId
 from parrot_backend.sim.jobs import ClientSession
+from parrot_backend.sim.program import DEFAULT_TENANT
 
 #: A session that never ends would hold every call that its user ever made. So many are enough for
 #: a policy that goes by sessions; the live server begins another after about as many.
@@ -18,13 +19,14 @@ class UserSessions:
     def __init__(self) -> None:
         self._present: dict[SessionId, ClientSession] = {}
 
-    def of(self, user: str) -> ClientSession:
-        """Return the session for another job of a user.
+    def of(self, user: str, tenant: str) -> ClientSession:
+        """Return the session for another job of a tenant's user.
 
         It has the same id again after a pause, so that policies that go by it find the same
         engine. While jobs overlap for ever, another follows when it has had enough calls.
         """
-        base = f"u{blake2b(user.encode('utf-8', 'surrogatepass'), digest_size=8).hexdigest()}"
+        key = b"" if tenant == DEFAULT_TENANT else blake2b(_bytes_of(tenant)).digest()
+        base = f"u{blake2b(_bytes_of(user), digest_size=8, key=key).hexdigest()}"
         number = 0
         while True:
             session_id = SessionId(f"{base}-{number}" if number else base)
@@ -44,3 +46,7 @@ class UserSessions:
             return False
         self._present.pop(session.id, None)
         return True
+
+
+def _bytes_of(name: str) -> bytes:
+    return name.encode("utf-8", "surrogatepass")

@@ -99,7 +99,7 @@ class _Seen:
             for node in session.graph.nodes.values()
             if isinstance(node, Request) and node.parts
         }
-        self._sessions[session.id] = SeenSession(self._now_s, view, prompts)
+        self._sessions[session.id] = SeenSession(self._now_s, view, prompts, session.tenant)
 
 
 def _recorded_parts(request: Request) -> tuple[RecordedPart, ...]:

@@ -26,9 +26,10 @@ def print_info(path: Path) -> int:
     if not seen.num_jobs or not seen.num_calls:
         return EXIT_FAILED
     rate = seen.rate_per_s
+    whose = f" of {seen.num_tenants} tenants" if seen.num_tenants > 1 else ""
     told = "all at once" if math.isnan(rate) else f"{rate:.3g} jobs/s"
     typer.echo(
-        f"{seen.num_jobs} jobs from {seen.first_s:g} s to {seen.last_s:g} s: {told}; "
+        f"{seen.num_jobs} jobs{whose} from {seen.first_s:g} s to {seen.last_s:g} s: {told}; "
         f"{seen.num_calls} calls"
     )
     typer.echo(

@@ -13,7 +13,7 @@ from parrot_backend.core.scheduling.free_engines import FreeEngines
 from parrot_backend.core.scheduling.orders import topological_order
 from parrot_backend.core.scheduling.placement import ClusterView, Placement
 from parrot_backend.core.scheduling.queue import WaitingQueue
-from tests.helpers.builders import make_engine_state
+from tests.helpers.builders import make_ages, make_engine_state
 
 LATENCY_LOAD, THROUGHPUT_LOAD = True, False
 
@@ -47,7 +47,7 @@ def make_view(
     now_s: float = 0.0,
 ) -> ClusterView:
     """Return what a policy sees: engines, queued requests and the prefixes that engines hold."""
-    queue = WaitingQueue(topological_order, max_wait_s=30.0, min_prefix_tokens=32)
+    queue = WaitingQueue(topological_order, make_ages(), min_prefix_tokens=32)
     for request in queued:
         queue.add(request)
     prefixes = PrefixIndex(PrefixIndexConfig())

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pytest
+
 from parrot_backend.core.config import CoreConfig, SchedulerConfig
 from parrot_backend.core.criteria import Criteria, CriteriaKind
 from parrot_backend.core.events import Wanted
@@ -20,8 +22,10 @@ _HEAVY = SessionId("heavy")
 _SAID = "The keeper of the harbour writes down each arrival, the cargo and the captain's name."
 
 
-def _driver(max_requests: int = 1, max_wait_s: float = 30.0) -> CoreDriver:
-    scheduler = SchedulerConfig(placement="paper", max_wait_s=max_wait_s)
+def _driver(
+    max_requests: int = 1, max_wait_s: float = 30.0, max_run_s: float = 600.0
+) -> CoreDriver:
+    scheduler = SchedulerConfig(placement="paper", max_wait_s=max_wait_s, max_run_s=max_run_s)
     big = 10**7
     engine = make_engine(
         capacity_tokens=big, latency_capacity_tokens=big, max_requests=max_requests
@@ -42,7 +46,9 @@ def _ask(
     return requests(driver, session)[name]
 
 
-def _served(driver: CoreDriver, num_steps: int, *, is_run: bool) -> list[SessionId]:
+def _served(
+    driver: CoreDriver, num_steps: int, *, is_run: bool, call_s: float = 0.0
+) -> list[SessionId]:
     """Serve one call at a time while one session always has three; return whose they were."""
     for number in range(3):
         _ask(driver, _HEAVY, f"h{number}", is_run=is_run)
@@ -50,6 +56,7 @@ def _served(driver: CoreDriver, num_steps: int, *, is_run: bool) -> list[Session
         _ask(driver, SessionId(f"new{number}"), "c", is_run=is_run)
     served: list[SessionId] = []
     for step in range(num_steps):
+        driver.run_until(driver.now_s + call_s)
         ((attempt, log),) = driver.running.items()
         session, name = log.start.session, name_of(driver.request_of(attempt).output)
         driver.finish(name, "ok", session=session)
@@ -69,6 +76,32 @@ def test_who_always_has_a_call_waiting_is_not_served_before_all_others() -> None
 
 def test_a_run_goes_before_those_that_began_later() -> None:
     assert _served(_driver(), 8, is_run=True) == [_HEAVY] * 8
+
+
+@pytest.mark.parametrize(("max_run_s", "num_before"), [(0.0, 4), (50.0, 9), (10_000.0, 20)])
+def test_a_run_that_never_ends_is_not_served_for_ever(max_run_s: float, num_before: int) -> None:
+    driver = _driver(max_run_s=max_run_s)
+    # Its calls wait for 24 s at most, and so never get old by themselves; those of others do.
+    served = _served(driver, 20, is_run=True, call_s=8.0)
+    assert served.index(SessionId("new0")) if SessionId("new0") in served else num_before == 20
+    assert served[:num_before] == [_HEAVY] * num_before
+
+
+def test_the_calls_of_a_run_follow_each_other_when_all_have_waited_for_long() -> None:
+    driver = _driver()
+    for name in "abc":
+        session = SessionId(name)
+        steps = make_steps("one", "two: one", session=session)
+        wanted = [make_wanted("two", session=session)]
+        driver.submit(*steps, session=session, wanted=wanted)
+    served = []
+    for _ in range(6):
+        driver.run_until(driver.now_s + 40.0)
+        ((attempt, log),) = driver.running.items()
+        name = name_of(driver.request_of(attempt).output)
+        served.append(f"{log.start.session} {name}")
+        driver.finish(name, "ok", session=log.start.session)
+    assert served == ["a one", "a two", "b one", "b two", "c one", "c two"]
 
 
 def _play(driver: CoreDriver, session: SessionId, seed: int) -> list[int]:

@@ -21,7 +21,7 @@ from parrot_backend.core.scheduling.orders import (
 )
 from parrot_backend.core.scheduling.queue import WaitingQueue
 from tests.core.hypothesis_settings import examples
-from tests.helpers.builders import make_objective, make_request
+from tests.helpers.builders import make_ages, make_objective, make_request
 
 L, T = ObjectiveClass.LATENCY, ObjectiveClass.THROUGHPUT
 EQUAL: Mapping[str, float] = {}
@@ -33,7 +33,7 @@ def make_queue(
     ordering: Ordering = urgency_order,
     max_wait_s: float = 30.0,
 ) -> WaitingQueue:
-    queue = WaitingQueue(ordering, max_wait_s, min_prefix_tokens=32, weights=weights)
+    queue = WaitingQueue(ordering, make_ages(max_wait_s), min_prefix_tokens=32, weights=weights)
     for request in requests:
         queue.add(request)
     return queue

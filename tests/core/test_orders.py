@@ -14,7 +14,7 @@ from parrot_backend.core.scheduling.orders import (
     urgency_order,
 )
 from parrot_backend.core.scheduling.queue import WaitingQueue
-from tests.helpers.builders import make_objective, make_request
+from tests.helpers.builders import make_ages, make_objective, make_request
 
 L, G, T = ObjectiveClass.LATENCY, ObjectiveClass.TASK_GROUP, ObjectiveClass.THROUGHPUT
 
@@ -102,7 +102,7 @@ CASES = [
 
 
 def make_queue(ordering: Ordering, *requests: Request, max_wait_s: float = 30.0) -> WaitingQueue:
-    queue = WaitingQueue(ordering, max_wait_s, min_prefix_tokens=32)
+    queue = WaitingQueue(ordering, make_ages(max_wait_s), min_prefix_tokens=32)
     for request in requests:
         queue.add(request)
     return queue

@@ -23,7 +23,7 @@ from parrot_backend.core.scheduling.orders import (
 from parrot_backend.core.scheduling.queue import WaitingQueue
 from tests.core.audit import BLIND
 from tests.core.hypothesis_settings import examples
-from tests.helpers.builders import make_chain, make_objective, make_request
+from tests.helpers.builders import make_ages, make_chain, make_objective, make_request
 
 L, G, T = ObjectiveClass.LATENCY, ObjectiveClass.TASK_GROUP, ObjectiveClass.THROUGHPUT
 
@@ -33,7 +33,7 @@ def make_queue(
     ordering: Callable[[Request], OrderKey] = application_order,
     max_wait_s: float = 30.0,
 ) -> WaitingQueue:
-    queue = WaitingQueue(ordering, max_wait_s, min_prefix_tokens=32)
+    queue = WaitingQueue(ordering, make_ages(max_wait_s), min_prefix_tokens=32)
     for request in requests:
         queue.add(request)
     return queue
@@ -434,7 +434,7 @@ def test_queue_is_always_sorted_and_complete(operations: list[tuple[int, int, in
 def test_a_queue_is_as_new_when_it_is_empty_and_nobody_shares_it(
     tenants: list[str], left: int, is_new: bool
 ) -> None:
-    queue = WaitingQueue(urgency_order, 30.0, 32, {})
+    queue = WaitingQueue(urgency_order, make_ages(), 32, {})
     requests = [make_request(f"r{i}", order=i) for i in range(len(tenants))]
     for request, tenant in zip(requests, tenants, strict=True):
         request.tenant = tenant
@@ -445,7 +445,7 @@ def test_a_queue_is_as_new_when_it_is_empty_and_nobody_shares_it(
 
 
 def test_a_renewed_queue_does_not_know_who_was_there() -> None:
-    queue = WaitingQueue(urgency_order, 30.0, 32, {})
+    queue = WaitingQueue(urgency_order, make_ages(), 32, {})
     for name in ("a", "b"):
         request = make_request(name)
         request.tenant = name

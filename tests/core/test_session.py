@@ -39,7 +39,7 @@ STRONGER: dict[str, tuple[Criteria, Criteria, Criteria]] = {
 
 
 def make_session() -> Session:
-    return Session(SESSION, "tenant", "app", (), 0, 0.0, 0.0, SessionGraph(SESSION))
+    return Session(SESSION, "tenant", "app", (), 0, 0.0, 0.0, 0.0, SessionGraph(SESSION))
 
 
 @pytest.mark.parametrize(("a", "b", "expected"), STRONGER.values(), ids=STRONGER)

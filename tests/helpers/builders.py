@@ -50,6 +50,7 @@ from parrot_backend.core.nodes import Request
 from parrot_backend.core.prefix import PrefixBoundary, PrefixChain
 from parrot_backend.core.prompt import Input, Output, Segment, Text
 from parrot_backend.core.sampling import Sampling
+from parrot_backend.core.scheduling.age_watch import AgeLimits
 from parrot_backend.core.transforms import Transform
 
 SESSION = SessionId("s")
@@ -295,6 +296,13 @@ def make_objective(
 ) -> Objective:
     """Return an objective; ``group`` is the bare name of the task group."""
     return Objective(objective_class, None if group is None else TaskGroupId(group), deadline_s)
+
+
+def make_ages(
+    max_wait_s: float = 30.0, max_run_s: float = 600.0, *, by_tenant: bool = True
+) -> AgeLimits:
+    """Return from when on queued requests are old."""
+    return AgeLimits(max_wait_s, max_run_s, by_tenant=by_tenant)
 
 
 def make_chain(*boundaries: tuple[str, int]) -> PrefixChain:

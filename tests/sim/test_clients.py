@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -117,6 +119,24 @@ def test_a_deadline_counts_from_when_the_server_has_the_submit() -> None:
         told = submits[0].wanted[0].criteria
         assert told is not None
         assert told.deadline_s == pytest.approx(10.0 + OVERHEAD_S + TRIP_S / 2 + 2.0)
+
+
+def test_users_of_two_tenants_are_two_whatever_their_names() -> None:
+    sessions = dict[str, set[str]]()
+
+    def observe(event: object, _now_s: float, _commands: object) -> None:
+        if isinstance(event, GraphSubmitted):
+            sessions.setdefault(event.tenant, set()).add(event.session)
+
+    chain = make_chain(2)
+    arrivals = [
+        Arrival(0.1 * number, replace(chain, tenant=tenant), "ann")
+        for number, tenant in enumerate(("default", "a", "b", "a"))
+    ]
+    records, _ = run(arrivals, client("calls"), observer=observe)
+    assert [record.failed for record in records.jobs] == [""] * 4
+    assert [len(found) for found in sessions.values()] == [1, 1, 1]
+    assert len(set[str]().union(*sessions.values())) == 3
 
 
 def test_calls_of_a_user_share_a_session_and_those_of_a_job_do() -> None:

@@ -172,3 +172,14 @@ def test_pins_keep_nobody_waiting_for_good() -> None:
     driver.run()
     assert driver.finished["b"].started_s == 1.0
     assert driver.is_empty
+
+
+def test_what_is_released_makes_room_for_others_only_after_the_step_in_progress() -> None:
+    driver = Driver(make_spec(rules="parrot", num_blocks=24), reports_cache=True)
+    driver.start(request("a", [("p", 160)], retain=(b"p",)))
+    driver.start(request("b", [("q", 160)], retain=(b"q",)), at_s=1.0)
+    # Of the blocks that may be pinned p has ten, and q the other two; c uses p and all the rest.
+    driver.start(request("c", [("p", 160), ("c", 161)], 180), at_s=2.0)
+    driver.until(2.5)
+    driver.engine.release((b"p",), 2.5)
+    assert driver.run().keys() == {"a", "b", "c"}

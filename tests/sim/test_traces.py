@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
@@ -90,6 +91,25 @@ def test_fields_that_mean_nothing_are_told(tmp_path: Path):
     assert len(requests) == 2
     assert report.ignored_fields == {"type": 1}
     assert "field 'type' was ignored in 1 lines" in str(report)
+
+
+@pytest.mark.parametrize("tenant", [7, None, ["a"]])
+def test_a_tenant_is_a_text_or_absent(tenant: object, tmp_path: Path):
+    requests, report = mooncake(tmp_path / "t", GOOD | {"tenant": tenant}, GOOD | {"tenant": "a"})
+    assert [request.tenant for request in requests] == ["a"]
+    assert "line 1: tenant must be a text" in str(report)
+    assert not report.ignored_fields
+
+
+def test_equal_blocks_of_two_tenants_are_of_two_users():
+    blocks = [(0,), (0, 1), (0, 1, 2)]
+    requests = [TracedRequest(n, 5000, 5, blocks[n % 3], "ab"[n // 3]) for n in range(6)]
+    users = [(job.program.tenant, job.user) for job in replay(requests, "app")]
+    assert users[1] == users[2]
+    assert users[4] == users[5]
+    assert {user for tenant, user in users if tenant == "a"}.isdisjoint(
+        user for tenant, user in users if tenant == "b"
+    )
 
 
 def test_hashes_may_be_absent_or_end_before_the_prompt(tmp_path: Path):
@@ -276,6 +296,28 @@ def arrivals(draw: st.DrawFn) -> Arrival:
         draw(names), tuple(calls), tuple((name, draw(criteria)) for name in wanted), draw(names)
     )
     return Arrival(draw(st.floats(0, 1e6)), program, draw(st.just("") | names))
+
+
+requests_of_tenants = st.builds(
+    TracedRequest,
+    st.integers(0, 10**6),
+    st.integers(1024, 10**6),
+    tokens,
+    st.lists(st.integers(0, 9), max_size=2).map(tuple),
+    st.just("default") | names,
+)
+
+
+@examples(50)
+@given(st.lists(requests_of_tenants, max_size=5))
+def test_any_requests_are_read_as_they_were_written(requests: list[TracedRequest]):
+    requests.sort(key=lambda request: request.time_ms)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "t"
+        write_mooncake(path, requests)
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        assert list(read_mooncake(path, ReadReport())) == requests
+    assert ["tenant" in row for row in rows] == [r.tenant != "default" for r in requests]
 
 
 @examples(50)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from parrot_backend.sim.workloads.registry import make_workload
 from tests.helpers.builders import make_engine, var
 from tests.helpers.core_driver import CoreDriver
 from tests.sim.constant_engine import make_spec
-from tests.sim.programs import CONFIG, make_chain, run
+from tests.sim.programs import CONFIG, Records, make_chain, run
 
 
 def parrot(*arguments: str | Path) -> Result:
@@ -101,18 +102,24 @@ def test_bad_lines_are_told_with_their_numbers(tmp_path: Path):
 ARRIVALS = [Arrival(0.5 * number, make_chain(3)) for number in range(4)]
 
 
+def record(path: Path, arrivals: Sequence[Arrival], num_engines: int) -> Records:
+    """Record a server that runs some programs."""
+    lines = [header_of(CONFIG)]
+
+    def observe(event: Event, now_s: float, commands: Sequence[Command]) -> None:
+        lines.append(line_of(event, now_s, commands))
+
+    client = ClientSpec("graph", Delay(0.0, 0.0))
+    records, _ = run(arrivals, client, [make_spec(max_requests=2)] * num_engines, observer=observe)
+    path.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    return records
+
+
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The recording of a server that runs four chains."""
-    records = [header_of(CONFIG)]
-
-    def observe(event: Event, now_s: float, commands: Sequence[Command]) -> None:
-        records.append(line_of(event, now_s, commands))
-
-    client = ClientSpec("graph", Delay(0.0, 0.0))
-    run(ARRIVALS, client, [make_spec()] * 2, observer=observe)
     path = tmp_path_factory.mktemp("recording") / "run.jsonl"
-    path.write_text("".join(json.dumps(one) + "\n" for one in records))
+    record(path, ARRIVALS, 2)
     return path
 
 
@@ -152,6 +159,28 @@ def test_a_recording_becomes_a_trace_without_its_texts(recording: Path, tmp_path
     told = parrot("simulate", "--trace", path, "--engines", "2", "--placement", "paper")
     assert told.exit_code == 0, told.stderr
     assert "own.jsonl, rate of its own: 4 jobs, 12 calls" in told.stdout
+
+
+def test_a_trace_has_the_tenants_of_its_recording_and_is_as_fair(tmp_path: Path):
+    path = tmp_path / "own.jsonl"
+    many = [Arrival(0.0, replace(make_chain(2), tenant="many")) for _ in range(20)]
+    one = Arrival(0.5, replace(make_chain(2), tenant="one"))
+    live = record(tmp_path / "run.jsonl", [*many, one], 1)
+    converted = parrot("trace", "convert", tmp_path / "run.jsonl", path)
+    assert converted.exit_code == 0, converted.stderr
+
+    jobs = list(read_arrivals(path, ReadReport()))
+    client, engines = ClientSpec("graph", Delay(0.0, 0.0)), [make_spec(max_requests=2)]
+    again, _ = run(jobs, client, engines)
+    alike = [replace(job, program=replace(job.program, tenant="default")) for job in jobs]
+    unfair, _ = run(alike, client, engines)
+
+    assert [job.program.tenant for job in jobs] == ["many"] * 20 + ["one"]
+    places = [[job.job for job in records.jobs].index(20) for records in (live, again, unfair)]
+    assert places[0] == places[1] < 10
+    assert places[2] == 20
+    told = parrot("trace", "info", path)
+    assert "21 jobs of 2 tenants from 0 s to 0.5 s" in told.stdout
 
 
 @pytest.mark.parametrize("command", ["replay", "convert"])

@@ -132,6 +132,11 @@ def old_ordering_of(ordering: Ordering) -> Ordering:
     return _OLD_ORDERINGS.get(ordering, ordering)
 
 
+def serves_runs(ordering: Ordering) -> bool:
+    """Tell whether old requests are served run by run."""
+    return old_ordering_of(ordering) is topological_order
+
+
 def has_classes(ordering: Ordering) -> bool:
     """Tell whether an order puts classes before everything else."""
     return ordering in _WITH_CLASSES

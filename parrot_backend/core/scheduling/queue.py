@@ -11,6 +11,7 @@ from typing import TypeVar
 from parrot_backend.core.criteria import ObjectiveClass
 from parrot_backend.core.ids import NodeId, TaskGroupId
 from parrot_backend.core.nodes import Request
+from parrot_backend.core.scheduling.age_watch import AgeLimits, AgeWatch
 from parrot_backend.core.scheduling.fairness import FairLineup
 from parrot_backend.core.scheduling.lineup import Lineup, SortedLineup
 from parrot_backend.core.scheduling.orders import (
@@ -27,12 +28,12 @@ _Key = TypeVar("_Key")
 class WaitingQueue:
     """Ready requests in serving order, the first one at position 0.
 
-    What waited longer than ``max_wait_s`` goes before everything else; with several tenants, before
-    everything else of its tenant.
+    What is old goes before everything else; with several tenants, before everything else of its
+    tenant.
 
     Args:
         ordering: The order of what is not old.
-        max_wait_s: From when on a request is old.
+        ages: What is old (``age_watch.py``).
         min_prefix_tokens: Shorter prefixes are not worth sharing.
         weights: Shares of tenants, where each is to get its share; None serves them as one.
     """
@@ -40,7 +41,7 @@ class WaitingQueue:
     def __init__(
         self,
         ordering: Ordering,
-        max_wait_s: float,
+        ages: AgeLimits,
         min_prefix_tokens: int,
         weights: Mapping[str, float] | None = None,
     ) -> None:
@@ -49,23 +50,21 @@ class WaitingQueue:
         self._weights = weights
         self._tenant: str | None = None
         self._slack = SlackWatch()
-        self._max_wait_s = max_wait_s
         self._min_prefix_tokens = min_prefix_tokens
         self._lineup: Lineup = SortedLineup()
         self._keys: dict[NodeId, OrderKey] = {}
         # For ``num_alike``: others need more than anybody.
         self._bounded_need: dict[NodeId, int] = {}
         self._requests: dict[NodeId, Request] = {}
-        # In order of becoming ready, until they are old; then they are in front.
-        self._young = OrderedDict[NodeId, None]()  # a dict is slow to find its first key again
+        self._ages = AgeWatch(ordering, ages)
         self._groups: dict[TaskGroupId, dict[NodeId, None]] = {}
         self._prefixes: dict[bytes, dict[NodeId, None]] = {}
 
     def renew(self) -> bool:
         """Begin anew, if this is empty; tell whether it is as if it had just been made."""
         self._tenant = None
-        left = self._requests or self._young or self._groups or self._prefixes
-        return not left and not self.has_shares
+        left = self._requests or self._groups or self._prefixes
+        return not (left or len(self._ages)) and not self.has_shares
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -112,7 +111,7 @@ class WaitingQueue:
             self._welcome(request.tenant)
         self._slack.note(request)
         self._requests[request.id] = request
-        self._young[request.id] = None
+        self._ages.add(request)
         self._insert(request, self._key(request, is_old=False))
         if request.objective.group is not None:
             _put(self._groups, request.objective.group, request.id)
@@ -125,7 +124,7 @@ class WaitingQueue:
         self._extract(request)
         self._slack.forget(request)
         del self._requests[request.id], self._bounded_need[request.id]
-        self._young.pop(request.id, None)
+        self._ages.remove(request)
         _discard(self._groups, request.objective.group, request.id)
         for boundary in request.sharing:
             if boundary.tokens >= self._min_prefix_tokens:
@@ -133,11 +132,12 @@ class WaitingQueue:
 
     def update(self, request: Request, change: Callable[[], None]) -> None:
         """Apply a change that affects a queued request's place, and move it accordingly."""
-        is_old = request.id not in self._young
+        is_old = self._ages.is_old(request)
         _discard(self._groups, request.objective.group, request.id)
         self._extract(request)
         change()
         self._slack.note(request)
+        self._ages.update(request)
         self._insert(request, self._key(request, is_old=is_old))
         if request.objective.group is not None:
             _put(self._groups, request.objective.group, request.id)
@@ -172,7 +172,7 @@ class WaitingQueue:
         self._lineup.settle(request, tokens)
 
     def promote_old(self, now_s: float) -> bool:
-        """Move what has waited for too long to the front, and what is pressed by its deadline.
+        """Move what has become old to the front, and what is pressed by its deadline.
 
         Returns:
             Whether there was any.
@@ -182,19 +182,15 @@ class WaitingQueue:
             has_promoted = True
             request = self._requests[node_id]
             self.update(request, partial(setattr, request, "is_pressed", True))
-        while self._young:
-            request = self._requests[next(iter(self._young))]
-            if request.ready_s is None or now_s - request.ready_s < self._max_wait_s:
-                break
+        for request in self._ages.grow_old(now_s):
             has_promoted = True
-            del self._young[request.id]
             self._extract(request)
             self._insert(request, self._key(request, is_old=True))
         return has_promoted
 
     def is_old(self, request: Request) -> bool:
         """Tell whether a queued request was moved to the front for its age."""
-        return request.id not in self._young
+        return self._ages.is_old(request)
 
     def group_size(self, group: TaskGroupId) -> int:
         """Return how many members of a task group are queued."""

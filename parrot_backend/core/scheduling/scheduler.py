@@ -12,6 +12,7 @@ from parrot_backend.core.events import EngineInfo
 from parrot_backend.core.ids import AttemptId, EngineId
 from parrot_backend.core.nodes import Request
 from parrot_backend.core.prefix import PrefixIndex, PrefixIndexConfig
+from parrot_backend.core.scheduling.age_watch import AgeLimits
 from parrot_backend.core.scheduling.engine_index import EngineIndex
 from parrot_backend.core.scheduling.fairness import expected_service
 from parrot_backend.core.scheduling.free_engines import FreeEngines
@@ -104,9 +105,8 @@ class Scheduler:
             return queue
         config = self._config
         weights = config.tenant_weights if config.fair else None
-        return WaitingQueue(
-            ordering_of(config), config.max_wait_s, self._min_prefix_tokens, weights
-        )
+        ages = AgeLimits(config.max_wait_s, config.max_run_s, by_tenant=config.fair)
+        return WaitingQueue(ordering_of(config), ages, self._min_prefix_tokens, weights)
 
     def withdraw(self, request: Request) -> bool:
         """Take a request out of its queue again; return whether it was there."""

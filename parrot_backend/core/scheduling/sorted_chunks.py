@@ -36,6 +36,11 @@ class SortedChunks(Generic[Item]):
             position -= len(items)
         raise IndexError(position)
 
+    @property
+    def last(self) -> Item:
+        """The greatest item; there must be one."""
+        return self._last[-1]
+
     def add(self, item: Item) -> None:
         """Put in an item."""
         self._number += 1

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from parrot_backend.core.criteria import Criteria, CriteriaKind
-from parrot_backend.sim.program import Constant, Output, Piece, Program, ProgramCall
+from parrot_backend.sim.program import (
+    DEFAULT_TENANT,
+    Constant,
+    Output,
+    Piece,
+    Program,
+    ProgramCall,
+)
 
 LATENCY = Criteria(CriteriaKind.LATENCY)
 THROUGHPUT = Criteria(CriteriaKind.THROUGHPUT)
@@ -26,7 +33,7 @@ def single_call(
     pieces: tuple[Piece, ...],
     output_tokens: int,
     criteria: Criteria = LATENCY,
-    tenant: str = "default",
+    tenant: str = DEFAULT_TENANT,
 ) -> Program:
     """Return a program of one call, ``answer``."""
     call = ProgramCall("answer", pieces, output_tokens, stage="answer")

@@ -56,7 +56,8 @@ def replay(
 
     A block becomes a text named by its id, which stands for all before it too; what no block covers
     is a text of its own. The user is the request's heuristic session: that of the longest beginning
-    that was seen before, if it is longer than the trace's first block; else a new one.
+    that was seen before of its tenant, if it is longer than the trace's first block; else a new
+    one.
 
     Args:
         requests: In order of time.
@@ -109,8 +110,8 @@ def _replay(
         pieces = _pieces(_blocks(request, block_tokens), app, ends)
         own_tokens = request.prompt_tokens - block_tokens * len(request.block_ids)
         pieces += text(f"{app}/own/{number}", own_tokens)
-        program = single_call(app, tuple(pieces), request.output_tokens, criteria)
-        user = sessions.user_of(request.block_ids) if request.block_ids else f"request-{number}"
+        program = single_call(app, tuple(pieces), request.output_tokens, criteria, request.tenant)
+        user = sessions.user_of(request) if request.block_ids else f"request-{number}"
         yield Arrival(request.time_ms / 1000 / speed, program, user)
 
 
@@ -138,22 +139,27 @@ class _Sessions:
     """Gives requests of one conversation one name, as far as their blocks tell."""
 
     def __init__(self) -> None:
-        self._of_block = dict[int, int]()
+        self._of_block = dict[str, dict[int, int]]()  # of each tenant
+        self._num_blocks = 0
         self._common: int | None = None
         self._num = 0
 
-    def user_of(self, block_ids: tuple[int, ...]) -> str:
-        """Return the session of a request, and remember its blocks."""
+    def user_of(self, request: TracedRequest) -> str:
+        """Return the session of a request that has blocks, and remember them."""
+        block_ids = request.block_ids
+        of_block = self._of_block.setdefault(request.tenant, {})
         if self._common is None:
             # In the Mooncake trace every prompt begins with it, so it tells nothing.
             self._common = block_ids[0]
-        known = (b for b in reversed(block_ids) if b in self._of_block and b != self._common)
+        known = (b for b in reversed(block_ids) if b in of_block and b != self._common)
         longest = next(known, None)
         if longest is None:
             session, self._num = self._num, self._num + 1
         else:
-            session = self._of_block[longest]
-        if len(self._of_block) < _MAX_REMEMBERED_BLOCKS:
+            session = of_block[longest]
+        if self._num_blocks < _MAX_REMEMBERED_BLOCKS:
+            num_before = len(of_block)
             for block in block_ids:
-                self._of_block.setdefault(block, session)
+                of_block.setdefault(block, session)
+            self._num_blocks += len(of_block) - num_before
         return f"session-{session}"

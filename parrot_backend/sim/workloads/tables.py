@@ -10,6 +10,8 @@ from functools import lru_cache
 from importlib.resources import files
 from io import StringIO
 
+from parrot_backend.sim.program import DEFAULT_TENANT
+
 #: Tokens of a block of the Mooncake trace.
 MOONCAKE_BLOCK_TOKENS = 512
 
@@ -58,12 +60,14 @@ class TracedRequest:
         time_ms: Since the trace began.
         block_ids: Equal ids are equal beginnings up to and with this block of 512 tokens; empty
             where the trace tells nothing.
+        tenant: Whose it is.
     """
 
     time_ms: int
     prompt_tokens: int
     output_tokens: int
     block_ids: tuple[int, ...] = ()
+    tenant: str = DEFAULT_TENANT
 
 
 @lru_cache(maxsize=1)
