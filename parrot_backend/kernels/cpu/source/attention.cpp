@@ -40,7 +40,7 @@ Checked check_tokens(const Call &call) {
   return {kFine, 0};
 }
 
-using Unit = void (*)(const Call &, int, int, Scratch &);
+using Unit = void (*)(const Call &, UnitId, UnitId, Scratch &);
 using Merge = void (*)(const Call &, int, float *);
 
 struct Kernel { Unit unit; Merge merge; };
@@ -57,7 +57,9 @@ Kernel kernel_for(const Call &call) {
 }
 
 // The threads take units from one counter, and when all units are done, tokens to merge from another. Whoever
-// computes a unit writes the same numbers to the same place, so results do not depend on the threads.
+// computes a unit writes the same numbers to the same place, so results do not depend on the threads. A thread takes
+// its next unit when it begins with one, to fetch its pages meanwhile; but not the last units, that nobody waits for
+// a thread that has one in stock.
 struct Team {
   const Call &call;
   const Kernel kernel;
@@ -65,10 +67,15 @@ struct Team {
 
   void work() {
     static thread_local Scratch scratch;
-    const int64_t heads = call.num_kv_heads, units = call.num_items * heads;
+    const int64_t units = call.num_items * call.num_kv_heads;
+    const int64_t last_ahead = call.num_threads > 1 ? units - 2 * call.num_threads : units;
     int64_t done = 0;
-    for (int64_t unit; (unit = next_unit.fetch_add(1, std::memory_order_relaxed)) < units; ++done)
-      kernel.unit(call, call.order[unit / heads], int(unit % heads), scratch);
+    for (int64_t unit = take(), next = units; unit < units; unit = next, ++done) {
+      const bool is_ahead = unit < last_ahead;
+      if (is_ahead) next = take();
+      kernel.unit(call, unit_id(unit), is_ahead && next < units ? unit_id(next) : UnitId{-1, 0}, scratch);
+      if (!is_ahead) next = take();
+    }
     units_done.fetch_add(done, std::memory_order_acq_rel);
     for (int spins = 0; units_done.load(std::memory_order_acquire) < units; ++spins)
       if (spins > 1000) std::this_thread::yield();
@@ -76,6 +83,11 @@ struct Team {
     for (int64_t token; (token = next_token.fetch_add(kTokens, std::memory_order_relaxed)) < call.num_tokens;)
       for (int64_t t = token; t < std::min(token + kTokens, call.num_tokens); ++t)
         kernel.merge(call, int(t), scratch.floats(call.head_dim));
+  }
+
+  int64_t take() { return next_unit.fetch_add(1, std::memory_order_relaxed); }
+  UnitId unit_id(int64_t unit) const {
+    return {call.order[unit / call.num_kv_heads], int(unit % call.num_kv_heads)};
   }
 };
 

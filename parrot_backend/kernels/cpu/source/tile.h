@@ -13,6 +13,11 @@ constexpr float kNever = -std::numeric_limits<float>::infinity();
 
 inline int rounded16(int count) { return (count + 15) / 16 * 16; }
 
+// A unit of work: an item, or none if it is negative, and a KV head.
+struct UnitId {
+  int item, head;
+};
+
 // `count` positions that lie in one page; in the tile they begin at column `column`, a multiple of 16.
 template <class T>
 struct Span {
@@ -47,36 +52,13 @@ struct Tile {
       count += take;
     }
   }
-};
 
-// Fetches a tile into the second-level cache bit by bit, while another one is worked on: left to itself, the
-// processor would wait for memory at the beginning of each tile, and have memory idle in the rest.
-template <class T>
-class Ahead {
-  const Tile<T> &tile;
-  const int num_strips, key_stride;
-  int span = 0, strip = 0;
-
- public:
-  Ahead(const Call &call, const Tile<T> &next)
-      : tile(next), num_strips(int(call.head_dim)), key_stride(call.layout == kRows ? int(call.page_size) : 0) {}
-
-  // A strip is as many bytes as there are positions, of the keys or of the values.
-  void fetch(int strips) {
-    for (; strips > 0 && span < tile.num_spans; --strips) {
-      const Span<T> &at = tile.spans[span];
-      lines(at.keys + int64_t(strip) * (key_stride ? key_stride : at.count), at.count);
-      lines(at.values + int64_t(strip) * at.count, at.count);
-      if (++strip == num_strips) strip = 0, ++span;
-    }
-  }
-
-  // Of how many calls of `fetch` each is to fetch how much.
-  int share(int calls) const { return (num_strips * tile.num_spans + calls - 1) / calls; }
-
- private:
-  static void lines(const T *p, int count) {
-    for (int i = 0; i < count; i += 64 / int(sizeof(T))) __builtin_prefetch(p + i, 0, 2);
+  // Where a unit begins; no position if there is no unit. Nothing either with a window, before which nothing is read.
+  void gather_first(const Call &call, UnitId unit, int most) {
+    num_spans = count = 0;
+    if (unit.item < 0 || call.window > 0) return;
+    const int32_t *item = call.items + int64_t(unit.item) * kItemColumns;
+    gather(call, item[kTableRow], unit.head, item[kKvStart], most, item[kKvEnd]);
   }
 };
 

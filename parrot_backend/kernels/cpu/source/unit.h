@@ -5,7 +5,7 @@
 
 namespace parrot {
 
-// Bytes of queries and sums that are kept at once: they share the second-level cache with pages on their way.
+// Bytes of queries, weights and sums that are kept at once: they share the second-level cache with pages on their way.
 constexpr int64_t kRowBytes = 192 * 1024;
 
 struct Scratch {
@@ -32,33 +32,35 @@ class RowBlock {
   const int32_t *item;
   const int head, group, first_row, num_rows, padded, dim;
   Path path;
-  F *query, *weights;
-  float *sums, *scores;
-  int32_t *from, *to;  // a row sees positions [from, to)
+  F *query, *weights;              // [padded][dim], [padded][kMaxTile]
+  float *sums, *scores, *factors;  // [padded][dim], [kMaxBlock][kMaxTile], [padded]
+  int32_t *from, *to;              // a row sees positions [from, to)
   Running *running;
 
  public:
   RowBlock(const Call &c, const int32_t *item_, int head_, int first, int rows, Scratch &scratch)
       : call(c), item(item_), head(head_), group(int(c.num_heads / c.num_kv_heads)), first_row(first), num_rows(rows),
-        padded((rows + kMaxBlock) / 2 * 2), dim(int(c.head_dim)), path(c, rows) {
-    const int64_t row_floats = int64_t(padded) * dim, tile_floats = kMaxBlock * kMaxTile;
-    const int64_t query_floats = in_lines(row_floats * sizeof(F) / 4), weight_floats = tile_floats * sizeof(F) / 4;
-    float *at = scratch.floats(in_lines(row_floats) + query_floats + tile_floats + weight_floats + path.packed_floats());
-    sums = at, at += in_lines(row_floats);
+        padded(rows / kMaxBlock * kMaxBlock + block_rows(rows % kMaxBlock)), dim(int(c.head_dim)), path(c, rows) {
+    const int64_t row_floats = in_lines(int64_t(padded) * dim), tile_floats = kMaxBlock * kMaxTile;
+    const int64_t query_floats = in_lines(int64_t(padded) * dim * sizeof(F) / 4);
+    const int64_t weight_floats = in_lines(int64_t(padded) * kMaxTile * sizeof(F) / 4);
+    float *at = scratch.floats(row_floats + query_floats + tile_floats + weight_floats + in_lines(padded) +
+                               path.packed_floats());
+    sums = at, at += row_floats;
     query = reinterpret_cast<F *>(at), at += query_floats;
     scores = at, at += tile_floats;
     weights = reinterpret_cast<F *>(at), at += weight_floats;
+    factors = at, at += in_lines(padded);
     path.place(at);
     scratch.bounds.resize(2 * padded);
     from = scratch.bounds.data(), to = from + padded;
     scratch.running.assign(padded, Running{});
     running = scratch.running.data();
     std::memset(sums, 0, row_floats * 4);
-    std::memset(query + int64_t(num_rows) * dim, 0, (padded - num_rows) * dim * sizeof(F));
-    std::memset(weights, 0, weight_floats * 4);
   }
 
-  void run() {
+  // Meanwhile the beginning of what the thread does next is fetched.
+  void run(UnitId next) {
     int begin = item[kKvEnd], end = item[kKvStart];
     for (int r = 0; r < num_rows; ++r) {
       load_row(r);
@@ -69,11 +71,14 @@ class RowBlock {
     tiles[0].gather(call, item[kTableRow], head, start, path.most, end);
     for (int i = 0; tiles[i].count; i ^= 1) {
       const Tile<T> &tile = tiles[i];
-      tiles[i ^ 1].gather(call, item[kTableRow], head, tile.start + tile.count, path.most, end);
-      Ahead<T> ahead(call, tiles[i ^ 1]);
-      const int share = ahead.share(2 * blocks);
-      if (path.packed) path.pack(tile);
-      for (int r = 0; r < num_rows; r += kMaxBlock) add_tile(tile, r, ahead, share);
+      Tile<T> &coming = tiles[i ^ 1], beyond;
+      coming.gather(call, item[kTableRow], head, tile.start + tile.count, path.most, end);
+      if (!coming.count) beyond.gather_first(call, next, path.most);
+      Ahead<T> ahead(call, coming.count ? coming : beyond, 2 * blocks * (path.packed ? 1 : tile.num_spans));
+      if (path.packed) path.pack_keys(tile);
+      for (int r = 0; r < num_rows; r += kMaxBlock) weigh(tile, r, ahead);
+      if (path.packed) path.pack_values(tile);
+      for (int r = 0; r < num_rows; r += kMaxBlock) add_values(tile, r, ahead);
     }
     for (int r = 0; r < num_rows; ++r) finish_row(r);
   }
@@ -92,26 +97,36 @@ class RowBlock {
     if (call.window > 0) from[r] = int32_t(std::max<int64_t>(from[r], position - call.window + 1));
   }
 
-  void add_tile(const Tile<T> &tile, int start, Ahead<T> &ahead, int share) {
-    const int count = std::min(kMaxBlock, num_rows - start), rows = block_rows(count);
+  // How many positions of a tile some row of a block sees, with those before them; 0 if none.
+  int seen_of(const Tile<T> &tile, int start, int count) const {
     bool seen = false;
-    int most = 0;  // positions of the tile that some row of the block sees, and those before them
+    int most = 0;
     for (int r = start; r < start + count; ++r) {
       seen |= from[r] < tile.start + tile.count && to[r] > tile.start;
       most = std::max(most, std::min(to[r] - tile.start, tile.count));
     }
-    if (!seen) return;
-    ahead.fetch(share);
-    path.scores(tile, most, rows, query + int64_t(start) * dim, scores);
-    ahead.fetch(share);
-    float factors[kMaxBlock] = {};
+    return seen ? most : 0;
+  }
+
+  // Computes the weights of a block of rows.
+  void weigh(const Tile<T> &tile, int start, Ahead<T> &ahead) {
+    const int count = std::min(kMaxBlock, num_rows - start), most = seen_of(tile, start, count);
+    if (!most) return;
+    path.scores(tile, most, block_rows(count), query + int64_t(start) * dim, scores, ahead);
     const Scores how{float(call.scale), float(call.softcap)};
     for (int i = 0; i < count; ++i) {
-      const int first = std::max(from[start + i] - tile.start, 0), last = std::min(to[start + i] - tile.start, most);
-      factors[i] = soften<Path::kShortExp>(scores + i * kMaxTile, weights + i * kMaxTile, most, first, last, how,
-                                           running + start + i);
+      const int r = start + i;
+      const int first = std::max(from[r] - tile.start, 0), last = std::min(to[r] - tile.start, most);
+      factors[r] = soften<Path::kShortExp>(scores + i * kMaxTile, weights + int64_t(r) * kMaxTile, most, first, last,
+                                           how, running + r);
     }
-    path.add_values(tile, most, rows, weights, sums + int64_t(start) * dim, factors);
+  }
+
+  void add_values(const Tile<T> &tile, int start, Ahead<T> &ahead) {
+    const int count = std::min(kMaxBlock, num_rows - start), most = seen_of(tile, start, count);
+    if (!most) return;
+    path.add_values(tile, most, block_rows(count), weights + int64_t(start) * kMaxTile, sums + int64_t(start) * dim,
+                    factors + start, ahead);
   }
 
   void finish_row(int r) {
@@ -129,13 +144,16 @@ class RowBlock {
 };
 
 template <class Path>
-void run_unit(const Call &call, int item_index, int head, Scratch &scratch) {
-  const int32_t *item = call.items + int64_t(item_index) * kItemColumns;
+void run_unit(const Call &call, UnitId unit, UnitId next, Scratch &scratch) {
+  using F = typename Path::Factor;
+  const int32_t *item = call.items + int64_t(unit.item) * kItemColumns;
   const int rows = int(item[kNumRows] * (call.num_heads / call.num_kv_heads));
-  const int64_t row_bytes = call.head_dim * (4 + sizeof(typename Path::Factor));
+  const int64_t row_bytes = call.head_dim * (4 + sizeof(F)) + kMaxTile * sizeof(F);
   const int most = int(std::max<int64_t>(kRowBytes / row_bytes / kMaxBlock, 1)) * kMaxBlock;
-  for (int first = 0; first < rows; first += most)
-    RowBlock<Path>(call, item, head, first, std::min(most, rows - first), scratch).run();
+  for (int first = 0; first < rows; first += most) {
+    const int count = std::min(most, rows - first);
+    RowBlock<Path>(call, item, unit.head, first, count, scratch).run(first + count < rows ? unit : next);
+  }
 }
 
 }  // namespace parrot
