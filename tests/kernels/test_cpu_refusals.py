@@ -175,6 +175,7 @@ def test_without_a_compiler_it_warns_once_and_says_why(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("CXX", str(tmp_path / "absent"))
+    monkeypatch.setenv("PARROT_CACHE_DIR", str(tmp_path))
     library.load_library.cache_clear()
     library.why_unavailable.cache_clear()
     with caplog.at_level(logging.WARNING):
