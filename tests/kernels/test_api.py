@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from parrot_backend.kernels import (
     abilities_of,
     find_prefixes,
     planner_for,
+    reference_attention,
     shared_prefix_attention,
 )
 from tests.kernels.batches import Case, case_of, cases
@@ -168,6 +170,38 @@ def test_arrays_and_tensors_are_not_taken_for_each_other() -> None:
         wrong[at] = wrong[at].numpy()
         with pytest.raises(AttentionError, match="must be tensors"):
             shared_prefix_attention(wrong[0], wrong[1], wrong[2], wrong[3], plan, scale=0.35)
+
+
+def test_the_example_of_the_package_runs() -> None:
+    """Three requests, two of which begin with the same two pages."""
+    text = (kernels.__doc__ or "").split("::\n")[1].split("\nA plan is made")[0]
+    generator = torch.Generator().manual_seed(0)
+    names: dict[str, Any] = {name: getattr(kernels, name) for name in kernels.__all__}
+    names |= {
+        "torch": torch,
+        "query": torch.randn(3, 32, 128, generator=generator).bfloat16(),
+        "key_pages": torch.randn(9, 8, 16, 128, generator=generator).bfloat16(),
+        "value_pages": torch.randn(9, 8, 16, 128, generator=generator).bfloat16(),
+        "table": np.array([[1, 2, 3], [1, 2, 4], [5, 6, 7]], np.int32),
+        "query_start": np.array([0, 1, 2, 3], np.int32),
+        "seq_lens": np.array([40, 48, 33], np.int32),
+    }
+    exec(textwrap.dedent(text), names)
+    batch = [torch.from_numpy(names[name]) for name in ("table", "query_start", "seq_lens")]
+    tensors = [names[name] for name in ("query", "key_pages", "value_pages")]
+    wanted, _ = reference_attention(
+        tensors[0],
+        tensors[1],
+        tensors[2],
+        batch[0],
+        batch[1],
+        batch[2],
+        scale=128**-0.5,
+        dtype=torch.float64,
+    )
+    error = (names["output"].double() - wanted).abs().max()
+    assert error <= _TOLERANCES[torch.bfloat16]
+    assert names["lse"].shape == (3, 32)
 
 
 def test_public_names_exist_and_are_in_order() -> None:
