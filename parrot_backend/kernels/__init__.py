@@ -2,10 +2,23 @@
 
 Requests that have the same first pages read them once per step, not once each::
 
-    planner = planner_for(layer, device)  # once
-    plan = planner.plan(block_table, query_start, seq_lens)  # once per step, on the CPU
-    output, lse = shared_prefix_attention(  # in each layer
-        query, key_pages, value_pages, table_on_device, plan, scale=scale
+    layer = LayerAttention(  # what all layers of the model ask for
+        dtype=torch.bfloat16,
+        kv_dtype=torch.bfloat16,
+        head_size=128,
+        num_query_heads=32,
+        num_kv_heads=8,
+        page_size=16,
+    )
+    planner = planner_for(layer, query.device)  # once
+    plan = planner.plan(table, query_start, seq_lens)  # once per step, from numpy arrays
+    output, lse = shared_prefix_attention(  # in each layer, on tensors
+        query,
+        key_pages,
+        value_pages,
+        torch.from_numpy(table).to(query.device),
+        plan,
+        scale=128**-0.5,
     )
 
 A plan is made in three steps, which can be had one by one: :func:`find_prefixes` compares page ids

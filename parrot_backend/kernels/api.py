@@ -123,6 +123,10 @@ def shared_prefix_attention(
         CompilerUnavailable: The CPU kernel cannot be built here.
     """
     _check_tensors(query, key_pages, value_pages, block_table)
+    if plan.page_size != key_pages.shape[2]:
+        raise AttentionError(
+            f"the plan is for pages of {plan.page_size} tokens, not of {key_pages.shape[2]}"
+        )
     layer = LayerAttention(
         dtype=query.dtype,
         kv_dtype=key_pages.dtype,
@@ -159,7 +163,7 @@ def _run_on_cpu(
     """Run a plan by the CPU kernel, over a cache of the pages that it reads."""
     from parrot_backend.kernels import cpu
 
-    table, ids = _pages_read(block_table.numpy(), plan, layer.page_size)
+    table, ids = _pages_read(block_table.numpy(), plan, len(key_pages))
     return cpu.cpu_attention(
         query,
         cpu.pack_pages(key_pages[ids], value_pages[ids]),
@@ -218,16 +222,25 @@ def run_on_gpu(
 
 
 def _pages_read(
-    block_table: Int32Array, plan: WorkPlan, page_size: int
+    block_table: Int32Array, plan: WorkPlan, num_pages: int
 ) -> tuple[Int32Array, torch.Tensor]:
-    """Return a table of places in the second result: ids of the pages that a plan reads."""
-    first = plan.items[:, KV_START].astype(np.int64) // page_size
-    counts = -(-plan.items[:, KV_END].astype(np.int64) // page_size) - first
+    """Return a table of places in the second result: ids of the pages that a plan reads.
+
+    Raises:
+        AttentionError: The table, or a cache of ``num_pages`` pages, has less than the plan reads.
+    """
+    first = plan.items[:, KV_START].astype(np.int64) // plan.page_size
+    counts = -(-plan.items[:, KV_END].astype(np.int64) // plan.page_size) - first
     rows = np.repeat(plan.items[:, TABLE_ROW].astype(np.int64), counts)
     columns = expand(first, counts)
     if len(rows) and (rows.max() >= block_table.shape[0] or columns.max() >= block_table.shape[1]):
         raise AttentionError(f"the plan reads more than a block table of {block_table.shape} has")
     ids, places = np.unique(block_table[rows, columns], return_inverse=True)
+    if len(ids) and not 0 <= ids[0] <= ids[-1] < num_pages:
+        raise AttentionError(
+            f"block_table has pages {ids[0]} to {ids[-1]} where the plan reads, "
+            f"the cache 0 to {num_pages - 1}"
+        )
     table = np.zeros(block_table.shape, np.int32)
     table[rows, columns] = places
     return table, torch.from_numpy(ids.astype(np.int64))
@@ -255,6 +268,9 @@ def _check_tensors(
     Raises:
         AttentionError: Dimensions, types or devices do not fit.
     """
+    tensors = (query, key_pages, value_pages, block_table)
+    if not all(isinstance(each, torch.Tensor) for each in tensors):
+        raise AttentionError("query, pages and block_table must be tensors")
     if query.ndim != 3 or key_pages.ndim != 4 or key_pages.shape != value_pages.shape:
         raise AttentionError(
             "query must be [T, Hq, D], key_pages and value_pages [num_pages, Hkv, page, D], "
@@ -264,6 +280,6 @@ def _check_tensors(
         raise AttentionError("keys and values must have the query's head size, and one type")
     if block_table.ndim != 2 or block_table.dtype != torch.int32:
         raise AttentionError(f"block_table must be [B, P] int32, not {block_table.dtype}")
-    devices = {each.device for each in (query, key_pages, value_pages, block_table)}
+    devices = {each.device for each in tensors}
     if len(devices) > 1:
         raise AttentionError(f"tensors are on several devices: {sorted(map(str, devices))}")

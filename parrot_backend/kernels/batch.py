@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 
 from parrot_backend.kernels.errors import AttentionError
-from parrot_backend.kernels.prefixes import Int32Array, IntArray
+from parrot_backend.kernels.prefixes import Int32Array, IntArray, check_integers
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,8 @@ class Batch:
         """
         if page_size < 1:
             raise AttentionError(f"page_size must be at least 1, not {page_size}")
-        for name, array in (("query_start", query_start), ("seq_lens", seq_lens)):
-            if array.ndim != 1 or array.dtype.kind != "i":
-                raise AttentionError(f"{name} must be a vector of integers, not {array.dtype}")
+        check_integers("query_start", query_start, 1)
+        check_integers("seq_lens", seq_lens, 1)
         if len(query_start) != len(seq_lens) + 1:
             raise AttentionError(
                 f"query_start must have {len(seq_lens) + 1} entries, not {len(query_start)}"

@@ -1,8 +1,9 @@
 """Builds the package's C++ sources into shared libraries, on first use and once per user.
 
-A library is found by the hash of its sources, flags and compiler, so it is never stale, and a new
-version of the package builds its own. It is built in a folder of its own and moved to its place in
-one step: processes that build at the same time do the work twice, and neither sees half a file.
+A library is found by the hash of its sources and flags, and of the compiler if there is one. So it
+is never stale, and a new version of the package builds its own. It is built in a folder of its own
+and moved to its place in one step: processes that build at the same time do the work twice, and
+neither sees half a file.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -57,7 +59,8 @@ def compile_library(
     """Return a shared library of some sources, built unless it was built before.
 
     The compiler is ``$CXX`` if that is set, else the first of g++, c++ and clang++. Libraries are
-    kept under ``$PARROT_CACHE_DIR``, else ``$XDG_CACHE_HOME/parrot``, else ``~/.cache/parrot``.
+    kept under ``$PARROT_CACHE_DIR``, else ``$XDG_CACHE_HOME/parrot``, else ``~/.cache/parrot``; one
+    that is there already is used without a compiler, too.
 
     Args:
         name: Beginning of the file's name.
@@ -69,9 +72,13 @@ def compile_library(
         CompilerUnavailable: There is no compiler, it failed (the message ends with what it said),
             or there is no place to write to.
     """
-    compiler, cache = _compiler(), _cache_folder()
+    cache = _cache_folder()
     try:
-        library = cache / f"{name}-{_key(compiler, units, headers, link_flags)}.so"
+        stem = f"{name}-{_source_key(units, headers, link_flags)}"
+        compiler = _compiler()
+        if compiler is None:
+            return _built_elsewhere(cache, stem)
+        library = cache / f"{stem}-{_compiler_key(compiler)}.so"
         if library.exists():
             return library
         cache.mkdir(parents=True, exist_ok=True)
@@ -95,16 +102,25 @@ def open_library(path: Path) -> ctypes.CDLL:
         raise CompilerUnavailable(f"cannot load {path}: {error}") from error
 
 
-def _compiler() -> str:
-    """Return the path of the compiler.
+def _names_of_compilers() -> tuple[str, ...]:
+    return (os.environ["CXX"],) if os.environ.get("CXX") else _COMPILERS
+
+
+def _compiler() -> str | None:
+    """Return the path of the compiler; None if there is none."""
+    return next((path for path in map(shutil.which, _names_of_compilers()) if path), None)
+
+
+def _built_elsewhere(cache: Path, stem: str) -> Path:
+    """Return the newest library of these sources, whatever compiler made it.
 
     Raises:
         CompilerUnavailable: There is none.
     """
-    names = (os.environ["CXX"],) if os.environ.get("CXX") else _COMPILERS
-    found = next((path for path in map(shutil.which, names) if path), None)
+    found = max(cache.glob(f"{stem}-*.so"), key=lambda path: path.stat().st_mtime_ns, default=None)
     if found is None:
-        raise CompilerUnavailable(f"no C++ compiler was found: {', '.join(names)}")
+        names = ", ".join(_names_of_compilers())
+        raise CompilerUnavailable(f"no C++ compiler was found: {names}")
     return found
 
 
@@ -123,16 +139,22 @@ def _cache_folder() -> Path:
     return Path(base) / "parrot" / "kernels"
 
 
-def _key(
-    compiler: str, units: Sequence[Unit], headers: Sequence[Path], link_flags: Sequence[str]
-) -> str:
-    """Return a hash of everything that the library depends on."""
-    state = Path(compiler).resolve().stat()
-    parts: list[bytes] = [repr((compiler, state.st_size, state.st_mtime_ns, _FLAGS)).encode()]
+def _source_key(units: Sequence[Unit], headers: Sequence[Path], link_flags: Sequence[str]) -> str:
+    """Return a hash of all that a library is made of."""
+    parts = [repr((_FLAGS, tuple(link_flags), platform.machine())).encode()]
     parts += [repr((unit.object_name, unit.flags)).encode() for unit in units]
-    parts += [repr(tuple(link_flags)).encode()]
     parts += [path.read_bytes() for path in (*(unit.source for unit in units), *headers)]
-    digest = hashlib.blake2b(digest_size=12)
+    return _hash(parts, 12)
+
+
+def _compiler_key(compiler: str) -> str:
+    """Return a hash of a compiler: an update makes libraries anew."""
+    state = Path(compiler).resolve().stat()
+    return _hash([repr((compiler, state.st_size, state.st_mtime_ns)).encode()], 4)
+
+
+def _hash(parts: Sequence[bytes], size_bytes: int) -> str:
+    digest = hashlib.blake2b(digest_size=size_bytes)
     for part in parts:
         digest.update(len(part).to_bytes(8, "little") + part)
     return digest.hexdigest()

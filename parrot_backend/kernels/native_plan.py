@@ -127,6 +127,7 @@ class NativePlanner:
             num_tokens=tokens,
             shared_tokens=shared_tokens,
             plain_tokens=plain_tokens,
+            page_size=int(self._limits[3]),
         )
 
 

@@ -12,7 +12,13 @@ from parrot_backend.kernels.costs import PlanCosts
 from parrot_backend.kernels.errors import AttentionError, CompilerUnavailable
 from parrot_backend.kernels.folding import fold_prefixes
 from parrot_backend.kernels.native_plan import NativePlanner
-from parrot_backend.kernels.prefixes import Int32Array, IntArray, check_table, find_prefixes
+from parrot_backend.kernels.prefixes import (
+    Int32Array,
+    IntArray,
+    check_integers,
+    check_table,
+    find_prefixes,
+)
 from parrot_backend.kernels.work import WorkPlan, cut_tiles, lay_tiles
 
 _log = logging.getLogger(__name__)
@@ -75,6 +81,8 @@ class Planner:
     ) -> WorkPlan:
         """Plan a step.
 
+        All arrays are numpy's; of tensors on the CPU, ``tensor.numpy()``.
+
         Args:
             block_table: [B, P] Physical page ids; what lies beyond a request's pages is not read.
             query_start: [B + 1] Query tokens of request b are
@@ -133,15 +141,16 @@ def _check_shapes(
     Raises:
         AttentionError: One is wrong.
     """
+    check_integers("block_table", block_table, 2)
+    check_integers("query_start", query_start, 1)
+    check_integers("seq_lens", seq_lens, 1)
     num_requests = len(seq_lens)
-    for name, array, shape in (
-        ("block_table", block_table, (num_requests, block_table.shape[-1])),
-        ("query_start", query_start, (num_requests + 1,)),
-        ("seq_lens", seq_lens, (num_requests,)),
-    ):
-        if array.shape != shape or array.dtype.kind != "i":
-            raise AttentionError(
-                f"{name} must be {[*shape]} of integers, not {[*array.shape]} {array.dtype}"
-            )
-    if hint is not None and (hint.shape != (num_requests,) or hint.dtype != np.bool_):
-        raise AttentionError(f"hint must be [{num_requests}] of bool, not {hint.shape}")
+    if len(block_table) != num_requests or len(query_start) != num_requests + 1:
+        raise AttentionError(
+            f"of {num_requests} requests, block_table must be [{num_requests}, P] and query_start "
+            f"[{num_requests + 1}], not {[*block_table.shape]} and {[*query_start.shape]}"
+        )
+    if hint is not None and not (isinstance(hint, np.ndarray) and hint.dtype == np.bool_):
+        raise AttentionError("hint must be a numpy array of bool")
+    if hint is not None and hint.shape != (num_requests,):
+        raise AttentionError(f"hint must be [{num_requests}], not {[*hint.shape]}")

@@ -105,14 +105,11 @@ def check_table(block_table: IntArray, num_full_pages: IntArray) -> None:
         AttentionError: Shapes do not fit, or a count is negative.
         TableTooNarrow: A request has more full pages than the table has columns.
     """
-    if block_table.ndim != 2 or block_table.dtype.kind != "i":
+    check_integers("block_table", block_table, 2)
+    check_integers("num_full_pages", num_full_pages, 1)
+    if num_full_pages.shape != block_table.shape[:1]:
         raise AttentionError(
-            f"block_table must be [B, P] of integers, not {block_table.shape} {block_table.dtype}"
-        )
-    if num_full_pages.shape != block_table.shape[:1] or num_full_pages.dtype.kind != "i":
-        raise AttentionError(
-            f"num_full_pages must be [{len(block_table)}] of integers, "
-            f"not {num_full_pages.shape} {num_full_pages.dtype}"
+            f"num_full_pages must be [{len(block_table)}], not {[*num_full_pages.shape]}"
         )
     if not len(num_full_pages):
         return
@@ -122,6 +119,21 @@ def check_table(block_table: IntArray, num_full_pages: IntArray) -> None:
     if most > block_table.shape[1]:
         raise TableTooNarrow(
             f"a request has {most} full pages; block_table has {block_table.shape[1]} columns"
+        )
+
+
+def check_integers(name: str, array: object, num_dimensions: int) -> None:
+    """Check that what a caller gave is a numpy array of signed integers.
+
+    Raises:
+        AttentionError: It is something else, such as a tensor, or has other dimensions.
+    """
+    if not isinstance(array, np.ndarray):
+        raise AttentionError(f"{name} must be a numpy array, not {type(array).__name__}")
+    if array.ndim != num_dimensions or array.dtype.kind != "i":
+        raise AttentionError(
+            f"{name} must be signed integers in {num_dimensions} dimensions, "
+            f"not {[*array.shape]} {array.dtype}"
         )
 
 

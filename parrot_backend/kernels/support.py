@@ -117,7 +117,10 @@ def why_plain(layer: LayerAttention, abilities: KernelAbilities) -> PlainReason 
         (layer.dtype not in abilities.dtypes, PlainReason.DTYPE),
         (layer.kv_dtype not in (abilities.kv_dtypes or {layer.dtype}), PlainReason.KV_DTYPE),
         (layer.head_size not in abilities.head_sizes, PlainReason.HEAD_SIZE),
-        (rest != 0 or not 1 <= group <= abilities.max_head_group, PlainReason.HEAD_GROUP),
+        (
+            layer.num_kv_heads < 1 or rest != 0 or not 1 <= group <= abilities.max_head_group,
+            PlainReason.HEAD_GROUP,
+        ),
         (
             bool(abilities.page_sizes) and layer.page_size not in abilities.page_sizes,
             PlainReason.PAGE_SIZE,

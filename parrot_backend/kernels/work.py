@@ -49,6 +49,7 @@ class WorkPlan:
         num_tokens: T.
         shared_tokens: KV tokens that the items read.
         plain_tokens: KV tokens that the items would read if nothing were shared.
+        page_size: Tokens of a page.
     """
 
     items: Int32Array
@@ -61,6 +62,7 @@ class WorkPlan:
     num_tokens: int
     shared_tokens: int
     plain_tokens: int
+    page_size: int
 
     @property
     def num_items(self) -> int:
@@ -278,4 +280,5 @@ def _finished(
         num_tokens=batch.num_tokens,
         shared_tokens=int((items[:, KV_END] - items[:, KV_START]).sum()),
         plain_tokens=plain_tokens,
+        page_size=batch.page_size,
     )

@@ -106,6 +106,13 @@ def paged(
     return Paged(case, query.to(dtype), keys, values, table)
 
 
+def layouts_of(data: Paged, library: KernelLibrary) -> list[KvLayout]:
+    """Return the layouts that the kernel reads this data in."""
+    paired = library.isa.multiplies_bf16 and data.query.dtype is torch.bfloat16
+    sizes = data.query.shape[2] % 32 == 0 and data.case.page_size % 32 == 0
+    return [KvLayout.ROWS, KvLayout.PAIRS] if paired and sizes else [KvLayout.ROWS]
+
+
 def groups(
     sizes: list[tuple[int, int]], page: int, *, query_lens: tuple[int, ...] = (1,), own: int = 37
 ) -> Case:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parrot_backend.kernels import CompilerUnavailable, Planner
+from parrot_backend.kernels import CompilerUnavailable, Planner, compiling
 from parrot_backend.kernels.compiling import Unit, compile_library, open_library
 from parrot_backend.kernels.native_plan import load_library
 
@@ -66,6 +66,33 @@ def test_without_a_compiler_it_says_so(unit: Unit, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(CompilerUnavailable, match="no-such-compiler"):
         compile_library("number", [unit])
+
+
+def test_what_was_built_before_needs_no_compiler(
+    unit: Unit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container whose image was made where there is one."""
+    built = compile_library("number", [unit], headers=[unit.source.parent / "number.h"])
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    header = unit.source.parent / "number.h"
+    assert compile_library("number", [unit], headers=[header]) == built
+    header.write_text("#define NUMBER 50\n")
+    with pytest.raises(CompilerUnavailable, match="no-such-compiler"):
+        compile_library("number", [unit], headers=[header])
+
+
+def test_another_compiler_makes_another_library(
+    unit: Unit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    headers = [unit.source.parent / "number.h"]
+    first = compile_library("number", [unit], headers=headers)
+    other = tmp_path / "other-compiler"
+    other.write_text(f'#!/bin/sh\nexec "{compiling._compiler()}" "$@"\n')
+    other.chmod(0o755)
+    monkeypatch.setenv("CXX", str(other))
+    second = compile_library("number", [unit], headers=headers)
+    assert second != first
+    assert number_of(second) == 42
 
 
 def test_a_folder_that_cannot_be_written_is_told(
@@ -125,6 +152,7 @@ def test_without_a_compiler_numpy_plans_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setenv("PARROT_CACHE_DIR", str(tmp_path))
     load_library.cache_clear()
     with caplog.at_level(logging.WARNING):
         planner = Planner(16, 2)

@@ -13,14 +13,13 @@ from parrot_backend.kernels import PlanCosts
 from parrot_backend.kernels.cpu import (
     CpuStep,
     KernelLibrary,
-    KvLayout,
     available_sets,
     load_library,
     pack_pages,
 )
 from parrot_backend.kernels.cpu.isa import INSTRUCTION_SETS
 from tests.kernels.batches import Case, all_costs, cases
-from tests.kernels.cpu_cases import Paged, check, groups, paged
+from tests.kernels.cpu_cases import check, groups, layouts_of, paged
 
 _DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
@@ -42,13 +41,6 @@ def library(request: pytest.FixtureRequest) -> KernelLibrary:
     return load_library(request.param)
 
 
-def layouts_of(data: Paged, library: KernelLibrary) -> list[KvLayout]:
-    """Return the layouts that the kernel reads this data in."""
-    paired = library.isa.multiplies_bf16 and data.query.dtype is torch.bfloat16
-    sizes = data.query.shape[2] % 32 == 0 and data.case.page_size % 32 == 0
-    return [KvLayout.ROWS, KvLayout.PAIRS] if paired and sizes else [KvLayout.ROWS]
-
-
 @pytest.mark.parametrize("dtype", _DTYPES)
 @pytest.mark.parametrize(
     ("heads", "dim", "page", "query_lens"),
@@ -62,6 +54,7 @@ def layouts_of(data: Paged, library: KernelLibrary) -> list[KvLayout]:
         ((2, 2), 32, 32, (33,)),
         ((6, 1), 112, 16, (1, 7)),
         ((16, 2), 16, 64, (4,)),
+        ((8, 2), 128, 16, (1, 8, 3)),
     ],
     ids=str,
 )
@@ -80,7 +73,9 @@ def test_heads_pages_and_types(
         check(data, data.found(library, layout=layout), expected)
 
 
-@pytest.mark.parametrize("num_rows", [1, 2, 3, 5, 7, 13, 18, 19, 24, 25, 250])
+@pytest.mark.parametrize(
+    "num_rows", [1, 2, 3, 5, 7, 13, 15, 16, 17, 18, 19, 24, 25, 63, 64, 65, 250]
+)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_every_number_of_rows(library: KernelLibrary, num_rows: int, dtype: torch.dtype) -> None:
     case = groups([(num_rows, 2)], 32, own=7)

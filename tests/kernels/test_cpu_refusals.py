@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import logging
 import subprocess
@@ -174,6 +175,7 @@ def test_without_a_compiler_it_warns_once_and_says_why(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("CXX", str(tmp_path / "absent"))
+    monkeypatch.setenv("PARROT_CACHE_DIR", str(tmp_path))
     library.load_library.cache_clear()
     library.why_unavailable.cache_clear()
     with caplog.at_level(logging.WARNING):
@@ -204,3 +206,29 @@ def test_the_import_compiles_and_loads_nothing(tmp_path: Path) -> None:
 def test_threads_are_those_of_torch() -> None:
     assert torch.backends.openmp.is_available()
     assert library.find_parallel()
+
+
+def test_the_runtime_is_found_in_a_folder_with_spaces(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As it must be where the loader tells nobody of torch's runtime but who asks by its path."""
+    known = library.find_parallel()
+    home = tmp_path / "my home" / "libgomp.so.1"
+    maps = f"7f80-7f81 r-xp 00000000 fe:00 53  {home}\n7f82-7f83 rw-p 00000000 00:00 0 \n"
+    asked: list[str | None] = []
+    open_library = ctypes.CDLL
+
+    def load(path: str | None) -> Any:
+        asked.append(path)
+        if path != str(home):
+            raise OSError(path)
+        return open_library(None)
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    monkeypatch.setattr(Path, "read_text", lambda self: maps)
+    try:
+        library.find_parallel.cache_clear()
+        assert library.find_parallel() == known
+    finally:
+        library.find_parallel.cache_clear()
+    assert asked == [None, str(home)]

@@ -31,7 +31,7 @@ from parrot_backend.kernels.work import (
 from tests.kernels.batches import Case, all_costs, case_of, cases, check_plan
 
 _ARRAYS = ("items", "tokens", "positions", "slot_ptr", "slots", "worker_ptr")
-_COUNTS = ("num_slots", "num_tokens", "shared_tokens", "plain_tokens")
+_COUNTS = ("num_slots", "num_tokens", "shared_tokens", "plain_tokens", "page_size")
 
 
 def planned(planner: Planner, case: Case) -> WorkPlan:

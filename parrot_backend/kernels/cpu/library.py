@@ -164,7 +164,9 @@ def find_parallel() -> int:
         maps = Path("/proc/self/maps").read_text()
     except OSError:
         maps = ""
-    paths = {line.split()[-1] for line in maps.splitlines() if "omp" in line and "/" in line}
+    # The sixth field is the path, which may have spaces.
+    lines = (line.split(maxsplit=5) for line in maps.splitlines() if "omp" in line)
+    paths = {fields[5] for fields in lines if len(fields) == 6}
     candidates += sorted(
         p for p in paths if Path(p).name.startswith(("libgomp", "libiomp", "libomp"))
     )

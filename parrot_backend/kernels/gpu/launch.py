@@ -75,6 +75,10 @@ def gpu_attention(
         output = torch.empty_like(query, memory_format=torch.contiguous_format)
     variant = complete(variant, query, options, has_lse=lse is not None)
     check(query, key_pages, value_pages, block_table, buffers, variant, output, scale, options)
+    if lse is not None and (
+        lse.shape != query.shape[:2] or lse.dtype != torch.float32 or not lse.is_contiguous()
+    ):
+        raise AttentionError(f"lse must be {[*query.shape[:2]]} float32, contiguous")
     if len(query):
         pages = (key_pages, value_pages, block_table)
         _launch(query, pages, buffers, variant, scale, options, output, lse)
@@ -156,6 +160,7 @@ def check(
     """
     heads = (variant.num_query_heads, variant.head_dim)
     pages = (variant.num_kv_heads, variant.page_size, variant.head_dim)
+    sinks = options.sinks
     wide = [t for t in (query, key_pages, value_pages, block_table, output) if t.stride(-1) != 1]
     problems = (
         (query.shape[1:] != heads, f"query must be [T, {heads[0]}, {heads[1]}]"),
@@ -168,6 +173,12 @@ def check(
         (buffers.limits.max_rows > variant.max_rows, "the plan's tiles exceed the variant's"),
         (max(query.numel(), output.numel()) > INT32_MAX, "query needs 64-bit offsets"),
         (not scale > 0, f"scale must be above 0, not {scale}"),
+        (not options.softcap >= 0, f"softcap must be at least 0, not {options.softcap}"),
+        (options.window is not None and options.window < 1, "window must be at least 1"),
+        (
+            sinks is not None and (sinks.shape != heads[:1] or not sinks.is_contiguous()),
+            f"sinks must be [{heads[0]}], adjacent",
+        ),
         (
             (options.key_scale is None) != (options.value_scale is None),
             "give both key_scale and value_scale, or neither",

@@ -113,7 +113,11 @@ def lay_out(case: Case, variant: Variant) -> Batch:
 
 
 def run(
-    case: Case, batch: Batch, variant: Variant, options: ScoreOptions | None = None
+    case: Case,
+    batch: Batch,
+    variant: Variant,
+    options: ScoreOptions | None = None,
+    lse: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run the kernels; return (output, log-sum-exp) with their padding."""
     plan = batch.plan
@@ -133,7 +137,8 @@ def run(
         [batch.query, batch.query.new_zeros(case.padding_tokens, *batch.query.shape[1:])]
     )
     output = torch.full_like(query, float("nan"))
-    lse = torch.full(query.shape[:2], float("nan"))
+    if lse is None:
+        lse = torch.full(query.shape[:2], float("nan"))
     gpu_attention(
         *(query, batch.key_pages, batch.value_pages, batch.block_table, buffers, variant),
         scale=batch.scale,

@@ -95,5 +95,16 @@ def test_wrong_arguments_are_named() -> None:
         wrong = replace(batch, **change)
         with pytest.raises(AttentionError, match=message):
             run(CASE, wrong, variant)
+    for options, message in (
+        (ScoreOptions(softcap=-1.0), "softcap"),
+        (ScoreOptions(window=0), "window"),
+        (ScoreOptions(sinks=torch.zeros(3)), "sinks"),
+        (ScoreOptions(sinks=torch.zeros(8)[::2]), "sinks"),
+    ):
+        with pytest.raises(AttentionError, match=message):
+            run(CASE, batch, variant, options)
+    for shape in ((5, 4), (4, 22)):
+        with pytest.raises(AttentionError, match="lse"):
+            run(CASE, batch, variant, lse=torch.zeros(shape).T)
     with pytest.raises(AttentionError, match="both"):
         run(CASE, batch, variant, ScoreOptions(key_scale=torch.ones(1)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -96,6 +97,17 @@ def test_rows_around_the_tiles(num_members: int) -> None:
     # Four heads a group: 60, 64, 68, 124 and 132 rows of shared work, against tiles of 64 and 16.
     case = Case(alike(num_members, "a", own_tokens=1), {"a": 2}, num_kv_heads=1, group_size=4)
     agree(case)
+
+
+@pytest.mark.parametrize(
+    ("num_members", "has_descriptors"),
+    [(15, True), (16, False), (16, True), (17, False), (63, True), (64, False), (65, True)],
+)
+def test_one_head_a_group_fills_tiles_by_one_row(num_members: int, has_descriptors: bool) -> None:
+    members = alike(num_members, "a", own_tokens=1)
+    case = Case(tuple(replace(m, own_tokens=1 + i % 3) for i, m in enumerate(members)), {"a": 2})
+    case = replace(case, num_kv_heads=1, group_size=1)
+    agree(case, tile_tokens=16, has_descriptors=has_descriptors)
 
 
 @pytest.mark.parametrize(
