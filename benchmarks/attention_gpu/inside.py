@@ -16,7 +16,7 @@ PREFIXES = (6144, 2048, 16384)
 GROUPS = (1, 4, 8)
 OWN_TOKENS = 128
 #: Nothing is shared: what sharing must not make slower.
-ALONE_TOKENS = (128, 2048)
+ALONE_TOKENS = (128, 1024)
 MOST_TOKENS = max(PREFIXES) + 1024
 #: What a card of 139 GiB has for KV beside the weights of the larger model.
 MOST_KV_BYTES = 90 * 2**30
