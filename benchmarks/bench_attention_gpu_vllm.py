@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import itertools
 import sys
 import time
@@ -167,8 +166,6 @@ async def run(given: argparse.Namespace) -> None:
     base: dict[Cell, Cell] = {}
     for way in ways:
         found = await run_way(model, way, wanted, given, ends_s)
-        # vLLM's client ends in its finalizer, which must not wait for that of the interpreter.
-        gc.collect()
         base = base or {row["shape"]: row["tpot_ms_median"] for row in found}
         if given.dry_run:
             continue

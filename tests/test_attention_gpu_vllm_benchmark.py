@@ -84,4 +84,3 @@ def test_the_dry_run_decodes_and_times_nothing() -> None:
     ):
         assert line in done.stdout
     assert " ms" not in done.stdout
-    assert "Traceback" not in done.stderr

@@ -27,7 +27,10 @@ class HostTables(Protocol):
     """Where block tables may be found on the host."""
 
     def rows_of(self, common: Any) -> Ints | None:
-        """Return [B, P] of a batch; None if it has to be read from the device."""
+        """Return [B, P] of a batch; None if it has to be read from the device.
+
+        P may be less than on the device: no request has more pages.
+        """
         ...
 
 
@@ -40,13 +43,17 @@ class TableMirror:
 
     def __init__(self, shape: tuple[int, int]) -> None:
         self._rows: Ints = np.zeros(shape, np.int32)
+        self._num_pages: Ints = np.zeros(shape[0], np.int32)
 
     def write(self, request: int, start: int, pages: Sequence[int]) -> None:
         """Write pages of a request from one of them on."""
         self._rows[request, start : start + len(pages)] = pages
+        self._num_pages[request] = start + len(pages)
 
-    def rows(self, requests: Ints, count: int, num_pages: int) -> Ints:
-        """Return [count, num_pages]: rows of some requests, and zeros for padding."""
+    def rows(self, requests: Ints, count: int) -> Ints:
+        """Return [count, most pages of one]: rows of some requests, and zeros for padding."""
+        # Tables are as wide as the longest text that a model takes; few texts are.
+        num_pages = int(self._num_pages[requests].max(initial=1))
         found = np.zeros((count, num_pages), np.int32)
         found[: len(requests)] = self._rows[requests, :num_pages]
         return found
@@ -65,12 +72,12 @@ class MirroredTables:
         return mirror
 
     def rows_of(self, common: Any) -> Ints | None:
-        """Return [B, P] of a batch; None if it has to be read from the device."""
+        """See ``HostTables``."""
         table = common.block_table_tensor
         mirror = self._mirrors.get(table.data_ptr())
         if mirror is None or common.req_idx is None:
             return None
-        return mirror.rows(common.req_idx, common.num_reqs, table.shape[1])
+        return mirror.rows(common.req_idx, common.num_reqs)
 
 
 _mirrored = MirroredTables()

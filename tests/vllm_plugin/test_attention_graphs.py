@@ -11,8 +11,8 @@ EIGHT, FOUR = BatchSize(8, 8), BatchSize(4, 4)
 
 
 def test_a_batch_counts_as_captured_by_its_size() -> None:
+    assert CapturedBatches().is_empty
     captured = CapturedBatches()
-    assert captured.is_empty
     captured.note(EIGHT, 100, is_ours=True)
     captured.note(FOUR, 100, is_ours=False)
     assert not captured.is_empty
