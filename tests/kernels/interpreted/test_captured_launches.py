@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parrot_backend.kernels.gpu import PlanBuffers, PlanLimits, Variant, gpu_attention, launch
-from tests.kernels.interpreted.cases import Batch, Case, Member, expected, lay_out
+from tests.kernels.interpreted.cases import Batch, Case, Member, Recorder, expected, lay_out
 
 WORKERS, REQUESTS, PAGES, WIDTH = 3, 6, 60, 12
 VARIANT = Variant(num_kv_heads=1, group_size=2, head_dim=64, page_size=16, tile_tokens=16)
@@ -52,19 +52,6 @@ class Graph:
         for run in self.launches:
             run()
         return self.output
-
-
-class Recorder:
-    """A kernel that keeps its launches."""
-
-    def __init__(self, kernel: Any, launches: list[Callable[[], Any]]) -> None:
-        self._kernel, self._launches = kernel, launches
-
-    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
-        def record(*arguments: Any, **options: Any) -> None:
-            self._launches.append(lambda: self._kernel[grid](*arguments, **options))
-
-        return record
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["pointers", "descriptors"])
