@@ -14,7 +14,7 @@ _VOCABULARY = 4096
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A Llama in bf16 whose attention has a real shape, and everything else is small."""
+    """A Llama in bf16 whose attention has a real shape; everything else is small by default."""
 
     name: str
     num_heads: int
@@ -23,6 +23,8 @@ class Model:
     hidden: int = 1024
     intermediate: int = 2048
     num_layers: int = 4
+    vocabulary: int = _VOCABULARY
+    max_tokens: int = 8192
 
     def config(self) -> dict[str, Any]:
         """Return what vLLM reads as ``config.json``."""
@@ -37,11 +39,11 @@ class Model:
             "num_attention_heads": self.num_heads,
             "num_key_value_heads": self.num_kv_heads,
             "head_dim": self.head_size,
-            "max_position_embeddings": 8192,
+            "max_position_embeddings": self.max_tokens,
             "rms_norm_eps": 1e-6,
             "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"},
             "tie_word_embeddings": False,
-            "vocab_size": _VOCABULARY,
+            "vocab_size": self.vocabulary,
             "bos_token_id": 0,
             "eos_token_id": 1,
         }
@@ -55,7 +57,7 @@ class Model:
         """Bytes of weights that a step reads."""
         heads = 2 * self.num_heads + 2 * self.num_kv_heads
         layer = self.hidden * (heads * self.head_size + 3 * self.intermediate)
-        return _ELEMENT_BYTES * (self.num_layers * layer + _VOCABULARY * self.hidden)
+        return _ELEMENT_BYTES * (self.num_layers * layer + self.vocabulary * self.hidden)
 
 
 #: Heads as in Llama 3 8B, and as many KV heads as heads.

@@ -16,158 +16,46 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
-import json
 import statistics
-import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
 
+from benchmarks.attention_lab import Lab, lab
 from benchmarks.attention_shapes import MODELS, PAGE_TOKENS, SHAPES, Model, Shape
 from benchmarks.common import Cell, append_rows, cells, spread
-from parrot_backend.engines.vllm import VllmConfig, processes
-from parrot_backend.vllm_compat import client as vllm_client
+from parrot_backend.engines.vllm import VllmConfig
 
 #: Steps after a switch that are not counted: one may be on its way, one has the new plan to make.
 _SKIPPED_STEPS = 2
 _MODES = (True, False)
 
 
-class Ticks:
-    """When the tokens of one request came."""
-
-    def __init__(self) -> None:
-        self.times_s: list[float] = []
-        self._next = asyncio.Event()
-
-    def tick(self) -> None:
-        """Note a token."""
-        self.times_s.append(time.perf_counter())
-        self._next.set()
-
-    async def wait_for(self, count: int) -> None:
-        """Return when there are so many more."""
-        wanted = len(self.times_s) + count
-        while len(self.times_s) < wanted:
-            self._next.clear()
-            await self._next.wait()
-
-
-class Lab:
-    """One engine, whose attention can be switched.
+async def measure(
+    engine: Lab, shape: Shape, rounds: int, steps: int
+) -> tuple[dict[bool, list[float]], dict[str, float]]:
+    """Return times of steps in seconds with sharing and without, and what sharing read.
 
     Args:
-        client: vLLM's ``AsyncLLM``.
-        seed: Of tokens and names.
+        engine: Whose attention is switched.
+        shape: The batch.
+        rounds: How often each way has its turn.
+        steps: Steps of a turn that are counted.
     """
-
-    def __init__(self, client: Any) -> None:
-        self.client = client
-        self._number = 0
-
-    async def measure(
-        self, shape: Shape, rounds: int, steps: int
-    ) -> tuple[dict[bool, list[float]], dict[str, float]]:
-        """Return times of steps in seconds with sharing and without, and what sharing read.
-
-        Args:
-            shape: The batch.
-            rounds: How often each way has its turn.
-            steps: Steps of a turn that are counted.
-        """
-        turn_steps = steps + _SKIPPED_STEPS
-        tokens = 4 + 2 * rounds * (turn_steps + 1)
-        for prefix in shape.prefixes():
-            await self._generate(prefix, 1, Ticks())
-        ticks = [Ticks() for _ in range(shape.num_requests)]
-        running = [
-            asyncio.create_task(self._generate(prompt, tokens, ticks[number]))
-            for number, prompt in enumerate(shape.prompts())
-        ]
-        await asyncio.gather(*(clock.wait_for(1) for clock in ticks))
-        found: dict[bool, list[float]] = {True: [], False: []}
-        before = await self._attention()
+    turn_steps = steps + _SKIPPED_STEPS
+    tokens = 4 + 2 * rounds * (turn_steps + 1)
+    found: dict[bool, list[float]] = {True: [], False: []}
+    async with engine.decoding(shape, tokens) as ticks:
+        before = await engine.attention()
         for number in range(2 * rounds):
             # The first of each pair changes, so that growing sequences favour nobody.
             mode = _MODES[(number + number // 2) % 2]
-            await self._call("configure", {"share_attention": mode})
-            await ticks[-1].wait_for(_SKIPPED_STEPS)
-            start = len(ticks[-1].times_s) - 1
-            await ticks[-1].wait_for(steps)
-            times_s = ticks[-1].times_s[start : start + steps + 1]
+            await engine.call("configure", {"share_attention": mode})
+            await ticks.wait_for(_SKIPPED_STEPS)
+            start = len(ticks.times_s) - 1
+            await ticks.wait_for(steps)
+            times_s = ticks.times_s[start : start + steps + 1]
             found[mode] += [after - at for at, after in itertools.pairwise(times_s)]
-        counted = await self._attention()
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
-        return found, {name: counted[name] - before[name] for name in counted if name != "state"}
-
-    async def _generate(self, prompt: list[int], max_tokens: int, ticks: Ticks) -> None:
-        from vllm import SamplingParams
-        from vllm.inputs import tokens_input
-        from vllm.sampling_params import RequestOutputKind
-
-        self._number += 1
-        parameters = SamplingParams(
-            max_tokens=max_tokens,
-            temperature=0.0,
-            ignore_eos=True,
-            detokenize=False,
-            output_kind=RequestOutputKind.DELTA,
-        )
-        name = f"bench-{self._number}"
-        async for _ in self.client.generate(tokens_input(prompt), parameters, name):
-            ticks.tick()
-
-    async def _call(self, name: str, *arguments: Any) -> Any:
-        return await vllm_client.call_plugin(self.client, name, list(arguments))
-
-    async def _attention(self) -> dict[str, Any]:
-        found: dict[str, Any] = (await self._call("state"))["attention"]
-        if found["state"] not in ("on", "off"):
-            raise RuntimeError(f"attention is not shared on this engine: {found['state']}")
-        return found
-
-
-@asynccontextmanager
-async def lab(model: Model, kv_cache_bytes: int, threads: int) -> AsyncIterator[Lab]:
-    """Start an engine with random weights."""
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "config.json").write_text(json.dumps(model.config()))
-        config = VllmConfig(
-            folder,
-            max_model_len=8192,
-            max_num_seqs=64,
-            block_size=PAGE_TOKENS,
-            kv_cache_bytes=kv_cache_bytes,
-            cpu_threads=threads,
-        )
-        processes.prewarm(config)
-        cores = processes.CoreProcesses(is_forked=processes.is_cpu_build())
-        client = await asyncio.to_thread(_start, config, cores)
-        try:
-            await vllm_client.begin(client)
-            yield Lab(client)
-        finally:
-            await asyncio.to_thread(vllm_client.shut_down, client, 3.0)
-            await asyncio.to_thread(cores.kill)
-
-
-def _start(config: VllmConfig, cores: processes.CoreProcesses) -> Any:
-    from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.v1.engine.async_llm import AsyncLLM
-
-    arguments = AsyncEngineArgs(
-        **config.engine_arguments(is_cpu=True),
-        load_format="dummy",
-        skip_tokenizer_init=True,
-        scheduler_cls=vllm_client.SCHEDULER_CLASSES[False],
-    )
-    vllm_client._make_processes_in(processes.core_context)
-    with cores.owning():
-        return AsyncLLM.from_engine_args(arguments)
+        counted = await engine.attention()
+    return found, {name: counted[name] - before[name] for name in counted if name != "state"}
 
 
 def copy_bytes_per_s(threads: int) -> float:
@@ -191,10 +79,18 @@ async def run(arguments: argparse.Namespace) -> None:
     shapes = [SHAPES[name] for name in arguments.shapes or SHAPES]
     bytes_per_s = copy_bytes_per_s(arguments.threads)
     kv_tokens = max(shape.num_kv_tokens(arguments.steps * arguments.repeat * 4) for shape in shapes)
-    async with lab(model, model.kv_bytes(kv_tokens), arguments.threads) as engine:
+    config = VllmConfig(
+        "",
+        max_model_len=8192,
+        max_num_seqs=64,
+        block_size=PAGE_TOKENS,
+        kv_cache_bytes=model.kv_bytes(kv_tokens),
+        cpu_threads=arguments.threads,
+    )
+    async with lab(model, config) as engine:
         for shape in shapes:
             await engine.client.reset_prefix_cache()
-            found, counted = await engine.measure(shape, arguments.repeat, arguments.steps)
+            found, counted = await measure(engine, shape, arguments.repeat, arguments.steps)
             row = _row(model, shape, arguments.threads, bytes_per_s, found, counted)
             show(row)
             if arguments.save:

@@ -16,6 +16,7 @@ from vllm.v1.attention.backend import AttentionType
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 
 from parrot_backend.kernels.support import LayerAttention
+from parrot_backend.vllm_compat.host_tables import HostTables
 from parrot_backend.vllm_compat.step_batch import Ints, StepBatch
 
 
@@ -59,19 +60,43 @@ def is_plain_cache(spec: Any) -> bool:
     )
 
 
-def batch_of(common: Any) -> StepBatch | None:
+def is_plain_batch(common: Any) -> bool:
+    """Tell whether all requests of a batch are simply causal."""
+    return common.causal is True and common.mm_req_doc_ranges is None
+
+
+def batch_of(
+    common: Any, *, knows_lengths: bool = False, tables: HostTables | None = None
+) -> StepBatch | None:
     """Return vLLM's ``CommonAttentionMetadata`` as a batch; None if it is not simply causal.
 
-    On CPUs these are views, otherwise copies, for which the device is waited for.
+    On CPUs these are views, otherwise copies. The device is waited for unless all is known here.
+
+    Args:
+        common: The metadata.
+        knows_lengths: vLLM's bound of the lengths is no guess: see ``knows_lengths``.
+        tables: Where block tables of devices may be found on the host.
     """
-    if common.causal is not True or common.mm_req_doc_ranges is not None:
+    if not is_plain_batch(common):
         return None
     num = common.num_reqs
+    lengths = common.seq_lens
+    if knows_lengths and common.seq_lens_cpu_upper_bound is not None:
+        lengths = common.seq_lens_cpu_upper_bound
+    table = None if tables is None else tables.rows_of(common)
     return StepBatch(
-        block_table=_numpy(common.block_table_tensor[:num]),
+        block_table=_numpy(common.block_table_tensor[:num]) if table is None else table,
         query_start=_numpy(common.query_start_loc_cpu[: num + 1]),
-        seq_lens=_numpy(common.seq_lens[:num]),
+        seq_lens=_numpy(lengths[:num]),
     )
+
+
+def knows_lengths(vllm_config: Any) -> bool:
+    """Tell whether vLLM knows lengths when it prepares a step.
+
+    Without drafts it does. With them, its bound takes all of them to be accepted.
+    """
+    return bool(vllm_config.num_speculative_tokens == 0)
 
 
 def kv_tokens_of(common: Any) -> int:
@@ -115,6 +140,16 @@ def shares_attention(vllm_config: Any) -> bool:
     """Tell whether the plug-in's options let an engine share reads when it begins."""
     options = plugin_options(vllm_config)
     return options is not None and bool(options.get("share_attention", True))
+
+
+def captures_attention(vllm_config: Any) -> bool:
+    """Tell whether an engine that shares reads may have our attention in its CUDA graphs.
+
+    Not with drafts: which of them count is known on the device only, and draft models renew their
+    metadata inside of graphs.
+    """
+    options = plugin_options(vllm_config) or {}
+    return bool(options.get("attention_graphs", True)) and knows_lengths(vllm_config)
 
 
 def engine_key(vllm_config: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+from vllm.config import CUDAGraphMode
 from vllm.v1.attention.backend import AttentionCGSupport
 from vllm.v1.attention.backends.triton_attn import (
     TritonAttentionBackend,
@@ -20,8 +21,21 @@ __all__ = [
     "TritonAttentionImpl",
     "TritonAttentionMetadata",
     "TritonAttentionMetadataBuilder",
+    "captures_decodes",
     "extended_metadata",
+    "is_decode_of_one",
 ]
+
+
+def captures_decodes(vllm_config: Any) -> bool:
+    """Tell whether vLLM captures whole decode steps; asked once backends have been asked."""
+    mode = vllm_config.compilation_config.cudagraph_mode
+    return mode is not None and mode.decode_mode() == CUDAGraphMode.FULL
+
+
+def is_decode_of_one(common: Any) -> bool:
+    """Tell whether each request of a batch has one query token."""
+    return bool(common.max_query_len == 1 and common.num_reqs == common.num_actual_tokens)
 
 
 @dataclass

@@ -1,14 +1,14 @@
 """vLLM's Triton backend, which leaves steps to our kernel in which sharing reads of KV pays.
 
-Chosen by ``--attention-backend CUSTOM``. Attention is not captured in CUDA graphs: whether a step
-shares is decided from its block table, which is read back from the device. Imports vLLM.
+Chosen by ``--attention-backend CUSTOM``. In captured CUDA graphs of decode steps our kernel
+computes all requests, by a plan that is loaded before the graph is replayed; in other steps it
+computes those who share. Imports vLLM.
 """
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
@@ -16,7 +16,6 @@ from parrot_backend.kernels import PlanCosts
 from parrot_backend.kernels.gpu import (
     PlanBuffers,
     PlanLimits,
-    PlanTooLarge,
     ScoreOptions,
     Variant,
     abilities_of,
@@ -33,12 +32,14 @@ from parrot_backend.vllm_compat.attention_cuda import (
     TritonAttentionImpl,
     TritonAttentionMetadata,
     TritonAttentionMetadataBuilder,
+    captures_decodes,
     extended_metadata,
+    is_decode_of_one,
 )
+from parrot_backend.vllm_compat.host_tables import watch
+from parrot_backend.vllm_plugin.attention_graphs import BatchSize, CapturedBatches
 from parrot_backend.vllm_plugin.attention_step import StepSharing
 from parrot_backend.vllm_plugin.attention_switch import AttentionSwitch
-
-logger = logging.getLogger(__name__)
 
 
 class SharedCudaBackend(TritonAttentionBackend):
@@ -59,6 +60,11 @@ class SharedCudaBackend(TritonAttentionBackend):
         """Return what prepares a step."""
         return SharedCudaBuilder
 
+    @classmethod
+    def supports_device_cpu_query_lens_mismatch(cls) -> bool:
+        """Return False: plans are made from what the host knows of query tokens."""
+        return False
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Share:
@@ -68,7 +74,7 @@ class _Share:
         buffers: Its plan, on the device.
         variant: The compiled form that runs it.
         block_table: Of its requests, on the device.
-        num_tokens: Query tokens of the whole batch.
+        num_tokens: Query tokens of the whole batch, with the padding of a captured one.
         tokens: Its query tokens in the whole batch; None for all.
         rest_tokens: The other query tokens; None if there are none.
     """
@@ -84,31 +90,54 @@ class _Share:
 class SharedCudaBuilder(TritonAttentionMetadataBuilder):
     """Prepares each step for all layers of a KV cache group."""
 
-    _cudagraph_support: ClassVar[AttentionCGSupport] = AttentionCGSupport.NEVER
-
     def __init__(
         self, kv_cache_spec: Any, layer_names: list[str], vllm_config: Any, device: torch.device
     ) -> None:
         super().__init__(kv_cache_spec, layer_names, vllm_config, device)
         self._buffers: PlanBuffers | None = None
+        self._captured = CapturedBatches()
+        shares = compat.shares_attention(vllm_config)
+        if shares:
+            # A plan cannot be renewed by what a draft model's graph replays.
+            self.supports_draft_decode_metadata_update = False
         self._switch = AttentionSwitch(
-            vllm_config, kv_cache_spec, layer_names, self._why_plain, self._sharing
+            vllm_config,
+            kv_cache_spec,
+            layer_names,
+            self._why_plain,
+            self._sharing,
+            tables=watch() if shares else None,
         )
+
+    @classmethod
+    def get_cudagraph_support(cls, vllm_config: Any, kv_cache_spec: Any) -> AttentionCGSupport:
+        """Return which batches may be captured; vLLM's own if an engine begins without sharing."""
+        if not compat.shares_attention(vllm_config):
+            return super().get_cudagraph_support(vllm_config, kv_cache_spec)
+        if compat.captures_attention(vllm_config):
+            return AttentionCGSupport.UNIFORM_SINGLE_TOKEN_DECODE
+        return AttentionCGSupport.NEVER
+
+    def build_for_cudagraph_capture(self, common_attn_metadata: Any) -> TritonAttentionMetadata:
+        """Return metadata of a dummy batch that is captured, or replayed beside other engines."""
+        table = common_attn_metadata.block_table_tensor
+        is_ours = self._computes(common_attn_metadata)
+        self._captured.note(_size(common_attn_metadata), table.data_ptr(), is_ours=is_ours)
+        return super().build_for_cudagraph_capture(common_attn_metadata)
 
     def build(
         self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False
     ) -> TritonAttentionMetadata:
-        """Return a step's metadata, with a plan if requests share reads in it."""
+        """Return a step's metadata, with a plan if requests share reads in it or it is captured."""
         stock = super().build(common_prefix_len, common_attn_metadata, fast_build)
-        step = self._switch.step(common_attn_metadata)
+        is_ours = self._captured.is_ours(_size(common_attn_metadata))
+        if is_ours or (is_ours is None and self._warms_up(common_attn_metadata)):
+            return self._build_whole(stock, common_attn_metadata)
+        step = self._switch.step(common_attn_metadata, may_share=is_ours is None)
         if step is None:
             return stock
         assert self._buffers is not None, "made with what plans steps"
-        try:
-            self._buffers.load(step.work)
-        except PlanTooLarge as exc:
-            logger.warning("a step does not share reads: %s", exc)
-            return stock
+        self._buffers.load(step.work)
         table = common_attn_metadata.block_table_tensor
         num_requests = common_attn_metadata.num_reqs
         share = _Share(
@@ -123,6 +152,33 @@ class SharedCudaBuilder(TritonAttentionMetadataBuilder):
         if step.rest is not None:
             rest = super().build(0, compat.subset_of(common_attn_metadata, step.rest))
         return extended_metadata(stock, share, rest)
+
+    def _build_whole(self, stock: TritonAttentionMetadata, common: Any) -> TritonAttentionMetadata:
+        """Return metadata of a batch of which our kernel computes all, with its plan loaded.
+
+        What a graph reads has the addresses that it was captured with: the plan, the partials, and
+        vLLM's block table. Queries and outputs are the graph's own.
+        """
+        assert self._buffers is not None, "made with what plans steps"
+        table, num_tokens = common.block_table_tensor, common.num_actual_tokens
+        self._captured.check_table(_size(common), table.data_ptr())
+        self._buffers.load(self._switch.whole_step(common).work, num_tokens)
+        rows = table[: common.num_reqs]
+        share = _Share(self._buffers, self._variant, rows, num_tokens, None, None)
+        return extended_metadata(stock, share, None)
+
+    def _computes(self, common: Any) -> bool:
+        return (
+            self._switch.can_compute
+            and captures_decodes(self.vllm_config)
+            and compat.captures_attention(self.vllm_config)
+            and is_decode_of_one(common)
+            and compat.is_plain_batch(common)
+        )
+
+    def _warms_up(self, common: Any) -> bool:
+        """Tell whether vLLM may be about to capture: our kernel must have been compiled by then."""
+        return self._captured.is_empty and self._computes(common)
 
     def _index(self, numbers: Any) -> torch.Tensor:
         return torch.from_numpy(numbers).to(self.device, non_blocking=True)
@@ -156,12 +212,21 @@ class SharedCudaBuilder(TritonAttentionMetadataBuilder):
             head_dim=variant.head_dim,
             device=self.device,
         )
-        return StepSharing(self.block_size, workers, PlanCosts(max_rows=variant.max_rows))
+        return StepSharing(
+            self.block_size,
+            workers,
+            PlanCosts(max_rows=variant.max_rows),
+            why_too_large=limits.why_too_large,
+        )
 
     def _why_plain(self, layer: LayerAttention) -> str | None:
         abilities = abilities_of(torch.cuda.get_device_capability(self.device))
         # Queries of quantised caches come quantised as well, which the kernel does not take.
         return why_plain(layer, replace(abilities, kv_dtypes=abilities.dtypes))
+
+
+def _size(common: Any) -> BatchSize:
+    return BatchSize(common.num_reqs, common.num_actual_tokens)
 
 
 class SharedCudaImpl(TritonAttentionImpl):

@@ -7,6 +7,8 @@ hundreds of query tokens, so that arithmetic bounds them and not reads, and noth
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +18,12 @@ from parrot_backend.kernels import PlanCosts, Planner, WorkPlan
 from parrot_backend.kernels.support import why_no_gain
 from parrot_backend.vllm_compat.step_batch import Ints, StepBatch
 
+logger = logging.getLogger(__name__)
+
 IntArray = npt.NDArray[np.int64]
+
+#: Says what of a plan a device has no room for; None if all of it fits.
+WhyTooLarge = Callable[[WorkPlan], str | None]
 
 #: A request with more query tokens computes its prompt. Drafts of speculative decoding have fewer.
 MAX_QUERY_TOKENS = 16
@@ -58,6 +65,7 @@ class StepSharing:
         costs: What parts of the work cost on this device.
         takes_all: Our kernel computes all steps, shared or not.
         least_saving_tokens: Steps that save fewer tokens of KV do not share.
+        why_too_large: What a plan must fit; one that shares nothing always fits.
     """
 
     def __init__(
@@ -68,17 +76,20 @@ class StepSharing:
         *,
         takes_all: bool = False,
         least_saving_tokens: int = LEAST_SAVING_TOKENS,
+        why_too_large: WhyTooLarge = lambda work: None,
     ) -> None:
         self._page_tokens = page_tokens
         self._takes_all = takes_all
         self._least_saving_tokens = least_saving_tokens
         self._costs = costs
         self._planner = Planner(page_tokens, num_workers, costs)
+        self._why_too_large = why_too_large
+        self._has_warned = False
 
     def plan(self, batch: StepBatch) -> SharedStep | None:
         """Plan a step; None if vLLM's own kernel is to compute all of it."""
         if self._takes_all:
-            return _whole(batch, self._planned_at_any_rate(batch))
+            return self.plan_whole(batch)
         if len(batch.seq_lens) < 2:
             return None
         lengths = np.diff(batch.query_start)
@@ -105,6 +116,19 @@ class StepSharing:
             kv_tokens_saved=_saved(work),
         )
 
+    def plan_whole(self, batch: StepBatch, *, may_share: bool = True) -> SharedStep:
+        """Plan a step for our kernel alone, whatever that saves.
+
+        Args:
+            batch: The step; requests without query tokens are padding.
+            may_share: Whether reads are shared where that saves enough of them.
+        """
+        work = self._planner.plan(*_arrays(batch)) if may_share else self._unshared(batch)
+        saved = _saved(work)
+        if saved and (saved < self._least_saving_tokens or self._is_too_large(work)):
+            work = self._unshared(batch)
+        return _whole(batch, work)
+
     def _members(self, batch: StepBatch, lengths: IntArray) -> npt.NDArray[np.bool_]:
         """Tell for each request whether it decodes, and its first page is one of another, too."""
         decodes = (lengths > 0) & (lengths <= MAX_QUERY_TOKENS)
@@ -117,14 +141,18 @@ class StepSharing:
         work = self._planner.plan(*_arrays(batch))
         if _saved(work) < self._least_saving_tokens or why_no_gain(work, self._costs) is not None:
             return None
-        return work
+        return None if self._is_too_large(work) else work
 
-    def _planned_at_any_rate(self, batch: StepBatch) -> WorkPlan:
-        work = self._planner.plan(*_arrays(batch))
-        if 0 < _saved(work) < self._least_saving_tokens:
-            nobody = np.zeros(len(batch.seq_lens), np.bool_)
-            return self._planner.plan(*_arrays(batch), hint=nobody)
-        return work
+    def _unshared(self, batch: StepBatch) -> WorkPlan:
+        nobody = np.zeros(len(batch.seq_lens), np.bool_)
+        return self._planner.plan(*_arrays(batch), hint=nobody)
+
+    def _is_too_large(self, work: WorkPlan) -> bool:
+        reason = self._why_too_large(work)
+        if reason is not None and not self._has_warned:
+            self._has_warned = True
+            logger.warning("a step shares no reads, and others like it will not: %s", reason)
+        return reason is not None
 
 
 def _arrays(batch: StepBatch) -> tuple[Ints, Ints, Ints]:

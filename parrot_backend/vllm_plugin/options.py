@@ -24,6 +24,7 @@ class PluginOptions:
             whose requests all come from somebody to be trusted, as Parrot's server.
         share_attention: Read the KV that several requests begin with once per step, for all of them
             (docs/kernels.md).
+        attention_graphs: On GPUs, let vLLM capture our attention in CUDA graphs of decode steps.
         max_wait_s: A request that waited longer goes before all others.
         slowdown: Without a target of its own, a latency-sensitive request's step may take this many
             times what it would take without bulk work.
@@ -41,6 +42,7 @@ class PluginOptions:
     pin: bool = True
     splice: bool = False
     share_attention: bool = True
+    attention_graphs: bool = True
     max_wait_s: float = 30.0
     slowdown: float = 2.0
     max_hold_s: float = 2.0

@@ -139,19 +139,6 @@ def test_a_mixed_batch_is_split_by_request(builder: Any) -> None:
     assert made.query_start_loc.tolist() == [0, 1, 201, 203, 204]
 
 
-def test_a_plan_that_is_too_large_leaves_the_step_to_vllm(
-    builder: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from parrot_backend.kernels.gpu import PlanTooLarge
-    from parrot_backend.vllm_compat.attention_cuda import TritonAttentionMetadata
-
-    def refuse(*_: object) -> None:
-        raise PlanTooLarge("full")
-
-    monkeypatch.setattr(builder._buffers, "load", refuse)
-    assert type(builder.build(0, mixed())) is TritonAttentionMetadata
-
-
 def test_each_token_gets_the_output_of_its_own_part(
     builder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

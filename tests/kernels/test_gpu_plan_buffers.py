@@ -102,6 +102,34 @@ def test_loading_again_and_again_leaves_the_newest_plan() -> None:
         assert buffers.num_tokens == count + 1
 
 
+def test_a_host_copy_is_not_written_before_it_is_on_the_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Steps overlap: a copy to the device may still wait for the step before it."""
+    log: list[tuple[str, int]] = []
+
+    class Event:
+        made = 0
+
+        def __init__(self) -> None:
+            self.number = Event.made
+            Event.made += 1
+
+        def record(self) -> None:
+            log.append(("copy", self.number))
+
+        def synchronize(self) -> None:
+            log.append(("wait", self.number))
+
+    buffers = PlanBuffers(LIMITS, num_query_heads=2, head_dim=8, device=torch.device("cpu"))
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(buffers, "_is_cuda", True)
+    for count in (6, 3, 9, 2, 7):
+        buffers.load(plan_of(count))
+    assert log[:3] == [("copy", 0), ("copy", 1), ("copy", 2)]
+    assert log[3:] == [("wait", 0), ("copy", 0), ("wait", 1), ("copy", 1)]
+
+
 def test_buffers_beyond_32_bit_offsets_are_refused() -> None:
     limits = replace(LIMITS, max_slots=2**20)
     with pytest.raises(AttentionError, match="32-bit"):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parrot_backend.kernels import PlanCosts
+from parrot_backend.kernels import PlanCosts, WorkPlan
 from parrot_backend.kernels.work import KV_END, KV_START, NUM_ROWS, ROW_START
 from parrot_backend.vllm_compat.step_batch import StepBatch
 from parrot_backend.vllm_plugin.attention_step import MAX_QUERY_TOKENS, SharedStep, StepSharing
@@ -121,6 +121,34 @@ def test_what_saves_little_is_not_shared_whoever_computes_it(takes_all: bool) ->
             assert found is not None
             assert found.work.plain_tokens == 140
             assert found.work.shared_tokens == 140 - 48 * shares
+
+
+def test_a_captured_batch_is_planned_whole_whatever_it_saves() -> None:
+    sharing = StepSharing(PAGE, 2, FREE, least_saving_tokens=1)
+    padded = batch(decode([8, 9], 50), decode(SHARED, 10), decode(SHARED, 20), ([], 0, 0))
+    for may_share in (True, False):
+        step = sharing.plan_whole(padded, may_share=may_share)
+        assert step.tokens is step.requests is step.rest is step.rest_tokens is None
+        assert step.work.num_tokens == 3
+        assert step.work.plain_tokens == 210
+        assert step.kv_tokens_saved == 48 * may_share
+    assert sharing.plan_whole(batch(decode(SHARED, 10))).kv_tokens_saved == 0
+
+
+def test_what_does_not_fit_is_planned_without_sharing(caplog: pytest.LogCaptureFixture) -> None:
+    asked = []
+
+    def refuse(work: WorkPlan) -> str:
+        asked.append(work.plain_tokens - work.shared_tokens)
+        return "too many items"
+
+    sharing = StepSharing(PAGE, 2, FREE, least_saving_tokens=1, why_too_large=refuse)
+    step = batch(decode(SHARED, 10), decode(SHARED, 20))
+    assert sharing.plan(step) is None
+    assert sharing.plan_whole(step).kv_tokens_saved == 0
+    # A plan that shares nothing fits by the limits, and is not asked about.
+    assert asked == [48, 48]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
 @st.composite

@@ -53,7 +53,8 @@ class PlanLimits:
         """Return limits for batches whose prefixes are up to three levels deep.
 
         A plan has an item for each tile of query tokens of a node or a request, and one more for
-        each cut between two workers; each level of a tree holds a query token at most once.
+        each cut between two workers; each level of a tree holds a query token at most once. A plan
+        that shares nothing has one level, so it always fits.
         """
         levels = 4
         tiles = levels * (max_requests + -(-max_tokens // max_rows))
@@ -91,13 +92,26 @@ class PlanLimits:
             )
         if num_tokens < plan.num_tokens:
             raise AttentionError(f"the plan has {plan.num_tokens} query tokens, not {num_tokens}")
+        reason = self.why_too_large(plan, num_tokens)
+        if reason is not None:
+            raise PlanTooLarge(reason)
+
+    def why_too_large(self, plan: WorkPlan, num_tokens: int | None = None) -> str | None:
+        """Return what of a plan the buffers cannot hold; None if it fits.
+
+        Args:
+            plan: For this grid, with tiles of this size.
+            num_tokens: Query tokens with the padding of a captured batch; the plan's by default.
+        """
+        num_tokens = plan.num_tokens if num_tokens is None else num_tokens
         for name, size, limit in (
             ("items", plan.num_items, self.max_items),
             ("query tokens", num_tokens, self.max_tokens),
             ("partials", plan.num_slots, self.max_slots),
         ):
             if size > limit:
-                raise PlanTooLarge(f"the plan has {size} {name}; the buffers hold {limit}")
+                return f"the plan has {size} {name}; the buffers hold {limit}"
+        return None
 
 
 def pack_plan(plan: WorkPlan, num_tokens: int, words: Int32Array) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -158,3 +159,16 @@ def expected(batch: Batch, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
         dtype=torch.float64,
         **options,
     )
+
+
+class Recorder:
+    """A kernel that keeps its launches."""
+
+    def __init__(self, kernel: Any, launches: list[Callable[[], Any]]) -> None:
+        self._kernel, self._launches = kernel, launches
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        def record(*arguments: Any, **options: Any) -> None:
+            self._launches.append(lambda: self._kernel[grid](*arguments, **options))
+
+        return record
