@@ -50,6 +50,7 @@ def builder(config: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(attention_cuda.SharedCudaBuilder, "_variant", VARIANT)
     spec = FullAttentionSpec(block_size=16, num_kv_heads=1, head_size=DIM, dtype=torch.float16)
     made = attention_cuda.SharedCudaBuilder(spec, [], config, torch.device("cpu"))
+    assert made._switch._for_graphs is not None
     made._switch._for_graphs._least_saving_tokens = 1
     return made
 
