@@ -173,10 +173,10 @@ def test_threads_do_not_change_a_bit(library: KernelLibrary, dtype: torch.dtype)
 
 @pytest.mark.parametrize("heads", [(1, 1), (6, 3)], ids=str)
 @pytest.mark.parametrize("sizes", [[(1, 0)], [(1, 4)], [(3, 9), (1, 1)]], ids=str)
-def test_threads_take_every_unit_once(
+def test_few_units_for_several_threads(
     library: KernelLibrary, sizes: list[tuple[int, int]], heads: tuple[int, int]
 ) -> None:
-    """From fewer units than threads on, to some that are taken ahead and some that are not."""
+    """Fewer units than threads, and a few of which some are taken ahead of need."""
     data = paged(groups(sizes, 32), heads=heads, dim=32)
     expected = data.expected()
     for threads in (2, 3, 5):
