@@ -166,6 +166,19 @@ def test_threads_do_not_change_a_bit(library: KernelLibrary, dtype: torch.dtype)
         assert torch.equal(lse, results[0][1])
 
 
+@pytest.mark.parametrize("heads", [(1, 1), (6, 3)], ids=str)
+@pytest.mark.parametrize("sizes", [[(1, 0)], [(1, 4)], [(3, 9), (1, 1)]], ids=str)
+def test_few_units_for_several_threads(
+    library: KernelLibrary, sizes: list[tuple[int, int]], heads: tuple[int, int]
+) -> None:
+    """Fewer units than threads, and a few of which some are taken ahead of need."""
+    data = paged(groups(sizes, 32), heads=heads, dim=32)
+    expected = data.expected()
+    for threads in (2, 3, 5):
+        torch.set_num_threads(threads)
+        check(data, data.found(library, plan=data.plan(workers=threads)), expected)
+
+
 def test_one_plan_serves_layers_with_other_heads(library: KernelLibrary) -> None:
     case = groups([(6, 3), (2, 1)], 32)
     first = paged(case, heads=(4, 2), dim=32)

@@ -116,7 +116,8 @@ inline void row_product(const Bf16 *a, int64_t lda, const Bf16 *b, int64_t ldb, 
   Interleaved rows[C];
   for (int k = 0; k + 1 < depth; k += 2, b += 2 * ldb) {
     PARROT_UNROLL
-    for (int j = 0; j < C; ++j) rows[j] = interleave(values_at<kWhole>(b + j * 32), values_at<kWhole>(b + ldb + j * 32));
+    for (int j = 0; j < C; ++j)
+      rows[j] = interleave(values_at<kWhole>(b + j * 32), values_at<kWhole>(b + ldb + j * 32));
     add_pair<R, C>(sums, a + k, lda, rows);
   }
   if (depth % 2) {

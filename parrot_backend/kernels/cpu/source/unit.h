@@ -74,7 +74,7 @@ class RowBlock {
       Tile<T> &coming = tiles[i ^ 1], beyond;
       coming.gather(call, item[kTableRow], head, tile.start + tile.count, path.most, end);
       if (!coming.count) beyond.gather_first(call, next, path.most);
-      Ahead<T> ahead(call, coming.count ? coming : beyond, 2 * blocks * (path.packed ? 1 : tile.num_spans));
+      Ahead<T> ahead(call, coming.count ? coming : beyond, blocks * (path.packed ? 3 : 2 * tile.num_spans + 1));
       if (path.packed) path.pack_keys(tile);
       for (int r = 0; r < num_rows; r += kMaxBlock) weigh(tile, r, ahead);
       if (path.packed) path.pack_values(tile);
@@ -113,6 +113,7 @@ class RowBlock {
     const int count = std::min(kMaxBlock, num_rows - start), most = seen_of(tile, start, count);
     if (!most) return;
     path.scores(tile, most, block_rows(count), query + int64_t(start) * dim, scores, ahead);
+    ahead.fetch();
     const Scores how{float(call.scale), float(call.softcap)};
     for (int i = 0; i < count; ++i) {
       const int r = start + i;
