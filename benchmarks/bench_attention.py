@@ -27,6 +27,7 @@ from parrot_backend.engines.vllm import VllmConfig
 #: Steps after a switch that are not counted: one may be on its way, one has the new plan to make.
 _SKIPPED_STEPS = 2
 _MODES = (True, False)
+_MAX_MODEL_LEN = 8192
 
 
 async def measure(
@@ -78,10 +79,11 @@ async def run(arguments: argparse.Namespace) -> None:
     model = MODELS[arguments.model]
     shapes = [SHAPES[name] for name in arguments.shapes or SHAPES]
     bytes_per_s = copy_bytes_per_s(arguments.threads)
-    kv_tokens = max(shape.num_kv_tokens(arguments.steps * arguments.repeat * 4) for shape in shapes)
+    needed = (shape.num_kv_tokens(arguments.steps * arguments.repeat * 4) for shape in shapes)
+    kv_tokens = max(_MAX_MODEL_LEN, *needed)
     config = VllmConfig(
         "",
-        max_model_len=8192,
+        max_model_len=_MAX_MODEL_LEN,
         max_num_seqs=64,
         block_size=PAGE_TOKENS,
         kv_cache_bytes=model.kv_bytes(kv_tokens),

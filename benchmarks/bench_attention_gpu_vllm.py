@@ -91,7 +91,9 @@ async def run_way(
 ) -> list[dict[str, Cell]]:
     """Run the batches on an engine of their own; return their rows."""
     generated = SKIPPED_STEPS + given.steps + 16
-    kv_bytes = model.kv_bytes(max(shape.num_kv_tokens(generated) for shape in wanted))
+    # vLLM wants room for the longest text, whatever is asked of it.
+    needed = (MOST_TOKENS + PAGE_TOKENS, *(shape.num_kv_tokens(generated) for shape in wanted))
+    kv_bytes = model.kv_bytes(max(needed))
     most = max(shape.num_requests for shape in wanted)
     config = config_of(way, kv_bytes, most, is_dry=given.dry_run)
     more = {} if given.dry_run else {"cudagraph_capture_sizes": list(given.capture), **way.more}

@@ -142,6 +142,7 @@ def test_a_batch_that_cannot_be_planned_ends_sharing_and_not_the_engine(
         "layers_of": [LAYER],
         "is_plain_cache": True,
         "counts_steps": True,
+        "knows_lengths": True,
         "kv_tokens_of": 100,
     }
     for name, value in seen.items():
