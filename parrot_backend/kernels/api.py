@@ -122,11 +122,7 @@ def shared_prefix_attention(
         UnsupportedAttention: The kernel does not compute this; the message is the reason.
         CompilerUnavailable: The CPU kernel cannot be built here.
     """
-    _check_tensors(query, key_pages, value_pages, block_table)
-    if plan.page_size != key_pages.shape[2]:
-        raise AttentionError(
-            f"the plan is for pages of {plan.page_size} tokens, not of {key_pages.shape[2]}"
-        )
+    _check_tensors(query, key_pages, value_pages, block_table, plan)
     layer = LayerAttention(
         dtype=query.dtype,
         kv_dtype=key_pages.dtype,
@@ -262,11 +258,12 @@ def _check_tensors(
     key_pages: torch.Tensor,
     value_pages: torch.Tensor,
     block_table: torch.Tensor,
+    plan: WorkPlan,
 ) -> None:
-    """Check what the kernels cannot: that there are the dimensions that a layer is read from.
+    """Check what the kernels cannot: dimensions that a layer is read from, and sizes of pages.
 
     Raises:
-        AttentionError: Dimensions, types or devices do not fit.
+        AttentionError: Dimensions, types, devices or the plan's pages do not fit.
     """
     tensors = (query, key_pages, value_pages, block_table)
     if not all(isinstance(each, torch.Tensor) for each in tensors):
@@ -280,6 +277,10 @@ def _check_tensors(
         raise AttentionError("keys and values must have the query's head size, and one type")
     if block_table.ndim != 2 or block_table.dtype != torch.int32:
         raise AttentionError(f"block_table must be [B, P] int32, not {block_table.dtype}")
+    if plan.page_size != key_pages.shape[2]:
+        raise AttentionError(
+            f"the plan is for pages of {plan.page_size} tokens, not of {key_pages.shape[2]}"
+        )
     devices = {each.device for each in tensors}
     if len(devices) > 1:
         raise AttentionError(f"tensors are on several devices: {sorted(map(str, devices))}")
