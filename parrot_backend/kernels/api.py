@@ -122,7 +122,7 @@ def shared_prefix_attention(
         UnsupportedAttention: The kernel does not compute this; the message is the reason.
         CompilerUnavailable: The CPU kernel cannot be built here.
     """
-    _check_tensors(query, key_pages, value_pages, block_table, plan.page_size)
+    _check_tensors(query, key_pages, value_pages, block_table, plan)
     layer = LayerAttention(
         dtype=query.dtype,
         kv_dtype=key_pages.dtype,
@@ -258,12 +258,12 @@ def _check_tensors(
     key_pages: torch.Tensor,
     value_pages: torch.Tensor,
     block_table: torch.Tensor,
-    page_size: int,
+    plan: WorkPlan,
 ) -> None:
-    """Check what the kernels cannot: that there are the dimensions that a layer is read from.
+    """Check what the kernels cannot: dimensions that a layer is read from, and sizes of pages.
 
     Raises:
-        AttentionError: Dimensions, types or devices do not fit, or the plan has other pages.
+        AttentionError: Dimensions, types, devices or the plan's pages do not fit.
     """
     tensors = (query, key_pages, value_pages, block_table)
     if not all(isinstance(each, torch.Tensor) for each in tensors):
@@ -277,9 +277,9 @@ def _check_tensors(
         raise AttentionError("keys and values must have the query's head size, and one type")
     if block_table.ndim != 2 or block_table.dtype != torch.int32:
         raise AttentionError(f"block_table must be [B, P] int32, not {block_table.dtype}")
-    if page_size != key_pages.shape[2]:
+    if plan.page_size != key_pages.shape[2]:
         raise AttentionError(
-            f"the plan is for pages of {page_size} tokens, not of {key_pages.shape[2]}"
+            f"the plan is for pages of {plan.page_size} tokens, not of {key_pages.shape[2]}"
         )
     devices = {each.device for each in tensors}
     if len(devices) > 1:

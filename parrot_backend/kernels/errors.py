@@ -5,6 +5,7 @@
 | `attention_bad_argument` | an array of the wrong shape, type or range; the message names it |
 | `attention_table_too_narrow` | the block table has fewer columns than a sequence has pages |
 | `attention_tree_mismatch` | a tree that does not belong to the batch it is used with |
+| `attention_plan_too_large` | a plan that buffers on a GPU do not hold; use plain attention |
 | `attention_unsupported` | a feature that no shared path has; use plain attention |
 | `attention_no_compiler` | the C++ parts cannot be built on this machine |
 

@@ -33,7 +33,7 @@ def merge_partials(
         sink).
 
     Raises:
-        AttentionError: Shapes do not fit.
+        AttentionError: Shapes do not fit, or numbers of slots.
     """
     if outputs.ndim != 3 or lse.shape != outputs.shape[:2]:
         raise AttentionError(
@@ -43,6 +43,10 @@ def merge_partials(
         raise AttentionError("slot_ptr must be [T + 1] and end at the number of slots")
     num_tokens = len(slot_ptr) - 1
     counts = slot_ptr.diff().long()
+    if int(slot_ptr[0]) != 0 or bool((counts < 0).any()):
+        raise AttentionError("slot_ptr must begin at 0 and never fall")
+    if len(slots) and not 0 <= int(slots.min()) <= int(slots.max()) < len(lse):
+        raise AttentionError(f"slots must be rows of {len(lse)} partials")
     token = torch.repeat_interleave(torch.arange(num_tokens, device=slots.device), counts)
     parts, part_lse = outputs[slots.long()], lse[slots.long()]
     highest = torch.full((num_tokens, lse.shape[1]), -math.inf, dtype=lse.dtype, device=lse.device)

@@ -266,7 +266,14 @@ def planned_attention(
     """Run a plan item by item and merge the partials: what a kernel does, in plain PyTorch.
 
     Arguments and results are those of :func:`reference_attention`, with a plan instead of a batch.
+
+    Raises:
+        AttentionError: The plan is of another batch, or for pages of another size.
     """
+    if (len(query), key_pages.shape[2]) != (plan.num_tokens, plan.page_size):
+        raise AttentionError(
+            f"the plan has {plan.num_tokens} query tokens and pages of {plan.page_size}"
+        )
     paged = PagedKV(query, key_pages, value_pages, block_table, scale, softcap, window, dtype)
     outputs = torch.zeros(plan.num_slots, *query.shape[1:], dtype=dtype)
     lses = torch.full((plan.num_slots, query.shape[1]), -math.inf, dtype=dtype)

@@ -140,6 +140,16 @@ def test_the_tree_decides_where_keys_are_read() -> None:
     torch.testing.assert_close(found, wanted, rtol=0, atol=2e-6)
 
 
+def test_a_plan_of_another_batch_is_refused() -> None:
+    case = two_levels()
+    query, keys, values, table = data_of(case, 5)
+    plan = Planner(16, 2).plan(case.block_table, case.query_start, case.seq_lens)
+    wide = torch.cat((keys, keys), dim=2)
+    for wrong in ((query[:-1], keys, values), (query, wide, wide)):
+        with pytest.raises(AttentionError, match="query tokens and pages of 16"):
+            planned_attention(*wrong, table, plan, scale=1.0)
+
+
 @settings(deadline=None)
 @given(
     counts=st.lists(st.integers(0, 4), max_size=6),
@@ -196,7 +206,11 @@ def test_arguments_that_do_not_fit_are_refused() -> None:
     for merge in ((outputs[0], lse, ptr, slots), (outputs, lse[:2], ptr, slots)):
         with pytest.raises(AttentionError):
             merge_partials(*merge)
-    with pytest.raises(AttentionError):
-        merge_partials(outputs, lse, torch.tensor([0, 2]), slots)
+    for wrong_ptr in ([0, 2], [1, 3], [0, 3, 2, 3]):
+        with pytest.raises(AttentionError, match="slot_ptr"):
+            merge_partials(outputs, lse, torch.tensor(wrong_ptr), slots)
+    for wrong_slots in ([0, 1, 3], [-1, 0, 1]):
+        with pytest.raises(AttentionError, match="3 partials"):
+            merge_partials(outputs, lse, ptr, torch.tensor(wrong_slots))
     with pytest.raises(AttentionError):
         merge_partials(outputs, lse, ptr, slots, sinks=torch.zeros(3))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from parrot_backend.kernels import (
     PlainReason,
     PlanCosts,
     Planner,
+    errors,
     saving,
     why_no_gain,
     why_plain,
@@ -70,6 +72,15 @@ def test_why_a_layer_is_plain(
     layer = replace(_LAYER, **change)
     assert why_plain(layer, _LITTLE) is little
     assert why_plain(layer, _MUCH) is much
+
+
+def test_every_code_of_an_error_is_explained() -> None:
+    if importlib.util.find_spec("triton") is not None:
+        importlib.import_module("parrot_backend.kernels.gpu")
+    found = {errors.CompilerUnavailable.code, errors.AttentionError.code}
+    found |= {each.code for each in errors.AttentionError.__subclasses__()}
+    assert len(found) >= 5
+    assert [code for code in found if f"| `{code}` |" not in (errors.__doc__ or "")] == []
 
 
 @pytest.mark.parametrize(
