@@ -40,7 +40,7 @@ class _Field:
         """How it is set."""
         if self.factory is None:
             return f"self.{self.name} = {self.name}"
-        return f"self.{self.name} = {self.factory}() if {self.name} is None else {self.name}"
+        return f"self.{self.name} = ({self.factory})() if {self.name} is None else {self.name}"
 
 
 def bases_in(source: str) -> set[str]:

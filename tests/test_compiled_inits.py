@@ -64,6 +64,8 @@ _CLASSES = {
     "    y: list[int] = field(default_factory=list, compare=False)\n",
     "hidden": "@dataclass(frozen=True, slots=True)\nclass A:\n    x: int\n"
     "    y: int = field(default=3, repr=False, compare=False)\n",
+    "made by a lambda": "@dataclass(slots=True)\nclass A:\n    x: int\n"
+    "    y: list[int] = field(default_factory=lambda: [1])\n",
     "two": "@dataclass(slots=True)\nclass B:\n    x: int\n\n\n@dataclass(\n    frozen=True,\n"
     "    slots=True,\n)\nclass A:\n    x: int\n    y: int = 1\n",
 }
