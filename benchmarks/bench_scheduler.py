@@ -24,7 +24,7 @@ import statistics
 import time
 from dataclasses import dataclass, field
 
-from benchmarks.common import append_rows, percentile
+from benchmarks.common import append_rows, is_compiled, percentile
 from parrot_backend.core.commands import StartRequest
 from parrot_backend.core.config import CoreConfig, PlacementName, SchedulerConfig
 from parrot_backend.core.coordinator import Coordinator
@@ -157,7 +157,7 @@ def main() -> None:
     parser.add_argument("--waiting", nargs="+", type=int, default=[0, 1_000, 100_000])
     parser.add_argument("--steps", type=int, default=600, help="of each repeat")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--save", action="store_true", help="append to results/scheduler_grid.csv")
+    parser.add_argument("--save", action="store_true", help="append the rows to results/")
     arguments = parser.parse_args()
     rows = []
     print("    placement full by engines waiting | decision us p50   p99    /s | submit | call")
@@ -180,7 +180,8 @@ def main() -> None:
             flush=True,
         )
     if arguments.save:
-        print(f"rows appended to {append_rows('scheduler_grid', rows)}")
+        name = "scheduler_compiled" if is_compiled() else "scheduler_grid"
+        print(f"rows appended to {append_rows(name, rows)}")
 
 
 if __name__ == "__main__":

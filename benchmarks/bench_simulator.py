@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from unittest.mock import patch
 
-from benchmarks.common import Cell, append_rows
+from benchmarks.common import Cell, append_rows, is_compiled
 from parrot_backend.core.config import CoreConfig, PlacementName, SchedulerConfig
 from parrot_backend.core.criteria import Criteria, CriteriaKind
 from parrot_backend.sim import simulation
@@ -85,6 +85,7 @@ def measure(rules: EngineRules, placement: PlacementName, num_calls: int) -> dic
     used_s = time.process_time() - begun_s
     assert (sink.num_jobs, sink.num_failed) == (num_calls, 0)
     return {
+        "compiled": "yes" if is_compiled() else "no",
         "rules": rules,
         "placement": placement,
         "calls": num_calls,

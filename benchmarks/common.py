@@ -14,6 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
+from parrot_backend.core import coordinator
+
 RESULTS = Path(__file__).parent / "results"
 
 Cell = str | int | float | None
@@ -96,6 +98,11 @@ def append_rows(name: str, rows: Sequence[Mapping[str, Cell]]) -> Path:
             writer.writeheader()
         writer.writerows(full)
     return path
+
+
+def is_compiled() -> bool:
+    """Return whether the core of this run is compiled (``make compiled``)."""
+    return not str(coordinator.__file__).endswith(".py")
 
 
 def _commit() -> str:

@@ -52,6 +52,8 @@ PLACES = (
     Place("chain", _PAGE, programs.chain_table),
     Place("map_reduce", _PAGE, programs.map_reduce_table),
     Place("scheduler_grid", _PAGE, server.scheduler_table),
+    Place("scheduler_compiled", "docs/simulator.md", server.scheduler_table),
+    Place("simulator", "docs/simulator.md", server.simulator_table),
     Place("prefix_index", _PAGE, server.prefix_index_table),
     Place("discovery", _PAGE, structure.discovery_table),
     Place("discovery_server", _PAGE, structure.discovery_server_table),

@@ -23,6 +23,24 @@ def scheduler_table(rows: list[Row]) -> str:
     )
 
 
+def simulator_table(rows: list[Row]) -> str:
+    """Return what a simulated call takes, and what a million would, or did."""
+    header = ("compiled", "engines' rules", "placement", "calls", "a call", "a million", "memory")
+    return table(
+        header,
+        (
+            (
+                *(row[c] for c in ("compiled", "rules", "placement")),
+                f"{int(row['calls']):,}",
+                f"{float(row['us_per_call']):.0f} us",
+                f"{float(row['us_per_call']) / 60:.1f} min",
+                f"{row['peak_mb']} MB",
+            )
+            for row in rows
+        ),
+    )
+
+
 def prefix_index_table(rows: list[Row]) -> str:
     """Return memory and speed of the index of cached prefixes."""
     units = {
