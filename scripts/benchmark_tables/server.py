@@ -15,7 +15,8 @@ def scheduler_table(rows: list[Row]) -> str:
         (
             (
                 *(row[c] for c in columns),
-                *(f"{float(row[c]):.0f} us" for c in times),
+                # Where none is let in, none is submitted.
+                *("-" if row[c] == "nan" else f"{float(row[c]):.0f} us" for c in times),
                 f"{float(row['decisions_per_s']):.0f}",
             )
             for row in rows
