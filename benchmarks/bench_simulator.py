@@ -3,7 +3,8 @@
 Claim: a million jobs of one call, with 1,000 prompt and 200 output tokens of which 500 are shared
 with others, take less than 5 minutes: 300 us of processor time a call. The load is what 64 engines
 with Llama 7B on an A100 can take, and nothing depends on how many jobs there are but the sums, so
-fewer are measured. The baseline of a row, with ``--baseline``, is the same run with Python's own
+fewer are measured. (``paper`` lets engines do less than that, so its queue grows, and is full after
+some 120,000.) The baseline of a row, with ``--baseline``, is the same run with Python's own
 thresholds of garbage collection.
 
     python -m benchmarks.bench_simulator [--calls 50000] [--rules vllm parrot]
@@ -83,7 +84,8 @@ def measure(rules: EngineRules, placement: PlacementName, num_calls: int) -> dic
     begun_s = time.process_time()
     ending = simulated.run()
     used_s = time.process_time() - begun_s
-    assert (sink.num_jobs, sink.num_failed) == (num_calls, 0)
+    if sink.num_failed:
+        raise SystemExit(f"{placement} lets engines do too little: {sink.num_failed} jobs refused")
     return {
         "compiled": "yes" if is_compiled() else "no",
         "rules": rules,
