@@ -1,11 +1,16 @@
-"""Says where the tests run that this environment cannot run."""
+"""Says where the tests run that this environment cannot run, and explains shared assertions."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
+import pytest
+
 from scripts.environments.table import CLIENT_FOLDER, CLIENTS, ROOT
+
+# Other folders' tests import it, too, so a conftest of its own folder would come too late.
+pytest.register_assert_rewrite("tests.kernels.batches")
 
 
 def pytest_report_header() -> list[str]:
