@@ -103,7 +103,8 @@ class SchedulerConfig:
         ordering: Which order ready requests are served in; None takes the placement's own
             (``urgency`` for ``paper`` and ``cost``, ``application`` for ``least_loaded``, else
             ``fcfs``).
-        max_wait_s: A request that waited longer goes before all others, so nothing starves.
+        max_wait_s: A request that waited longer goes before all others but those of earlier runs,
+            so nothing starves.
         max_run_s: For so long after a run began, its requests go before older ones of later runs
             (``age_watch.py``); some times what a long run takes.
         fair: Whether tenants that wait for service of the same class get it in equal shares.

@@ -50,7 +50,7 @@ def make_watch(
 
 
 def grown(watch: AgeWatch, now_s: float) -> list[str]:
-    return [request.id for request in watch.grow_old(now_s)]
+    return [request.id for request in watch.reconsider(now_s)]
 
 
 def test_a_call_of_an_early_run_does_not_wait_behind_old_ones_of_later_runs() -> None:
@@ -109,6 +109,20 @@ def test_bulk_work_is_old_with_others_only_where_nobody_waits() -> None:
     assert grown(watch, 31.0) == ["early"]
 
 
+def test_bulk_work_steps_back_when_somebody_comes_to_wait() -> None:
+    early = make("early", 1, 20.0, T)
+    watch = make_watch(make("old", 3, 0.0, T), early)
+    assert grown(watch, 30.0) == ["old", "early"]
+    waited_for = make("waited for", 4, 31.0)
+    watch.add(waited_for)
+    assert grown(watch, 31.0) == ["early"]
+    assert not watch.is_old(early)
+    assert grown(watch, 50.0) == ["early"]  # by its own age
+    watch.remove(waited_for)
+    assert grown(watch, 50.0) == []
+    assert watch.is_old(early)
+
+
 def test_somebody_who_waits_is_old_with_bulk_work() -> None:
     watch = make_watch(make("old", 3, 0.0, T), make("early", 1, 20.0))
     assert grown(watch, 30.0) == ["old", "early"]
@@ -146,26 +160,32 @@ class Naive:
 
     queued: dict[str, Request]
     old: set[str]
+    lent: set[str]
 
-    def grow_old(self, now_s: float, max_run_s: float) -> set[str]:
+    def reconsider(self, now_s: float, max_run_s: float) -> set[str]:
         before = set(self.old)
         for name, request in self.queued.items():
             assert request.ready_s is not None
             if now_s - request.ready_s >= 30.0:
                 self.old.add(name)
+                self.lent.discard(name)
         for tenant in ("a", "b"):
             mine = {n: r for n, r in self.queued.items() if r.tenant == tenant}
+            is_awaited = any(r.objective.objective_class is L for r in mine.values())
+            if is_awaited:
+                self.old -= self.lent & mine.keys()
+                self.lent -= mine.keys()
             limit = max(
                 ((topological_order(r), n) for n, r in mine.items() if n in self.old), default=None
             )
-            is_awaited = any(r.objective.objective_class is L for r in mine.values())
             for name, request in mine.items():
                 is_bulk = request.objective.objective_class is T
                 is_early = limit is not None and (topological_order(request), name) < limit
                 has_right = now_s - request.run_began_s < max_run_s
-                if is_early and has_right and not (is_bulk and is_awaited):
+                if is_early and has_right and not (is_bulk and is_awaited) and name not in self.old:
                     self.old.add(name)
-        return self.old - before
+                    self.lent |= {name} if is_bulk else set()
+        return self.old ^ before
 
 
 STEPS = st.lists(
@@ -190,7 +210,7 @@ def test_it_is_what_looking_at_all_requests_finds(
     steps: list[tuple[Any, ...]], max_run_s: float
 ) -> None:
     watch = make_watch(max_run_s=max_run_s)
-    naive, now_s = Naive({}, set()), 0.0
+    naive, now_s = Naive({}, set(), set()), 0.0
     for number, (kind, value, *more) in enumerate(steps):
         names = list(naive.queued)
         if kind == "add":
@@ -207,11 +227,15 @@ def test_it_is_what_looking_at_all_requests_finds(
                 watch.remove(request)
                 del naive.queued[request.id]
                 naive.old.discard(request.id)
+                naive.lent.discard(request.id)
             else:
                 is_bulk = request.objective.objective_class is T
                 request.objective = make_objective(L if is_bulk else T)
                 watch.update(request)
-        expected = naive.grow_old(now_s, max_run_s)
+                if request.id in naive.lent:
+                    naive.lent.discard(request.id)
+                    naive.old.discard(request.id)
+        expected = naive.reconsider(now_s, max_run_s)
         assert set(grown(watch, now_s)) == expected
         assert {n for n, r in naive.queued.items() if watch.is_old(r)} == naive.old
     for request in naive.queued.values():

@@ -453,3 +453,17 @@ def test_a_renewed_queue_does_not_know_who_was_there() -> None:
         queue.remove(request)
         assert queue.renew()
     assert not queue.has_shares
+
+
+def test_bulk_work_stands_in_front_with_an_old_one_until_somebody_waits() -> None:
+    def make(name: str, run: int, ready_s: float, objective_class: ObjectiveClass) -> Request:
+        objective = make_objective(objective_class)
+        return make_request(name, session_order=run, ready_s=ready_s, objective=objective)
+
+    queue = make_queue(make("old", 2, 0.0, T), make("early", 1, 20.0, T), ordering=urgency_order)
+    assert queue.promote_old(30.0)
+    assert [request.id for request in queue] == ["early", "old"]
+    queue.add(make("chat", 3, 31.0, L))
+    assert queue.promote_old(31.0)
+    assert [request.id for request in queue] == ["old", "chat", "early"]
+    assert not queue.promote_old(31.0)

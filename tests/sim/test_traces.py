@@ -112,6 +112,14 @@ def test_equal_blocks_of_two_tenants_are_of_two_users():
     )
 
 
+def test_what_all_prompts_of_a_tenant_begin_with_makes_no_session():
+    blocks = [(0, 1), (0, 2), (5, 6), (5, 7), (5, 7, 8)]
+    requests = [TracedRequest(n, 5000, 5, ids, "ab"[ids[0] == 5]) for n, ids in enumerate(blocks)]
+    users = [job.user for job in replay(requests, "app")]
+    assert len(set(users[:4])) == 4
+    assert users[4] == users[3]
+
+
 def test_hashes_may_be_absent_or_end_before_the_prompt(tmp_path: Path):
     bare = {"timestamp": 0.0, "input_length": 2000, "output_length": 3.0}
     requests, report = mooncake(tmp_path / "t", bare, bare | {"hash_ids": [4]})

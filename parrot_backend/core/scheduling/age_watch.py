@@ -6,7 +6,8 @@ overload all runs would go on side by side, and all would end late. So with an o
 old that would be served before it if they were, of the same tenant. Two things bound that:
 
 - Work that nobody waits for is old by its own age alone while somebody waits, or it would go
-  before who waits as soon as one of its kind had got old.
+  before who waits as soon as one of its kind had got old. What was old with others is so no longer
+  when somebody comes to wait.
 - A run has that right for some time after it began. Else others would never be served while one
   goes on for ever.
 """
@@ -50,6 +51,7 @@ class _Line:
 
     Attributes:
         old: The old ones.
+        lent: Those of them that are old with others for as long as nobody waits.
         young: Those that somebody waits for, and those that nobody does, if they are not old.
         num_awaited: Requests that somebody waits for, old or not.
         num: All of them.
@@ -59,6 +61,7 @@ class _Line:
     young: tuple[SortedChunks[Place], SortedChunks[Place]] = field(
         default_factory=lambda: (SortedChunks[Place](), SortedChunks[Place]())
     )
+    lent: dict[NodeId, Request] = field(default_factory=dict)
     num_awaited: int = 0
     num: int = 0
 
@@ -71,11 +74,13 @@ class _Mark:
         place: In which order.
         is_bulk: Whether nobody waits for it.
         among: Old or young ones of its line; None if it can only become old by its own age.
+        is_lent: It is among the old ones with others, though young itself.
     """
 
     place: Place
     is_bulk: bool
     among: SortedChunks[Place] | None
+    is_lent: bool = False
 
 
 class AgeWatch:
@@ -92,7 +97,7 @@ class AgeWatch:
         self._with_classes = has_classes(ordering)
         self._follows_runs = serves_runs(ordering)
         self._limits = limits
-        # In order of becoming ready, until they are old.
+        # In order of becoming ready, until they are old for good.
         self._young = OrderedDict[NodeId, Request]()  # a dict is slow to find its first key again
         self._marks: dict[NodeId, _Mark] = {}
         self._lines: dict[str, _Line] = {}
@@ -128,40 +133,59 @@ class AgeWatch:
 
     def is_old(self, request: Request) -> bool:
         """Tell whether a queued request is old."""
-        return request.id not in self._young
+        if request.id not in self._young:
+            return True
+        return self._follows_runs and self._marks[request.id].is_lent
 
-    def grow_old(self, now_s: float) -> list[Request]:
-        """Return the requests that have become old since this was asked for the last time."""
-        grown = list[Request]()
+    def reconsider(self, now_s: float) -> list[Request]:
+        """Return the requests that have become old since this was asked last, or are so no longer.
+
+        Args:
+            now_s: The time.
+        """
+        changed = list[Request]()
         while self._young:
             request = next(iter(self._young.values()))
             if request.ready_s is None or now_s - request.ready_s < self._limits.max_wait_s:
                 break
-            grown.append(self._age(request))
+            if not self.is_old(request):
+                changed.append(request)
+            self._age(request)
         for name in self._changed:
             line = self._lines.get(name)
             if line is not None:
-                self._age_with_old(line, now_s, grown)
+                self._age_with_old(line, now_s, changed)
         self._changed.clear()
-        return grown
+        return changed
 
-    def _age_with_old(self, line: _Line, now_s: float, grown: list[Request]) -> None:
+    def _age_with_old(self, line: _Line, now_s: float, changed: list[Request]) -> None:
+        if line.num_awaited:
+            for request in list(line.lent.values()):
+                self._leave(request)
+                self._enter(request)
+                changed.append(request)
         for young in line.young[: 1 if line.num_awaited else 2]:
             while line.old and young and young[0] < line.old.last:
-                _, node_id = young[0]
-                request = self._young[node_id]
-                if now_s - request.run_began_s < self._limits.max_run_s:
-                    grown.append(self._age(request))
-                else:
-                    young.remove(self._marks[node_id].place)
-                    self._marks[node_id].among = None
+                place = young[0]
+                request, mark = self._young[place[1]], self._marks[place[1]]
+                if now_s - request.run_began_s >= self._limits.max_run_s:
+                    young.remove(place)
+                    mark.among = None
+                    continue
+                changed.append(request)
+                if not mark.is_bulk:
+                    self._age(request)
+                    continue
+                young.remove(place)
+                line.old.add(place)
+                mark.among, mark.is_lent = line.old, True
+                line.lent[request.id] = request
 
-    def _age(self, request: Request) -> Request:
+    def _age(self, request: Request) -> None:
         del self._young[request.id]
         if self._follows_runs:
             self._leave(request)
             self._enter(request)
-        return request
 
     def _is_bulk(self, request: Request) -> bool:
         """Tell whether the order puts it behind all that somebody waits for."""
@@ -191,6 +215,7 @@ class AgeWatch:
         line = self._lines[name]
         if mark.among is not None:
             mark.among.remove(mark.place)
+        line.lent.pop(request.id, None)
         line.num -= 1
         line.num_awaited -= not mark.is_bulk
         if not line.num:

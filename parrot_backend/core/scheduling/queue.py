@@ -112,7 +112,7 @@ class WaitingQueue:
         self._slack.note(request)
         self._requests[request.id] = request
         self._ages.add(request)
-        self._insert(request, self._key(request, is_old=False))
+        self._insert(request, self._key(request))
         if request.objective.group is not None:
             _put(self._groups, request.objective.group, request.id)
         for boundary in request.sharing:
@@ -132,18 +132,17 @@ class WaitingQueue:
 
     def update(self, request: Request, change: Callable[[], None]) -> None:
         """Apply a change that affects a queued request's place, and move it accordingly."""
-        is_old = self._ages.is_old(request)
         _discard(self._groups, request.objective.group, request.id)
         self._extract(request)
         change()
         self._slack.note(request)
         self._ages.update(request)
-        self._insert(request, self._key(request, is_old=is_old))
+        self._insert(request, self._key(request))
         if request.objective.group is not None:
             _put(self._groups, request.objective.group, request.id)
 
-    def _key(self, request: Request, *, is_old: bool) -> OrderKey:
-        if not is_old:
+    def _key(self, request: Request) -> OrderKey:
+        if not self._ages.is_old(request):
             return (1.0, *self._ordering(request))
         return (0.0, *self._old_ordering(request))
 
@@ -172,7 +171,7 @@ class WaitingQueue:
         self._lineup.settle(request, tokens)
 
     def promote_old(self, now_s: float) -> bool:
-        """Move what has become old to the front, and what is pressed by its deadline.
+        """Move what has become old to the front, or back, and what is pressed by its deadline.
 
         Returns:
             Whether there was any.
@@ -182,10 +181,10 @@ class WaitingQueue:
             has_promoted = True
             request = self._requests[node_id]
             self.update(request, partial(setattr, request, "is_pressed", True))
-        for request in self._ages.grow_old(now_s):
+        for request in self._ages.reconsider(now_s):
             has_promoted = True
             self._extract(request)
-            self._insert(request, self._key(request, is_old=True))
+            self._insert(request, self._key(request))
         return has_promoted
 
     def is_old(self, request: Request) -> bool:

@@ -56,8 +56,8 @@ def replay(
 
     A block becomes a text named by its id, which stands for all before it too; what no block covers
     is a text of its own. The user is the request's heuristic session: that of the longest beginning
-    that was seen before of its tenant, if it is longer than the trace's first block; else a new
-    one.
+    that was seen before of its tenant, if it is longer than the first block of the tenant's first
+    prompt; else a new one.
 
     Args:
         requests: In order of time.
@@ -141,17 +141,16 @@ class _Sessions:
     def __init__(self) -> None:
         self._of_block = dict[str, dict[int, int]]()  # of each tenant
         self._num_blocks = 0
-        self._common: int | None = None
+        self._common = dict[str, int]()
         self._num = 0
 
     def user_of(self, request: TracedRequest) -> str:
         """Return the session of a request that has blocks, and remember them."""
         block_ids = request.block_ids
         of_block = self._of_block.setdefault(request.tenant, {})
-        if self._common is None:
-            # In the Mooncake trace every prompt begins with it, so it tells nothing.
-            self._common = block_ids[0]
-        known = (b for b in reversed(block_ids) if b in of_block and b != self._common)
+        # In the Mooncake trace every prompt begins with its first block, so that tells nothing.
+        common = self._common.setdefault(request.tenant, block_ids[0])
+        known = (b for b in reversed(block_ids) if b in of_block and b != common)
         longest = next(known, None)
         if longest is None:
             session, self._num = self._num, self._num + 1
