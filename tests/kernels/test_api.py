@@ -79,6 +79,8 @@ def test_features_reach_the_kernel(features: dict[str, Any]) -> None:
     torch.testing.assert_close(found[0].double()[real], wanted[0][real], rtol=0, atol=4e-6)
     torch.testing.assert_close(found[1].double()[real], wanted[1][real], rtol=0, atol=1e-5)
     assert not found[0][~real].any()
+    nothing = features.get("sinks", torch.full((HEADS,), -math.inf))
+    assert torch.equal(found[1][~real], nothing.expand_as(found[1][~real]))
 
 
 def test_what_a_kernel_does_not_compute_is_refused_with_the_reason() -> None:
