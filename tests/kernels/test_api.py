@@ -123,6 +123,18 @@ def test_tensors_that_do_not_fit_are_refused() -> None:
             shared_prefix_attention(query, keys, values, table, plan, scale=wrong_scale)
 
 
+def test_a_plan_that_reads_beyond_the_block_table_is_refused_on_any_device() -> None:
+    """A GPU would read whatever lies there."""
+    case = two_groups()
+    data = data_of(case, 7)
+    plan = Planner(16, 2).plan(case.block_table, case.query_start, case.seq_lens)
+    for device in ("cpu", "meta"):
+        query, keys, values, table = (each.to(device) for each in data)
+        for short in (table[:-1], table[:, :2]):
+            with pytest.raises(AttentionError, match=r"reads \[7, 3\] of a block table"):
+                shared_prefix_attention(query, keys, values, short, plan, scale=0.35)
+
+
 def test_a_page_that_the_cache_lacks_is_refused_where_it_is_read() -> None:
     case = two_groups()
     query, keys, values, table = data_of(case, 3)
