@@ -106,8 +106,7 @@ def shared_prefix_attention(
         query: [T, Hq, D] float32 (CPU only), bfloat16 or float16.
         key_pages: [num_pages, Hkv, page, D] of the same type; Hq is a multiple of Hkv.
         value_pages: Of the same shape and type.
-        block_table: [B, P] int32, the page ids of each request, on the same device. On a GPU its
-            ids are not looked at.
+        block_table: [B, P] int32, page ids of each request, on the same device; GPUs trust them.
         plan: Of this batch, from :func:`planner_for` for the same kind of layer and device.
         scale: Factor of the scores, above 0.
         softcap: Bound of the scores, ``cap * tanh(score / cap)``; 0: none.
