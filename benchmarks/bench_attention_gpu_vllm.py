@@ -130,7 +130,7 @@ def row_of(
 
 
 def compared(
-    rows: Iterable[Mapping[str, Cell]], base: Mapping[Cell, Cell], gpu: str
+    rows: Iterable[Mapping[str, Cell]], base: Mapping[Cell, Cell], gpu: str, against: str
 ) -> list[dict[str, Cell]]:
     """Return rows with how many times less than the first way's their medians are.
 
@@ -138,6 +138,7 @@ def compared(
         rows: Of one way.
         base: The first way's median by batch; one that it did not run is missing.
         gpu: What they ran on.
+        against: The first way, whatever it was.
     """
     made = []
     for row in rows:
@@ -145,7 +146,7 @@ def compared(
         ratio = None
         if isinstance(reference, int | float) and isinstance(median, int | float):
             ratio = round(reference / median, 3)
-        made.append({"gpu": gpu, **row, "faster": ratio})
+        made.append({"gpu": gpu, **row, "against": against, "faster": ratio})
     return made
 
 
@@ -168,10 +169,11 @@ async def run(given: argparse.Namespace) -> None:
     base: dict[Cell, Cell] = {}
     for way in ways:
         found = await run_way(model, way, wanted, given, ends_s)
-        base = base or {row["shape"]: row["tpot_ms_median"] for row in found}
+        if way is ways[0]:
+            base = {row["shape"]: row["tpot_ms_median"] for row in found}
         if given.dry_run:
             continue
-        rows = compared(found, base, gpu_name())
+        rows = compared(found, base, gpu_name(), ways[0].name)
         for row in rows:
             show(row)
         if rows and not given.no_rows:

@@ -58,9 +58,11 @@ def test_ways_differ_in_attention_alone(way: str, backend: str, shares: bool, gr
 def test_rows_are_compared_with_the_first_way_of_the_same_batch() -> None:
     model, batch = MODELS["llama-3-8b"], shapes()["1x16@2048"]
     row = row_of(model, WAYS["graphs"], batch, 64, Spread(5.0, 4.0, 6.0), 64)
-    (known,) = compared([row], {"1x16@2048": 10.0, "1x64@2048": 99.0}, "a GPU")
+    (known,) = compared([row], {"1x16@2048": 10.0, "1x64@2048": 99.0}, "a GPU", "flash")
     assert (known["gpu"], known["faster"], known["tpot_ms_p20"]) == ("a GPU", 2.0, 4.0)
-    (unknown,) = compared([row], {}, "a GPU")
+    # Rows of `--ways graphs` alone are compared with themselves, and must say so.
+    assert known["against"] == "flash"
+    (unknown,) = compared([row], {}, "a GPU", "flash")
     assert unknown["faster"] is None
 
 

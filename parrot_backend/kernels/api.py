@@ -106,7 +106,7 @@ def shared_prefix_attention(
         query: [T, Hq, D] float32 (CPU only), bfloat16 or float16.
         key_pages: [num_pages, Hkv, page, D] of the same type; Hq is a multiple of Hkv.
         value_pages: Of the same shape and type.
-        block_table: [B, P] int32, the page ids of each request, on the same device.
+        block_table: [B, P] int32, page ids of each request, on the same device; GPUs trust them.
         plan: Of this batch, from :func:`planner_for` for the same kind of layer and device.
         scale: Factor of the scores, above 0.
         softcap: Bound of the scores, ``cap * tanh(score / cap)``; 0: none.
@@ -223,14 +223,12 @@ def _pages_read(
     """Return a table of places in the second result: ids of the pages that a plan reads.
 
     Raises:
-        AttentionError: The table, or a cache of ``num_pages`` pages, has less than the plan reads.
+        AttentionError: A cache of ``num_pages`` pages has less than the plan reads.
     """
     first = plan.items[:, KV_START].astype(np.int64) // plan.page_size
     counts = -(-plan.items[:, KV_END].astype(np.int64) // plan.page_size) - first
     rows = np.repeat(plan.items[:, TABLE_ROW].astype(np.int64), counts)
     columns = expand(first, counts)
-    if len(rows) and (rows.max() >= block_table.shape[0] or columns.max() >= block_table.shape[1]):
-        raise AttentionError(f"the plan reads more than a block table of {block_table.shape} has")
     ids, places = np.unique(block_table[rows, columns], return_inverse=True)
     if len(ids) and not 0 <= ids[0] <= ids[-1] < num_pages:
         raise AttentionError(
@@ -260,7 +258,7 @@ def _check_tensors(
     block_table: torch.Tensor,
     plan: WorkPlan,
 ) -> None:
-    """Check what the kernels cannot: dimensions that a layer is read from, and sizes of pages.
+    """Check what the kernels cannot: what a layer is read from, and what the plan reads.
 
     Raises:
         AttentionError: Dimensions, types, devices or the plan's pages do not fit.
@@ -280,6 +278,12 @@ def _check_tensors(
     if plan.page_size != key_pages.shape[2]:
         raise AttentionError(
             f"the plan is for pages of {plan.page_size} tokens, not of {key_pages.shape[2]}"
+        )
+    rows = int(plan.items[:, TABLE_ROW].max(initial=-1)) + 1
+    columns = -(-int(plan.items[:, KV_END].max(initial=0)) // plan.page_size)
+    if rows > block_table.shape[0] or columns > block_table.shape[1]:
+        raise AttentionError(
+            f"the plan reads [{rows}, {columns}] of a block table of {[*block_table.shape]}"
         )
     devices = {each.device for each in tensors}
     if len(devices) > 1:

@@ -139,7 +139,7 @@ def reference_attention(
 
     Returns:
         Output [T, Hq, D] and log-sum-exp [T, Hq] (natural logarithm, sinks included). Padding has
-        0 and -inf.
+        0 and -inf (with sinks, the sink).
 
     Raises:
         AttentionError: Shapes do not fit.

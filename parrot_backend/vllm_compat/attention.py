@@ -109,24 +109,29 @@ def kv_tokens_of(common: Any) -> int:
 def subset_of(common: Any, requests: npt.NDArray[np.int64]) -> Any:
     """Return ``CommonAttentionMetadata`` of some requests alone, for a query of their tokens only.
 
-    Only what vLLM's CPU and Triton backends read of it is right.
+    Only what vLLM's CPU and Triton backends read of it is right; ``max_seq_len`` stays an upper
+    bound. No device is waited for.
     """
-    chosen = torch.from_numpy(requests)
-    lengths = common.query_start_loc[: common.num_reqs + 1].diff()[chosen]
-    starts = torch.zeros(len(requests) + 1, dtype=torch.int32, device=lengths.device)
-    torch.cumsum(lengths, 0, out=starts[1:])
-    seq_lens = common.seq_lens[chosen]
+    lengths = np.diff(_numpy(common.query_start_loc_cpu[: common.num_reqs + 1]))[requests]
+    starts = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
+    chosen = to_device(requests, common.seq_lens.device)
     return replace(
         common,
         num_reqs=len(requests),
         num_actual_tokens=int(starts[-1]),
         max_query_len=int(lengths.max()),
-        max_seq_len=int(seq_lens.max()),
-        query_start_loc=starts,
-        query_start_loc_cpu=starts.cpu(),
-        seq_lens=seq_lens,
+        query_start_loc=to_device(starts, common.seq_lens.device),
+        query_start_loc_cpu=torch.from_numpy(starts),
+        seq_lens=common.seq_lens[chosen],
         block_table_tensor=common.block_table_tensor[chosen],
     )
+
+
+def to_device(array: npt.NDArray[np.integer[Any]], device: torch.device) -> torch.Tensor:
+    """Return an array on a device, without waiting for it: only pinned memory is copied so."""
+    tensor = torch.from_numpy(array)
+    pinned = tensor.pin_memory() if device.type == "cuda" else tensor
+    return pinned.to(device, non_blocking=True)
 
 
 def plugin_options(vllm_config: Any) -> Mapping[str, Any] | None:

@@ -181,7 +181,7 @@ class SharedCudaBuilder(TritonAttentionMetadataBuilder):
         return self._captured.is_empty and self._computes(common)
 
     def _index(self, numbers: Any) -> torch.Tensor:
-        return torch.from_numpy(numbers).to(self.device, non_blocking=True)
+        return compat.to_device(numbers, self.device)
 
     @property
     def _variant(self) -> Variant:

@@ -139,6 +139,20 @@ def test_a_mixed_batch_is_split_by_request(builder: Any) -> None:
     assert made.query_start_loc.tolist() == [0, 1, 201, 203, 204]
 
 
+def test_a_split_step_waits_for_no_device(builder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies on the device has no values here: whoever reads them fails."""
+    step = mixed()
+    step.seq_lens_cpu_upper_bound, rows = step.seq_lens, step.block_table_tensor.numpy()
+    monkeypatch.setattr(builder._switch, "_tables", SimpleNamespace(rows_of=lambda given: rows))
+    monkeypatch.setattr(builder, "device", torch.device("meta"))
+    for name in ("seq_lens", "query_start_loc", "block_table_tensor"):
+        setattr(step, name, getattr(step, name).to("meta"))
+    made = builder.build(0, step)
+    assert made.shared.buffers.num_tokens == 3
+    assert (made.rest.max_query_len, made.rest.num_actual_tokens) == (200, 201)
+    assert made.rest.seq_lens.shape == made.rest.query_start_loc[1:].shape == (2,)
+
+
 def test_each_token_gets_the_output_of_its_own_part(
     builder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

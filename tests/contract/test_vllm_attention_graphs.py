@@ -294,12 +294,14 @@ def test_a_replay_that_is_not_causal_is_refused(make: Callable[..., Any]) -> Non
 
 
 def test_no_device_is_waited_for(make: Callable[..., Any]) -> None:
-    """Lengths and block table have no values here: whoever reads them fails."""
+    """Neither lengths nor the block table have their values here: whoever reads them fails."""
     builder = make()
     capture(builder)
-    rows = common([*sharers(2), *loners(1)], 4).block_table_tensor.clone().numpy()
+    requests = [*sharers(2), (list(range(300, 338)), 37 * PAGE + 5)]
+    rows = common(requests, 4).block_table_tensor.clone().numpy()
     builder._switch._tables = SimpleNamespace(rows_of=lambda given: rows)
-    step = common([*sharers(2), *loners(1)], 4)
+    step = common(requests, 4)
+    TABLE.zero_()
     step.seq_lens = torch.empty(4, dtype=torch.int32, device="meta")
     seen = loaded(builder)
     builder.build(0, step)

@@ -79,6 +79,8 @@ def test_features_reach_the_kernel(features: dict[str, Any]) -> None:
     torch.testing.assert_close(found[0].double()[real], wanted[0][real], rtol=0, atol=4e-6)
     torch.testing.assert_close(found[1].double()[real], wanted[1][real], rtol=0, atol=1e-5)
     assert not found[0][~real].any()
+    nothing = features.get("sinks", torch.full((HEADS,), -math.inf))
+    assert torch.equal(found[1][~real], nothing.expand_as(found[1][~real]))
 
 
 def test_what_a_kernel_does_not_compute_is_refused_with_the_reason() -> None:
@@ -119,6 +121,18 @@ def test_tensors_that_do_not_fit_are_refused() -> None:
     for wrong_scale in (0.0, -1.0, math.nan):
         with pytest.raises(AttentionError):
             shared_prefix_attention(query, keys, values, table, plan, scale=wrong_scale)
+
+
+def test_a_plan_that_reads_beyond_the_block_table_is_refused_on_any_device() -> None:
+    """A GPU would read whatever lies there."""
+    case = two_groups()
+    data = data_of(case, 7)
+    plan = Planner(16, 2).plan(case.block_table, case.query_start, case.seq_lens)
+    for device in ("cpu", "meta"):
+        query, keys, values, table = (each.to(device) for each in data)
+        for short in (table[:-1], table[:, :2]):
+            with pytest.raises(AttentionError, match=r"reads \[7, 3\] of a block table"):
+                shared_prefix_attention(query, keys, values, short, plan, scale=0.35)
 
 
 def test_a_page_that_the_cache_lacks_is_refused_where_it_is_read() -> None:

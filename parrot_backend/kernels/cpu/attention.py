@@ -128,7 +128,7 @@ class CpuStep:
             layout: Of the cache.
 
         Returns:
-            The output. Query tokens that the plan gives no work get 0 (and -inf).
+            The output. Query tokens that the plan gives no work get 0 (and -inf, or the sink).
 
         Raises:
             AttentionError: Something does not fit; nothing was read or written.

@@ -25,7 +25,7 @@ void write_nothing(const Call &call, int token) {
   for (int head = 0; head < call.num_heads; ++head) {
     T *to = static_cast<T *>(call.output) + token * call.output_token_stride + head * call.output_head_stride;
     std::memset(to, 0, sizeof(T) * call.head_dim);
-    if (call.lse) call.lse[token * call.num_heads + head] = kNever;
+    if (call.lse) call.lse[token * call.num_heads + head] = call.sinks ? call.sinks[head] : kNever;
   }
 }
 
