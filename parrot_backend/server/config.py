@@ -200,6 +200,7 @@ class EngineSettings(_Settings):
         vllm_scheduler: ``parrot`` runs vLLM with Parrot's plug-in, ``vllm`` without. The settings
             up to ``pin_ttl_s`` are for the plug-in; docs/vllm_plugin.md explains them.
         shared_attention: None: where it was measured to win; docs/kernels.md.
+        attention_graphs: On GPUs, whether CUDA graphs of decode steps contain shared attention.
         openai_api_key_env: Name of the environment variable that holds the remote server's key.
         prefill_us_per_token: Scripted engine: simulated time per prompt token.
         token_ms: Scripted engine: simulated time per generated token.
@@ -223,6 +224,7 @@ class EngineSettings(_Settings):
     preempt: bool | None = None
     pin_prefixes: bool | None = None
     shared_attention: bool | None = None
+    attention_graphs: bool | None = None
     latency_slowdown: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
     max_hold_s: Seconds | None = None
     max_queue_wait_s: Seconds | None = None

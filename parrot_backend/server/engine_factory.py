@@ -56,6 +56,7 @@ def _vllm(settings: EngineSettings) -> _CreateEngine:
                 pace=settings.pace_steps,
                 preempt=settings.preempt,
                 pin=settings.pin_prefixes,
+                attention_graphs=settings.attention_graphs,
                 slowdown=settings.latency_slowdown,
                 max_hold_s=settings.max_hold_s,
                 max_wait_s=settings.max_queue_wait_s,
