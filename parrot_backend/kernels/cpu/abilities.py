@@ -25,9 +25,9 @@ def beats_plain(dtype: torch.dtype, layout: KvLayout) -> bool:
     """Return whether vLLM's own operator is slower here even where nothing is shared.
 
     So it was measured for bfloat16 where the processor multiplies it (1.4 to 2.7 times as long in
-    decode steps that share nothing, 1.2 to 1.8 for prompts). For other types and processors ours needs shared pages to
-    be faster for certain: prompts take the two about the same time. Where the cache is laid out for
-    AMX, vLLM multiplies by matrix units, and nothing was measured.
+    decode steps that share nothing, 1.2 to 1.8 for prompts). For other types and processors ours
+    needs shared pages to be faster for certain: prompts take the two about the same time. Where the
+    cache is laid out for AMX, vLLM multiplies by matrix units, and nothing was measured.
 
     Args:
         dtype: Of the model.
