@@ -154,6 +154,15 @@ def test_what_becomes_more_urgent_may_be_old_with_others_then() -> None:
     assert grown(watch, 31.0) == ["early"]
 
 
+def test_no_more_bulk_work_is_old_with_others_than_can_step_back_at_once() -> None:
+    early = [make(f"early{number:03}", 1, 20.0, T) for number in range(300)]
+    watch = make_watch(make("old", 3, 0.0, T), *early)
+    first = grown(watch, 30.0)
+    assert first == ["old", *(request.id for request in early[:256])]
+    watch.remove(early[0])
+    assert grown(watch, 30.0) == [early[256].id]
+
+
 @dataclass
 class Naive:
     """Looks at all requests each time."""
