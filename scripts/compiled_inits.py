@@ -93,7 +93,7 @@ def _fields(definition: ast.ClassDef) -> Iterator[_Field | None]:
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
             continue
         name, kind = node.target.id, ast.unparse(node.annotation)
-        if kind.startswith(("ClassVar", "InitVar")):
+        if kind.startswith(("ClassVar", "InitVar", "KW_ONLY")):
             yield None
         elif not isinstance(node.value, ast.Call) or ast.unparse(node.value.func) != "field":
             yield _Field(name, kind, None if node.value is None else ast.unparse(node.value))

@@ -95,6 +95,7 @@ def test_each_gets_a_list_of_its_own() -> None:
         "@dataclass(slots=True)\nclass Base:\n    x: int\n",
         "@dataclass(slots=True)\nclass A:\n    x: InitVar[int]\n",
         "@dataclass(slots=True)\nclass A:\n    x: ClassVar[int] = 1\n",
+        "@dataclass(slots=True)\nclass A:\n    _: KW_ONLY\n    x: int\n",
         "@dataclass(slots=True)\nclass A:\n    x: int = field(init=False)\n",
         "@dataclass(slots=True)\nclass A:\n    x: int\n    def __post_init__(self): pass\n",
         "@dataclass(slots=True)\nclass A:\n    x: int\n    def __init__(self): pass\n",
