@@ -128,6 +128,8 @@ class Pacer:
         if next_is_fill or fills:
             step.limit(self._options.spare_share * step.base_s)
         num_fills = step.add_prefills(fills, first_regardless=False) if is_open else 0
+        if fills[num_fills:]:
+            step.limit(0.0)  # there is nothing to spare for new ones, either
         order += [*turn, *prefilling, *rest[:num_granted], *fills[:num_fills]]
         held += [*rest[num_granted:], *fills[num_fills:]]
         self._had_turn, self._was_idle = bool(turn), not order

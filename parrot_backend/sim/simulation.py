@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Iterator, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -110,10 +112,12 @@ class Simulation:
         """
         reason: EndReason = "interrupted"
         try:
-            with _seldom_collecting():
+            with _seldom_collecting(), _interruptible(self._loop) as was_interrupted:
                 self._begin()
-                self._loop.run(self._until_s)
-            reason = "time" if self._has_more or len(self._book) else "done"
+                if not was_interrupted():
+                    self._loop.run(self._until_s)
+            if not was_interrupted():
+                reason = "time" if self._has_more or len(self._book) else "done"
         except KeyboardInterrupt:
             pass
         num_unfinished = len(self._book)
@@ -155,6 +159,31 @@ def _seldom_collecting() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
+
+
+@contextmanager
+def _interruptible(loop: EventLoop) -> Iterator[Callable[[], bool]]:
+    """Let the first interrupt wait for the event in progress, so that no record is torn by it.
+
+    The second one interrupts at once; so does the first where this is not the main thread, or where
+    somebody handles interrupts in another way.
+    """
+    interrupts: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        interrupts.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        loop.stop()
+
+    is_main = threading.current_thread() is threading.main_thread()
+    handles = is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if handles:
+        signal.signal(signal.SIGINT, stop)
+    try:
+        yield lambda: bool(interrupts)
+    finally:
+        if handles:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _time_of(arrival: Arrival) -> float:

@@ -502,6 +502,15 @@ def served_of(running: Sequence[Running], waiting: Sequence[Running] = ()) -> Re
     return LATENCY if any(x.tpot_s is not None for x in latency_requests) else GROUP
 
 
+def test_nothing_new_is_admitted_while_prefill_ahead_of_need_finds_no_room() -> None:
+    # Seven tokens of context make 26 more of it dearer than the first 32 of a new prompt.
+    decodes = [Running(LATENCY, 1, context) for context in (0, 0, 0, 89)]
+    fill = Running(FILL, 26, 7)
+    model = StepTimeModel(0.0, 0.0, 0.0, 8.123003710365548e-07, 1.405092387e-08, 100, 0.0)
+    made = plan([*decodes, fill], [], model=model)
+    assert (made.held, made.admits) == ([fill], LATENCY)
+
+
 @examples(500)
 @given(st.lists(requests, max_size=20), st.lists(waiting_requests, max_size=3), models)
 def test_plan_is_sound(
