@@ -116,8 +116,10 @@ class Simulation:
                 self._begin()
                 if not was_interrupted():
                     self._loop.run(self._until_s)
-            if not was_interrupted():
-                reason = "time" if self._has_more or len(self._book) else "done"
+            if not (self._has_more or len(self._book)):
+                reason = "done"
+            elif not was_interrupted():
+                reason = "time"
         except KeyboardInterrupt:
             pass
         num_unfinished = len(self._book)

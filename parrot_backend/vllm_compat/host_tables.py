@@ -104,7 +104,7 @@ def watch() -> HostTables | None:
 def _mirroring(known: Any) -> Any:
     """Return a subclass of vLLM's ``BlockTables`` that keeps mirrors."""
 
-    class MirroringBlockTables(known):  # type: ignore[misc]
+    class MirroringBlockTables(known):  # type: ignore[misc]  # its base is known at run time only
         _is_mirrored = True
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:

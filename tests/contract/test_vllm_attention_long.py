@@ -7,17 +7,14 @@ compared, at every length, and not only those before the first near tie.
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from parrot_backend.kernels import cpu
+from tests.contract.own_process import run_module
 
 pytestmark = [
     pytest.mark.vllm,
@@ -29,7 +26,6 @@ pytestmark = [
     pytest.mark.skipif(not cpu.is_available(), reason="there is no C++ compiler"),
 ]
 
-ROOT = Path(__file__).parents[2]
 DTYPES = ("bfloat16", "float16")
 NUM_QUARTERS = 4
 
@@ -38,25 +34,9 @@ Found = Mapping[str, Any]
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
-    folder = tmp_path_factory.mktemp("forced")
-    own = {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_NO_USAGE_STATS": "1",
-        "TORCHDYNAMO_DISABLE": "1",
-        "OMP_NUM_THREADS": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "PYTHONPATH": str(ROOT),
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.contract.forced_decoding", folder / "found.npz", *DTYPES],
-        env={**os.environ, **own},
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=folder,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    with np.load(folder / "found.npz") as file:
+    path = tmp_path_factory.mktemp("forced") / "found.npz"
+    run_module("tests.contract.forced_decoding", path, DTYPES)
+    with np.load(path) as file:
         return dict(file)
 
 

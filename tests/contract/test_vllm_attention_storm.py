@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 
 from parrot_backend.kernels import cpu
+from tests.contract.own_process import run_module
 
 pytestmark = [
     pytest.mark.vllm,
@@ -24,7 +21,6 @@ pytestmark = [
     pytest.mark.skipif(not cpu.is_available(), reason="there is no C++ compiler"),
 ]
 
-ROOT = Path(__file__).parents[2]
 STORMS = ("tiny", "hybrid", "drafts")
 
 Found = Mapping[str, float]
@@ -32,25 +28,9 @@ Found = Mapping[str, float]
 
 @pytest.fixture(scope="module")
 def storms(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Found]:
-    folder = tmp_path_factory.mktemp("storms")
-    own = {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_NO_USAGE_STATS": "1",
-        "TORCHDYNAMO_DISABLE": "1",
-        "OMP_NUM_THREADS": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "PYTHONPATH": str(ROOT),
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.contract.attention_storm", folder / "found.json", *STORMS],
-        env={**os.environ, **own},
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=folder,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    found: Mapping[str, Found] = json.loads((folder / "found.json").read_text())
+    path = tmp_path_factory.mktemp("storms") / "found.json"
+    run_module("tests.contract.attention_storm", path, STORMS)
+    found: Mapping[str, Found] = json.loads(path.read_text())
     return found
 
 
