@@ -22,11 +22,14 @@ from parrot_backend.engines.vllm import VllmConfig, VllmEngine, processes
 from parrot_backend.engines.vllm.load import load_of
 from parrot_backend.engines.vllm.reply import Reply
 from parrot_backend.errors import EngineError
+from parrot_backend.kernels.cpu import isa
 from parrot_backend.vllm_compat.records import LoadRecord, Step
 from parrot_backend.vllm_plugin.options import PluginOptions
 
 ROOT = Path(__file__).parents[2]
 ATTEMPT = AttemptId("s.a#0~0")
+#: Of a processor on which shared attention was measured inside vLLM.
+_MEASURED = isa.INSTRUCTION_SETS[0].features
 
 
 def test_importing_it_imports_neither_vllm_nor_torch():
@@ -113,11 +116,23 @@ class TestArguments:
         ],
     )
     def test_attention_is_shared_where_that_was_measured_to_win(
-        self, given: dict[str, Any], is_cpu: bool, shares: bool
+        self, given: dict[str, Any], is_cpu: bool, shares: bool, monkeypatch: pytest.MonkeyPatch
     ):
+        monkeypatch.setattr(isa, "processor_features", lambda: _MEASURED)
         arguments = VllmConfig("m", **given).engine_arguments(is_cpu)
         assert arguments["additional_config"]["parrot"]["share_attention"] is shares
         assert arguments.get("attention_backend") == ("CUSTOM" if shares and not is_cpu else None)
+
+    @pytest.mark.parametrize(
+        "features", [frozenset(), _MEASURED - {"avx512_bf16"}, _MEASURED | {"amx_tile"}]
+    )
+    def test_on_other_processors_it_is_only_shared_if_asked_for(
+        self, features: frozenset[str], monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(isa, "processor_features", lambda: features)
+        for given, shares in ((None, False), (True, True)):
+            arguments = VllmConfig("m", shared_attention=given).engine_arguments(is_cpu=True)
+            assert arguments["additional_config"]["parrot"]["share_attention"] is shares
 
     def test_without_the_plug_in_attention_is_vllms_own(self):
         config = VllmConfig("m", shared_attention=True, scheduler="vllm")

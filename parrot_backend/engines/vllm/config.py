@@ -49,8 +49,8 @@ class VllmConfig:
         log_level: vLLM's own, unless its environment variable sets one.
         scheduler: ``parrot`` runs vLLM's scheduler with Parrot's policy, ``vllm`` its own alone.
         plugin: Options of Parrot's policy.
-        shared_attention: Attention reads the KV that requests share once per step. None: on CPUs,
-            where it was measured to win. Only with Parrot's policy.
+        shared_attention: Attention reads the KV that requests share once per step. None: on CPUs
+            where it was measured to win (docs/kernels.md). Only with Parrot's policy.
         tool_call_parser: Name of vLLM's parser that finds calls of tools in free text; without one,
             only forced calls are possible. It belongs to the model.
         reasoning_parser: Name of vLLM's parser that tells reasoning from what follows. It belongs
@@ -130,7 +130,11 @@ class VllmConfig:
         }
 
     def _shares_attention(self, is_cpu: bool) -> bool:
-        wanted = is_cpu if self.shared_attention is None else self.shared_attention
+        wanted = self.shared_attention
+        if wanted is None:
+            from parrot_backend.kernels.cpu import wins_inside_vllm  # which imports torch
+
+            wanted = is_cpu and wins_inside_vllm()
         return wanted and self.is_extended and self.plugin.share_attention
 
     def _plugin(self, is_cpu: bool) -> dict[str, Any]:

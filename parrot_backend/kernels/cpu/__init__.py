@@ -13,7 +13,7 @@ from parrot_backend.kernels.cpu.abilities import (
     why_unreadable,
 )
 from parrot_backend.kernels.cpu.attention import CpuStep, cpu_attention
-from parrot_backend.kernels.cpu.isa import available_sets, instruction_set
+from parrot_backend.kernels.cpu.isa import available_sets, instruction_set, wins_inside_vllm
 from parrot_backend.kernels.cpu.layout import LAYOUT_OF_VLLM_ISA, KvLayout, pack_pages
 from parrot_backend.kernels.cpu.library import (
     KernelLibrary,
@@ -38,4 +38,5 @@ __all__ = [
     "plan_costs",
     "why_unavailable",
     "why_unreadable",
+    "wins_inside_vllm",
 ]

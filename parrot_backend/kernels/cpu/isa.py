@@ -71,6 +71,15 @@ def available_sets() -> tuple[InstructionSet, ...]:
     return tuple(isa for isa in INSTRUCTION_SETS if isa.features <= features)
 
 
+def wins_inside_vllm() -> bool:
+    """Tell whether engines were measured to be faster with this kernel, on processors like this.
+
+    That is where bfloat16 is multiplied as such, but not by a matrix unit (AMX), which vLLM's own
+    kernel uses. Elsewhere nothing was measured inside vLLM (docs/kernels.md).
+    """
+    return available_sets()[0].multiplies_bf16 and "amx_tile" not in processor_features()
+
+
 def instruction_set(name: str | None = None) -> InstructionSet:
     """Return an instruction set of this machine: the fastest, or the one of a name.
 
